@@ -27,6 +27,19 @@ class SortedCell(GatedCell):
         return (torch.tanh(wx.h + uh.h).sort(-1).values,)
 
 
+class ConstantsCell(GatedCell):
+    """A user's cell whose constants stand first: they are there before what they are used with."""
+
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        kept = 0.9 * h + 0.3
+        h = 0.3 + 0.9 * torch.tanh(wx.h + uh.h) + 0.9 / (1.5 - torch.cos(kept))
+        h = torch.maximum(torch.where(0.3 < h, 0.9, h), 0.3 - kept)
+        return (torch.where(0.3 < kept, h, 0.9).clamp(-2, 2),)
+
+
 class Reader(nn.Module):
     """An embedding, a layer that is given all it may be, and what follows one."""
 
@@ -64,6 +77,19 @@ LAYERS = {  # the layer, the number of its state's parts that it is given, its o
     "deep": (residual, 0, {"Scan": 4}),
     "matrices": (lambda: Recurrent(cells.DeltaNetCell(3, 4), reverse=True), 0, {"Scan": 2}),
     "learned": (lambda: Recurrent(cells.LearnedState(cells.MGUCell(3, 4))), 0, {"Scan": 2}),
+    "constants": (lambda: Recurrent(ConstantsCell(3, 4)), 1, {"Scan": 2}),
+    **{
+        name: (lambda make=make: Recurrent(make(3, 4)), 0, {"Scan": 2})
+        for name, make in {
+            "ALIF": cells.ALIFCell,
+            "coRNN": cells.CoRNNCell,
+            "LEM": lambda *sizes: cells.LEMCell(*sizes, dt=0.5),
+            "LTC": cells.LTCCell,
+            "RRU": cells.RRUCell,
+            "zoneout": lambda *sizes: cells.Zoneout(cells.LSTMCell(*sizes)),
+            "zoneout of LEM": lambda *sizes: cells.Zoneout(cells.LEMCell(*sizes)),
+        }.items()
+    },
     "untraceable": (lambda: Recurrent(SortedCell(3, 4)), 1, {"Scan": 2}),
 }
 
@@ -79,7 +105,7 @@ def given(B, T):
 
 
 @pytest.mark.filterwarnings("ignore:# The axis name")  # two inputs have one in common
-@pytest.mark.parametrize("kind", mostly_slow(LAYERS, quick=("LSTM",)))
+@pytest.mark.parametrize("kind", mostly_slow(LAYERS, quick=("LSTM", "constants")))
 @torch.no_grad()
 def test_a_model_runs_in_onnx_for_any_number_of_rows_and_steps(kind, tmp_path):
     make, parts, operators = LAYERS[kind]

@@ -6,6 +6,7 @@ Used to differentiate and validate traces, to compute hoisted nodes, and by ``sc
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -134,7 +135,10 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     **{op: getattr(torch, op) for op in UNARY | BINARY | COMPARISONS},
     "maximum": _bounded(torch.maximum, "min"),
     "minimum": _bounded(torch.minimum, "max"),
-    "sub": lambda a, b: a - b,
+    # Python's put the tensor first, which torch's exporter to ONNX asks for.
+    "add": operator.add,
+    "mul": operator.mul,
+    "sub": operator.sub,
     "where": torch.where,
 }
 
