@@ -3,6 +3,7 @@
 import json
 import sys
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
 
@@ -320,6 +321,20 @@ def test_a_library_that_is_missing_is_told_with_the_extra_that_brings_it(tmp_pat
 
     with pytest.raises(ConfigError, match=r"pip install 'seqnets\[onnx\]'"):
         export(trained("tags"), tmp_path / "model.onnx")
+
+
+@pytest.mark.skipif(not WRITES_ONNX, reason="needs seqnets[onnx]")
+def test_onnx_runtime_has_nothing_to_say_of_a_file(tmp_path, capfd):
+    known = {"sizes": {"input_size": 2, "num_classes": 3}}
+    module = Trained(
+        lambda: SequenceTagger(ClockworkRNNCell, 3, input_size=2, hidden_size=4), Tagging(), known
+    )
+
+    export(module, tmp_path / "model.onnx")
+    capfd.readouterr()
+    import_module("onnxruntime").InferenceSession(tmp_path / "model.onnx")
+
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "model"])

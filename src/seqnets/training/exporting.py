@@ -142,7 +142,9 @@ def _save_onnx(served: Served, about: dict[str, Any], path: Path) -> None:
         output_names=[port["name"] for port in about["outputs"]],
         verbose=False,
     )
-    model = program.model_proto  # type: ignore[union-attr]
+    assert program is not None  # as dynamo=True returns one
+    import_module("onnx_ir.passes.common").RemoveUnusedNodesPass()(program.model)
+    model = program.model_proto
     model.metadata_props.add(key=_KEY, value=json.dumps(about))
     import_module("onnx").save(model, path)
 
