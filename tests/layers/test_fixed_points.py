@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import (
+    ALIFCell,
     AllStates,
     Cell,
+    CubaLIFCell,
     GRUCell,
+    LIFCell,
     LRUCell,
     LSTMCell,
     PhasedLSTMCell,
@@ -174,6 +177,49 @@ def test_a_recurrence_of_complex_numbers_turns_and_fades_as_its_parameters_say()
     expected = torch.polar(radius, angle)
     for each in torch.cat([expected, expected.conj()]):
         assert (found.eigenvalues[0] - each).abs().min() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("cell_cls", "decays"),
+    [
+        (LIFCell, [0.9]),
+        (partial(LIFCell, detach_reset=True), [0.9]),
+        (CubaLIFCell, [0.9, 0.8]),
+        (ALIFCell, [math.exp(-1 / 200), math.exp(-1 / 20)]),
+    ],
+)
+def test_neurons_at_rest_forget_as_they_decay_whatever_their_surrogate(cell_cls, decays):
+    cell = cell_cls(2, H)
+    starts = tuple(torch.zeros(2, size) for size in cell.state_sizes)
+
+    found = fixed_points(cell, torch.full((2,), 0.01), starts)
+
+    expected = torch.tensor(decays, dtype=torch.float64).repeat_interleave(H)
+    assert found.fixed[0]
+    torch.testing.assert_close(found.eigenvalues[0].abs()[: len(expected)], expected)
+    assert found.eigenvalues[0].abs()[len(expected) :].max() < 1e-3
+
+
+class Rounded(Linear):
+    """Moves on a grid, with gradients as if there were none."""
+
+    def step(self, wx, state):
+        (h,) = super().step(wx, state)
+        return (h + (h.round() - h).detach(),)
+
+
+def test_the_jacobian_is_that_of_the_step_where_gradients_are_made_up():
+    found = fixed_points(Rounded(0.5 * torch.eye(2)), torch.zeros(2), (torch.zeros(1, 2),))
+
+    assert found.fixed.all()
+    assert found.jacobians.count_nonzero() == 0
+
+
+def test_at_a_kink_the_jacobian_is_the_gradient():
+    cell = RNNCell(1, 1, bias=False, nonlinearity="relu")
+    found = fixed_points(cell, torch.zeros(1), (torch.zeros(1, 1),))
+
+    assert found.jacobians.count_nonzero() == 0
 
 
 def test_a_state_that_no_step_reads_is_left_out():

@@ -21,6 +21,12 @@ _AT_REST = 1e-6
 _POLISHING = 30
 """Maximum number of Newton steps from where gradient descent ends."""
 
+_NUDGE = 1e-6
+"""By how much a number of the state is moved to see what the step makes of it, relative to 1."""
+
+_ALIKE = 1e-4
+"""How far two derivatives may differ and count as one, relative to 1."""
+
 _SETTLING = 64
 """Steps after which what a cell keeps of the last inputs is the same as before."""
 
@@ -36,7 +42,8 @@ class FixedPoints(NamedTuple):
         speeds: :math:`q = \frac12 |F(s) - s|^2` for the step F, (K,).
         fixed: Whether a point is a fixed point, up to rounding; else the state is slow there, but
             moves, (K,) boolean.
-        jacobians: :math:`\partial F / \partial s` at each point, (K, S, S).
+        jacobians: :math:`\partial F / \partial s` at each point, (K, S, S): of the step as it is,
+            also where gradients are others (spikes with surrogates, what is detached).
         eigenvalues: Those of the Jacobians, of largest magnitude first, (K, S). A direction with
             one of magnitude below 1 is forgotten, above 1 it grows; after
             :math:`1 / |\ln |\lambda||` steps by a factor of e.
@@ -140,7 +147,7 @@ def fixed_points(
     s = _apart(step, _polished(step, s, (1e-10 * spread) ** 2), apart * spread, most)
     speeds = _speeds(step, s)
     s, speeds = s[speeds <= kept], speeds[speeds <= kept]
-    jacobians = _jacobians(step, s)
+    jacobians = _as_it_steps(step, s, _jacobians(step, s))
     eigenvalues = torch.linalg.eigvals(jacobians)
     order = eigenvalues.abs().argsort(dim=-1, descending=True, stable=True)
     fixed = (2 * speeds).sqrt() <= _AT_REST * spread
@@ -274,3 +281,22 @@ def _jacobians(step: Step, s: Tensor) -> Tensor:
         after = (step(s) + 0 * s).sum(0)  # of a step that reads no state, too
         rows = [torch.autograd.grad(one, s, retain_graph=True)[0] for one in after]
     return torch.stack(rows, 1)
+
+
+@torch.no_grad()
+def _as_it_steps(step: Step, s: Tensor, jacobians: Tensor) -> Tensor:
+    """Jacobians (N, S, S), with differences in the place of gradients that are not the step's.
+
+    Gradients may be a surrogate's, or be detached. A derivative is replaced where the step changes
+    alike on both sides, by another amount: at a kink, as that of a ReLU, gradients are one side's.
+    """
+    found, after = jacobians.clone(), step(s)
+    for column, size in enumerate(_NUDGE * s.abs().clamp(min=1).T[..., None]):
+        nudge = torch.zeros_like(s)
+        nudge[:, column] = size[:, 0]
+        above, below = (step(s + nudge) - after) / size, (after - step(s - nudge)) / size
+        mean, gradient = (above + below) / 2, jacobians[..., column]
+        alike = _ALIKE * (1 + mean.abs())
+        differs = ((above - below).abs() <= alike) & ((mean - gradient).abs() > alike)
+        found[..., column] = torch.where(differs, mean, gradient)
+    return found
