@@ -32,6 +32,18 @@ class RunningCell(cells.MGUCell):
         return super().project(x.cumsum(1) if x.dim() == 3 else x)
 
 
+class PickingCell(cells.RNNCell):
+    """Adds some of the units to all."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.register_buffer("mask", torch.arange(self.hidden_size) > 2)
+
+    def step(self, wx, state):
+        (h,) = super().step(wx, state)
+        return (h + h[:, self.mask].sum(-1, True),)
+
+
 @torch.no_grad()
 def moved(module):
     """A network in evaluation mode whose parameters are a little off their initial values."""
@@ -120,6 +132,18 @@ def test_a_small_memory_of_matrices_is_written_number_by_number(cell_cls):
     assert_agree(moved(Recurrent(sized(cell_cls, 3, 4))))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("timed", [False, True])
+def test_a_cell_that_takes_missing_values_takes_them_in_a_file_too(timed):
+    layer = moved(Recurrent(cells.GRUDCell(3, 5, timed=timed)))
+    x, _ = drawn_inputs(4, 6, 3)
+    x[:, ::2, :2] = torch.nan
+
+    y, *_ = session(to_onnx(layer, lengths=False)).run(None, {"x": x.transpose(0, 1).numpy()})
+
+    np.testing.assert_allclose(y.swapaxes(0, 1), layer(x)[0], atol=1e-6)
+
+
 def test_layers_with_and_without_an_operator_follow_each_other():
     made = iter((cells.GRUCell, cells.MGUCell, cells.LSTMCell))
     net = moved(DeepRNN(lambda **sizes: next(made)(**sizes), 3, 5, 3))
@@ -190,6 +214,7 @@ def test_directions_that_differ_have_a_scan_each():
     [
         (lambda: sized(cells.ConvLSTMCell, 3, 5), "its step cannot be written as a graph: aten"),
         (lambda: ZoneoutCell(3, 5), "for random numbers"),
+        (lambda: PickingCell(3, 5), "graph: units picked by a mask"),
         (lambda: RunningCell(3, 5), "projects the inputs of several steps together"),
         (lambda: cells.DeltaNetCell(3, 64), "4160 numbers of its state would be unrolled"),
     ],

@@ -99,10 +99,12 @@ class GRUDCell(TimedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """The values, 0 where they are missing, the mask, and the time elapsed."""
-        x, elapsed = x[..., : self.variables], x[..., self.variables :]
+        I = self.variables
+        elapsed = [x[..., I:]] if self.timed else []  # a part of no columns could not be traced
+        x = x[..., :I]
         missing = x.isnan()
         values = torch.where(missing, torch.zeros_like(x), x)
-        return torch.cat([values, (~missing).to(x.dtype), elapsed], -1)
+        return torch.cat([values, (~missing).to(x.dtype), *elapsed], -1)
 
     def step(self, wx: Tensor, state: State) -> State:
         """The equations above."""

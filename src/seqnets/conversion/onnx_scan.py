@@ -57,7 +57,8 @@ def steps_of(cell: Cell) -> Steps:
         raise ConfigError(
             f"ONNX: {name_of(cell)} has no operator there, and its step cannot be written as a "
             f"graph: {reason}.\n"
-            f"  torch.onnx.export(model, ..., dynamic_shapes=...) may take the model as a whole."
+            f"  torch.onnx.export(model, ..., dynamic_shapes=...) may take the model as a whole, "
+            f"and `seqnets export` that of a run."
         ) from None
     if draws or not alone:
         raise ConfigError(

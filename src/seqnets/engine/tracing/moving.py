@@ -178,7 +178,7 @@ class Moving(Preparing):
         if not isinstance(self.meaning_of(row), Node):
             raise reason
         if not all(tensor.numel() for tensor in results):
-            raise Untraceable("a part of no units, or of as many as are true")
+            raise Untraceable("units picked by a mask, as many as are true, or a part of no units")
         if any(len(self._places(tensor)) != 1 for tensor in (row, *results)):
             raise reason
         for tensor in results:
