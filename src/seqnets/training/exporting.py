@@ -133,7 +133,7 @@ def _need_onnx() -> None:
 
 
 def _save_onnx(served: Served, about: dict[str, Any], path: Path) -> None:
-    program = torch.onnx.export(
+    program: Any = torch.onnx.export(
         served,
         _example(served),
         dynamo=True,
@@ -142,7 +142,6 @@ def _save_onnx(served: Served, about: dict[str, Any], path: Path) -> None:
         output_names=[port["name"] for port in about["outputs"]],
         verbose=False,
     )
-    assert program is not None  # as dynamo=True returns one
     import_module("onnx_ir.passes.common").RemoveUnusedNodesPass()(program.model)
     model = program.model_proto
     model.metadata_props.add(key=_KEY, value=json.dumps(about))
