@@ -848,6 +848,21 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(seqnets, small_tex
     assert 1 <= last["global_step"] < 8
 
 
+def test_missing_values_that_a_cell_does_not_take_are_named_where_the_loss_is_nan(
+    seqnets, tmp_path
+):
+    rows = [f"{n},{'ab'[n % 2]},{t},{t % 2 or ''}" for n in range(12) for t in range(3)]
+    Path("gaps.csv").write_text("\n".join(["sequence,label,x,y", *rows]))
+    data = ["dataset=classification", "dataset.path=gaps.csv", "model.hidden_size=4"]
+
+    asked = seqnets("train", *data)
+    done = seqnets("train", *data, "dataset.missing=keep", "model/cell=gru", "logger=none")
+
+    assert "dataset.missing=keep leaves it to model/cell=grud" in asked.err
+    assert "the loss is nan" in done.err
+    assert "take model/cell=grud, or dataset.missing=forward or zero" in done.err
+
+
 def test_a_run_that_fails_after_a_step_keeps_its_folder_and_its_log_says_why(
     seqnets, small_text, tmp_path
 ):

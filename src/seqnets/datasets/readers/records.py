@@ -107,7 +107,8 @@ class Wanted:
             return math.nan
         raise DataError(
             f"{where}: column {column} is {shown(cell)}, expected a finite float32 number.\n"
-            "  Fill it in, or say how: dataset.missing=forward or dataset.missing=zero."
+            "  Fill it in, or say how: dataset.missing=forward or dataset.missing=zero; "
+            "dataset.missing=keep leaves it to model/cell=grud."
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from seqnets.checks import check_count
+from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.errors import DivergenceError
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.deferred import Deferred
@@ -111,11 +112,22 @@ def _error(trainer: Trainer, found: str, place: str, weights: str) -> Divergence
     return DivergenceError(
         f"Training: {found} at {place}; expected finite numbers.\n"
         f"  The weights are {weights}. {kept}.\n"
-        f"  {_advice(trainer.precision)}"
+        f"  {_advice(trainer)}"
     )
 
 
-def _advice(precision: str) -> str:
+def _advice(trainer: Trainer) -> str:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if isinstance(data, SequenceFiles) and data.missing == "keep":
+        return (
+            "dataset.missing=keep leaves NaN where a value is missing, and few cells take it: "
+            "take model/cell=grud, or dataset.missing=forward or zero.\n"
+            f"  If the cell does: {_of_numbers(trainer.precision)}"
+        )
+    return _of_numbers(trainer.precision)
+
+
+def _of_numbers(precision: str) -> str:
     if precision == "16-true":  # Adam's eps of 1e-8 is 0 in float16
         return (
             "In float16 numbers above 65504 are infinite and those below 6e-8 are 0: try "
