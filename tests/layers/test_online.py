@@ -23,10 +23,11 @@ from seqnets.cells import (
     OriginalGRUCell,
     RetentionCell,
     RNNCell,
+    SSDCell,
     Zoneout,
 )
 from seqnets.errors import ConfigError, ShapeError
-from seqnets.layers import RTRL, ConvFront1d, EProp, Fronted, SnAp1, detach
+from seqnets.layers import RTRL, ConvFront1d, EProp, Fronted, SnAp1, Truncated, detach
 from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, sized
 from tests.slow import mostly_slow
 
@@ -483,6 +484,17 @@ REFUSED = {
         called(RTRL(Recurrent(MinGRUCell(I, 64)), limit=0.001)),
         ConfigError,
         "3 rows, 1 part of the state, 384 parameters.\n  Take fewer rows or units.",
+    ),
+    "itself": (lambda: RTRL(RTRL(Recurrent(GRUCell(I, H)))), ConfigError, "RTRL is inside"),
+    "another rule": (
+        lambda: SnAp1(Truncated(Recurrent(GRUCell(I, H)), 2)),
+        ConfigError,
+        "SnAp1: Truncated is inside",
+    ),
+    "no product by gates": (
+        lambda: SnAp1(Recurrent(SSDCell(8, 16))),
+        ConfigError,
+        "SnAp1: SSDCell has no .*\n  RTRL takes any cell",
     ),
     "no limit": (lambda: RTRL(Recurrent(GRUCell(I, H)), limit=0), ConfigError, "limit is 0"),
     "random": (

@@ -152,7 +152,7 @@ def _is_option(given: Any) -> bool:
     return callable(given) and not isinstance(given, Cell)
 
 
-def gated(owner: str, cell: Cell) -> GatedCell:
+def gated(owner: str, cell: Cell, advice: str = "The option modifies that product.") -> GatedCell:
     """The innermost cell; raise unless it is gated with recurrent gates."""
     check_is_cell(owner, cell)
     inner = cell.innermost
@@ -160,7 +160,7 @@ def gated(owner: str, cell: Cell) -> GatedCell:
         raise ConfigError(
             f"{owner}: {inner._name} has no recurrent product by gates, expected a GatedCell with "
             f"recurrent gates.\n"
-            f"  The option modifies that product."
+            f"  {advice}"
         )
     return inner
 

@@ -16,6 +16,7 @@ from seqnets.layers.checks import check_parts
 from seqnets.layers.influence import Influence, Numbers
 from seqnets.layers.probing import influence_of
 from seqnets.layers.state import leaves
+from seqnets.layers.truncated import Truncated
 
 
 class RTRL(nn.Module):
@@ -49,8 +50,8 @@ class RTRL(nn.Module):
         limit: The largest influence, in MiB. Computing it takes about three times as much.
 
     Raises:
-        ConfigError: The layer is not recurrent, runs backwards or in both directions, or mixes
-            several steps.
+        ConfigError: The layer is not recurrent, runs backwards or in both directions, mixes
+            several steps, or has a rule of its own inside: RTRL or Truncated.
 
     Example:
         >>> layer, state = RTRL(Recurrent(cells.GRUCell(8, 16))), None
@@ -71,6 +72,12 @@ class RTRL(nn.Module):
         who = name_of(self)
         check_forward_steps(who, layer, "Only a forward layer carries its state to the next call.")
         check_number(who, above=0, limit=limit)
+        for part in layer.modules():
+            if isinstance(part, (RTRL, Truncated)):
+                raise ConfigError(
+                    f"{who}: {name_of(part)} is inside, expected a layer that learns by "
+                    f"backpropagation through time: two rules contradict each other."
+                )
         self.layer = layer
         self.limit = limit
         self._known: tuple[list[str], Influence] | None = None

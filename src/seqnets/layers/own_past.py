@@ -92,7 +92,7 @@ class SnAp1(RTRL):
                 f"  The rule is that of a cell; wrap each layer of a stack."
             )
         if self.influence.mixes:
-            gated(who, layer.cell)
+            gated(who, layer.cell, "RTRL takes any cell.")
             cell = self._cut(layer.cell)
             self.layer = Recurrent(cell, backend=layer.backend, memory=layer.memory)
             self._known = None
