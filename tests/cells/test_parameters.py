@@ -19,6 +19,7 @@ from seqnets.cells import (
     MemoryCell,
     PhasedLSTMCell,
     RNNCell,
+    SpikingCell,
 )
 from seqnets.engine import unroll
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
@@ -49,6 +50,11 @@ def test_a_cell_has_to_declare_its_gates():
 
     with pytest.raises(ConfigError, match="GatelessCell: declares no gates"):
         GatelessCell(3, 4)
+
+
+def test_what_spiking_cells_share_is_no_cell():
+    with pytest.raises(ConfigError, match="SpikingCell: declares no gates"):
+        SpikingCell(3, 4)
 
 
 def test_a_cell_whose_base_was_not_built_is_told_to_build_it():

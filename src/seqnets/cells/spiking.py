@@ -58,15 +58,15 @@ class SpikingCell(GatedCell):
         if not callable(surrogate):
             check_choice(self._name, SURROGATES, surrogate=surrogate)
         check_number(self._name, above=0, threshold=threshold)
-        decays = {f"decay_{state}": getattr(self, f"decay_{state}") for state in self.decaying}
-        check_number(self._name, above=0, below=1, **decays)
         check_flags(self._name, learn_decays=learn_decays, detach_reset=detach_reset)
         self.surrogate, self.threshold = surrogate, threshold
         self.learn_decays, self.detach_reset = learn_decays, detach_reset
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:
-        """The decays, if they are learned."""
+        """The decays, if they are learned; all are checked."""
+        decays = {f"decay_{state}": getattr(self, f"decay_{state}") for state in self.decaying}
+        check_number(self._name, above=0, below=1, **decays)
         for state in self.decaying:
             logit = parameter(self.hidden_size) if self.learn_decays else None
             self.register_parameter(f"logit_{state}", logit)
