@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqnets.cells import GRUCell, MinGRUCell
+from seqnets.cells import GRUCell, MinGRUCell, Zoneout, optioned
 from seqnets.errors import ConfigError
 from seqnets.layers import RTRL, EProp, Recurrent, SnAp1
 from seqnets.models import LanguageModel, SequenceToSequence
@@ -118,6 +118,13 @@ def test_layers_that_take_single_steps_are_refused():
         rules.learning(carry=False),
     ):
         model(torch.zeros(2, 3).long(), torch.zeros(2, 3).long())
+
+
+def test_a_layer_that_draws_random_numbers_is_refused_before_the_first_batch():
+    noisy = partial(optioned, cell=GRUCell, options=[Zoneout])
+
+    with pytest.raises(ConfigError, match=r"layer 'encoder\S* draws random numbers"):
+        module(RTRL, noisy)
 
 
 def test_a_model_without_recurrent_layers_is_refused():

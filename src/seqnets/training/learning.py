@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seqnets.checks import name_of
@@ -28,16 +29,17 @@ class Rules:
         influences: What the rules carry from batch to batch, by the layers' names in the model.
 
     Raises:
-        ConfigError: The model has no recurrent layer, or the rule refuses one.
+        ConfigError: The model has no recurrent layer, one draws random numbers, or the rule
+            refuses one.
     """
 
     def __init__(self, model: nn.Module, rule: Callable[[Recurrent], nn.Module]) -> None:
         self._model = model
-        self._layers = {
-            name: rule(_again(layer))
-            for name, layer in model.named_modules()
-            if isinstance(layer, Recurrent)
-        }
+        self._layers: dict[str, nn.Module] = {}
+        for name, layer in model.named_modules():
+            if isinstance(layer, Recurrent):
+                _check_draws_nothing(name, layer)
+                self._layers[name] = rule(_again(layer))
         if not self._layers:
             raise ConfigError(
                 f"learning: {name_of(model)} has no Recurrent layer, expected one: rules other "
@@ -86,3 +88,17 @@ class Rules:
 def _again(layer: Recurrent) -> Recurrent:
     """The same layer, around the same cell."""
     return Recurrent(layer.cell, reverse=layer.reverse, backend=layer.backend, memory=layer.memory)
+
+
+def _check_draws_nothing(name: str, layer: Recurrent) -> None:
+    """Raise ConfigError if a layer draws random numbers: before a run starts."""
+    x = layer.cell._like.new_zeros(1, 2, layer.input_size)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        before = torch.get_rng_state()
+        Recurrent(layer.cell, backend="reference")(x)
+        if not torch.equal(before, torch.get_rng_state()):
+            raise ConfigError(
+                f"learning: layer {name!r} draws random numbers, expected none: rules other than "
+                f"backpropagation run it twice.\n"
+                f"  Take zoneout and the like out of its cell, or take learning=bptt."
+            )
