@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 from lightning.fabric.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
@@ -483,10 +484,20 @@ def test_what_was_typed_is_never_what_is_proposed():
     assert near("model/head", ["model/head", "model/heads"]) == "Did you mean model/heads?"
 
 
-def test_a_key_of_a_group_that_a_checkpoint_determines_is_proposed_with_dots():
-    error = _unknown_key("train", "train_from_checkpoint", [], "model/cell", to_set=True)
+@pytest.mark.parametrize(
+    ("group", "told"),
+    [
+        ("model/cell", "Single keys can be changed: model.cell.KEY=VALUE."),
+        ("learning", "It stays as the run has it; a new run can take another."),
+    ],
+)
+def test_of_a_group_that_a_checkpoint_determines_the_keys_are_proposed_if_it_has_any(group, told):
+    run = {"model": {"cell": {"bias": True}}, "learning": None}
+    ConfigStore.instance().store("train_from_checkpoint", run)
 
-    assert "Single keys can be changed: model.cell.KEY=VALUE." in str(error)
+    error = _unknown_key("train", "train_from_checkpoint", [], group, to_set=True)
+
+    assert told in str(error)
 
 
 def test_names_are_not_alike_for_a_parent_that_they_share():

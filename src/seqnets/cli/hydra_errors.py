@@ -89,10 +89,12 @@ def _unknown_key(
 ) -> UsageError:
     """The error for a key or group that does not exist, and was to be set or removed."""
     if base != verb and (configs() / key).is_dir():
-        return UsageError(
-            f"{key}: is determined by the checkpoint, expected no other.\n"
-            f"  Single keys can be changed: {key.replace('/', '.')}.KEY=VALUE."
-        )
+        dotted = f"{key.replace('/', '.')}."
+        if any(name.startswith(dotted) for name in known_keys(verb, base, arguments)):
+            advice = f"Single keys can be changed: {dotted}KEY=VALUE."
+        else:
+            advice = "It stays as the run has it; a new run can take another."
+        return UsageError(f"{key}: is determined by the checkpoint, expected no other.\n  {advice}")
     choosers = choosers_of(key)
     if choosers:
         outer, _, inner = key.rpartition("/")
