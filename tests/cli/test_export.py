@@ -132,7 +132,7 @@ def test_a_file_that_is_there_is_overwritten_only_if_told_to(seqnets, classifier
         (["checkpoint=nowhere"], 1, "Checkpoint nowhere: is not there"),
         (["checkpoint=last"], 1, "no run in 'runs' has a checkpoint"),
         (["target=model.txt"], 2, "expected a name that ends with .onnx or .pt2"),
-        (["target=''"], 2, "target: is empty"),
+        (["target=''"], 2, "target: is empty, expected a file.\n"),
         (["format=onxx"], 2, "Did you mean onnx?"),
         (["target=model.pt2", "overwrite=maybe"], 2, "expected true or false"),
         (["target=model.pt2", "model/cell=gru"], 2, "is determined by the checkpoint"),

@@ -40,7 +40,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     """
     options = plain(config)
     check_part(options["part"])
-    check_filled(predictions=options["predictions"])
+    check_filled("file", predictions=options["predictions"])
     path = find_checkpoint(options["checkpoint"])
     learns = options["dynamic"]["lr"] is not None
     if options["predictions"] is not None:

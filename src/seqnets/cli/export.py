@@ -53,7 +53,7 @@ def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
 def _target(options: Config) -> tuple[str, Path]:
     """The format and the file, checked before anything is read."""
     form, given = options["format"], options["target"]
-    check_filled(target=given)
+    check_filled("file", target=given)
     if form is not None and form not in FORMATS:
         raise UsageError(f"format: is {form!r}.\n  {near(str(form), FORMATS)}")
     path = Path(f"model.{form or 'onnx'}" if given is None else str(given)).expanduser()

@@ -60,11 +60,17 @@ def check_part(part: Any) -> None:
         raise UsageError(f"part: is {part!r}.\n  {near(str(part), PARTS)}")
 
 
-def check_filled(**paths: Any) -> None:
-    """Raise UsageError for an empty path, which would mean the current folder."""
+def check_filled(kind: str = "path", /, **paths: Any) -> None:
+    """Raise UsageError for an empty path, which would mean the current folder.
+
+    Args:
+        kind: What is expected: "path" or "file".
+        paths: The paths by the keys of their options.
+    """
     for key, path in paths.items():
         if path == "":
-            raise UsageError(f"{key}: is empty, expected a path.\n  {key}=. is the current folder.")
+            way = "" if kind == "file" else f"\n  {key}=. is the current folder."
+            raise UsageError(f"{key}: is empty, expected a {kind}.{way}")
 
 
 def check_truths(**options: Any) -> None:

@@ -67,7 +67,7 @@ def _check(options: Config) -> None:
     for key in ("to", "input"):
         if not isinstance(options[key], str) and not (key == "input" and options[key] is None):
             raise UsageError(f"{key}: is {options[key]!r}, expected a file.")
-    check_filled(input=options["input"])
+    check_filled("file", input=options["input"])
     check_target(options["to"], options["overwrite"])
     check_device(options["trainer"])
     if options["trainer"].get("devices", 1) not in (1, "auto"):
