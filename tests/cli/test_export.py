@@ -95,7 +95,8 @@ def test_what_goes_in_and_out_is_told_and_for_what_it_was_compared(seqnets, clas
     assert (done.code, done.err) == (0, "")
     assert "pt2    differs by at most " in done.out
     assert "for random inputs; its data cannot be read" in done.out
-    assert "\nmodel.pt2 (SequenceClassifier, 0." in done.out
+    assert "\nmodel.pt2 (SequenceClassifier, " in done.out
+    assert " KiB)\n" in done.out
     assert "\nx (B, T, 2) float64\nlengths (B) int64\n" in done.out
     assert "\nprobabilities (B, 3) float32\n" in done.out
 
@@ -133,6 +134,7 @@ def test_a_file_that_is_there_is_overwritten_only_if_told_to(seqnets, classifier
         (["checkpoint=last"], 1, "no run in 'runs' has a checkpoint"),
         (["target=model.txt"], 2, "expected a name that ends with .onnx or .pt2"),
         (["target=''"], 2, "target: is empty, expected a file.\n"),
+        (["target=model.PT2", "format=onnx"], 2, "ends with .PT2, which is another format's"),
         (["format=onxx"], 2, "Did you mean onnx?"),
         (["target=model.pt2", "overwrite=maybe"], 2, "expected true or false"),
         (["target=model.pt2", "model/cell=gru"], 2, "is determined by the checkpoint"),

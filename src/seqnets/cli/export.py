@@ -57,12 +57,19 @@ def _target(options: Config) -> tuple[str, Path]:
     if form is not None and form not in FORMATS:
         raise UsageError(f"format: is {form!r}.\n  {near(str(form), FORMATS)}")
     path = Path(f"model.{form or 'onnx'}" if given is None else str(given)).expanduser()
-    form = form or path.suffix.lower()[1:]
+    suffix = path.suffix.lower()[1:]
+    form = form or suffix
     if form not in FORMATS:
         raise UsageError(
             f"target: {str(path)!r} does not imply a format, expected a name that ends with "
             f"{' or '.join(f'.{name}' for name in FORMATS)}.\n"
             f"  Name it: format={'|'.join(FORMATS)}."
+        )
+    if suffix in FORMATS and suffix != form:
+        raise UsageError(
+            f"target: {str(path)!r} ends with {path.suffix}, which is another format's, expected "
+            f".{form}, as format={form}.\n"
+            f"  Name it {path.with_suffix(f'.{form}')}, or leave out format."
         )
     check_new("target", path, options["overwrite"])
     FORMATS[form].need()
@@ -86,4 +93,5 @@ def _tell_check(console: Console, form: str, done: Exported) -> None:
 
 
 def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 2**20:,.1f} MiB"
+    kib = path.stat().st_size / 2**10
+    return f"{kib:.1f} KiB" if kib < 0.1 * 2**10 else f"{kib / 2**10:,.1f} MiB"
