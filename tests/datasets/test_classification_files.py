@@ -586,6 +586,7 @@ def test_missing_values_are_kept_as_asked_for(table, standardise, expected):
     x = data.part("train").x[:, 0]
     assert x.isnan().tolist() == [True, False, True, True, False]
     assert x[~x.isnan()].tolist() == expected
+    assert data.describe()["gaps"]
 
 
 def test_a_feature_that_is_always_missing_is_refused(table):

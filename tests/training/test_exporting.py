@@ -10,7 +10,14 @@ from itertools import product
 import pytest
 import torch
 
-from seqnets.cells import ClockworkRNNCell, ConvLSTMCell, GRUCell, LearnedState, LSTMCell
+from seqnets.cells import (
+    ClockworkRNNCell,
+    ConvLSTMCell,
+    GRUCell,
+    GRUDCell,
+    LearnedState,
+    LSTMCell,
+)
 from seqnets.errors import ConfigError
 from seqnets.models import (
     AdaptiveSoftmax,
@@ -41,7 +48,7 @@ from seqnets.training import (
     Transduction,
 )
 from seqnets.training.exporting import FORMATS, export
-from seqnets.training.served import Port
+from seqnets.training.served import Port, Served
 from seqnets.typing import Batch
 from tests.slow import mostly_slow
 
@@ -274,6 +281,17 @@ def test_data_are_compared_as_well(tmp_path, monkeypatch):
     assert done.batches == 1
     assert raw.unique(dim=0).tolist() == [[SCALING["mean"]] * 3]
     assert lengths.tolist() == [3, 1]
+
+
+def test_gaps_are_among_the_random_inputs_if_the_data_have_some(tmp_path):
+    known = {"sizes": {"input_size": 2, "num_classes": 3}, "gaps": True, **FEATURES}
+    model = SequenceClassifier(GRUDCell, 3, input_size=2, hidden_size=4)
+    x, _ = Served(model, Classification(), known).example(5, 8)
+
+    done = export(Trained(lambda: model, Classification(), known), tmp_path / "model.pt2")
+
+    assert 0 < x.isnan().double().mean() < 0.5
+    assert done.difference < 1e-5
 
 
 @pytest.mark.parametrize("wrong", [lambda y: y + 1e-3, lambda y: y * torch.nan, lambda y: y[:1]])

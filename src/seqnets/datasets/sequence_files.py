@@ -177,6 +177,7 @@ class SequenceFiles(SequenceData):
             "targets": list(self.columns),
             "token_unit": self.token_unit,
             "facts": self.contents.facts,
+            "gaps": bool(self.part("train").x.isnan().any()),  # kept, not filled
             "scaling": {
                 name: None if scale is None else scale.plain() for name, scale in scaling.items()
             },

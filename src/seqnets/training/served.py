@@ -123,6 +123,8 @@ class Served(nn.Module):
     def example(self, rows: int, steps: int, seed: int = 0) -> list[Tensor]:
         """Random inputs, one row over all steps and the others over fewer.
 
+        A fifth of the features is missing, NaN, if the dataset keeps gaps and has some.
+
         Args:
             rows: B.
             steps: T, a multiple of :attr:`segment`.
@@ -135,7 +137,10 @@ class Served(nn.Module):
                 spelled = torch.randint(BYTES, (rows, steps, characters), generator=random)
                 x = torch.cat([x[..., None], spelled], -1)
         elif "input_size" in sizes:
-            x = self._raw(torch.randn(rows, steps, sizes["input_size"], generator=random))
+            x = torch.randn(rows, steps, sizes["input_size"], generator=random)
+            if self.known.get("gaps"):
+                x[torch.rand(x.shape, generator=random) < 0.2] = torch.nan
+            x = self._raw(x)
         else:
             frame = [sizes[name] for name in ("channels", "height", "width")]
             x = torch.rand(rows, steps, *frame, generator=random)
