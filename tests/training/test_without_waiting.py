@@ -139,6 +139,7 @@ class Elsewhere:
             current_epoch=0,
             precision="32-true",
             default_root_dir="nowhere",
+            datamodule=None,
             world_size=1,
         )
 

@@ -12,7 +12,7 @@ from seqnets import initializers
 from seqnets.cells.checks import check_names, check_size
 from seqnets.cells.gated import GatedCell, named
 from seqnets.errors import ConfigError, ShapeError
-from seqnets.typing import State
+from seqnets.typing import HALF, State
 
 
 class Access(NamedTuple):
@@ -295,8 +295,9 @@ def recall(memory: Tensor, key: Tensor) -> Tensor:
 
 def unit(u: Tensor) -> Tensor:
     """Vectors of length 1, or less where they are nearly zero."""
-    wide = u.to(torch.promote_types(u.dtype, torch.float32))  # slopes up to 1e9 on the way back
-    return (wide * torch.rsqrt((wide * wide).sum(-1, keepdim=True) + 1e-6)).to(u.dtype)
+    if u.dtype in HALF:  # which slopes of up to 1e9 on the way back overflow
+        return unit(u.float()).to(u.dtype)
+    return u * torch.rsqrt((u * u).sum(-1, keepdim=True) + 1e-6)
 
 
 def scaled(at: Access, log_write: Tensor, before: Tensor, m: Tensor) -> Access:
