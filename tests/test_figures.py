@@ -184,10 +184,21 @@ def test_the_page_of_benchmarks_tells_how_fast_matrix_memories_are():
         assert is_told(number, [case["loop"] / case["scan"]]), name
 
 
+def test_the_page_of_benchmarks_tells_what_newer_cells_take():
+    ms = times("newer_cells")
+    rows = table(page("docs/benchmarks.md"), "newer cell")
+
+    assert {name.strip("`") for name, *_ in rows} == {case[2] for case in ms}
+    for name, *shown in rows:
+        for B, number in zip((1, 16), shown, strict=True):
+            case = ms["training", "float32", name.strip("`"), B, 128, 128]
+            assert is_told(number, [case["loop"] / case["auto"]]), (name, B)
+
+
 def test_the_page_of_benchmarks_tells_what_single_steps_and_half_precision_take():
     text = " ".join(page("docs/benchmarks.md").split())
     of_lstm = re.search(r"against `nn.LSTM`, ([\d.]+) to ([\d.]+) times", text).groups()
-    of_others = re.search(r"shorter than ours, ([\d.]+) to ([\d.]+) times", text).groups()
+    of_others = re.search(r"`nn.GRU` and `nn.RNN`, ([\d.]+) to ([\d.]+) times", text).groups()
     of_half = re.search(r"GRUs and RNNs are ([\d.]+) to ([\d.]+) times", text).groups()
 
     for told, name, cells in (
