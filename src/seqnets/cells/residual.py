@@ -20,7 +20,7 @@ class RRUCell(GatedCell):
 
     .. math::
         a_t &= W x_t + b + U h_{t-1} + d \\
-        j_t &= \mathrm{ReLU}\Bigl(a_t / \sqrt{\tfrac{1}{M} \textstyle\sum_k a_{t,k}^2 + 10^{-6}}
+        j_t &= \mathrm{ReLU}\Bigl(a_t / \sqrt{\frac{1}{M} \sum_k a_{t,k}^2 + 10^{-6}}
         \Bigr) \\
         y_t &= W_y j_t + b_y \\
         h_t &= \tfrac{3}{2} \sigma(s) \odot h_{t-1} + z \odot (W_h j_t + b_h)
