@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from docutils.utils.math import latex2mathml
 
 from tests.test_public_api import PUBLIC
 
@@ -94,6 +95,16 @@ def site(tmp_path_factory):
     )
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
+
+
+@pytest.mark.skipif(not hasattr(latex2mathml, "tex2mathml"), reason="docutils is older")
+def test_the_site_understands_the_equations_of_the_pages():
+    texts = (path.read_text("utf-8") for path in ROOT.glob("docs/**/*.md"))
+    equations = [tex for text in texts for tex in re.findall(r"```math\n(.*?)```", text, re.DOTALL)]
+
+    assert len(equations) > 80
+    for tex in equations:
+        latex2mathml.tex2mathml(tex, as_block=True)
 
 
 @pytest.mark.slow
