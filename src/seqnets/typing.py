@@ -11,6 +11,9 @@ from torch import Tensor
 HALF = (torch.float16, torch.bfloat16)
 """The dtypes of half precision."""
 
+ROUNDING = 1e-4
+"""The largest difference of float32 outputs that rounding explains."""
+
 State = tuple[Tensor, ...]
 """What a cell carries from step to step, each (B, H); the first is its output."""
 

@@ -22,13 +22,13 @@ from seqnets.training.served import Port
 from seqnets.typing import Batch
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], command: str) -> int:
+def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     """Write the model, compare the outputs of the file with its own, and say what it takes.
 
     Args:
         config: The configuration composed by Hydra.
         choices: The chosen option of each config group.
-        command: Unused: no command follows.
+        also: Unused: no command follows.
 
     Raises:
         SeqnetsError: An option or the checkpoint are faulty, the target exists already, the model

@@ -10,9 +10,6 @@ from torch import nn
 
 from seqnets.conversion.parts import Array, layers_of, merge_of, stack
 
-LIMIT = 1e-4
-"""Largest difference of float32 outputs that rounding explains."""
-
 Run = Callable[[Array, Array], Array]
 """Maps inputs (B, T, I) and lengths (B,) to outputs (B, T, H)."""
 

@@ -10,10 +10,11 @@ from torch import nn
 
 from seqnets.atomic import atomic
 from seqnets.conversion import flax, keras, onnx, onnx_graph, onnx_model, torch_nn
-from seqnets.conversion.checking import LIMIT, difference
+from seqnets.conversion.checking import difference
 from seqnets.conversion.parts import AbsentError, Array
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory
+from seqnets.typing import ROUNDING
 
 
 class Format(NamedTuple):
@@ -137,9 +138,9 @@ def _check_outputs(module: nn.Module, native: Any, form: str, path: str) -> floa
         found = difference(module, lambda x, lengths: FORMATS[form].run(native, x, lengths))
     except AbsentError:
         return None
-    if not found <= LIMIT:
+    if not found <= ROUNDING:
         raise ConfigError(
-            f"{path}: {form} and seqnets differ by up to {found:.2g}, expected at most {LIMIT:g}."
-            f"\n  These are the outputs for the same random sequences."
+            f"{path}: {form} and seqnets differ by up to {found:.2g}, expected at most "
+            f"{ROUNDING:g}.\n  These are the outputs for the same random sequences."
         )
     return found

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from seqnets.atomic import atomic
 from seqnets.checks import name_of
-from seqnets.conversion.checking import LIMIT
 from seqnets.engine.operator import text_of
 from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.layers import Recurrent
 from seqnets.optional import optional
 from seqnets.training.module import SequenceModule
 from seqnets.training.served import Served
-from seqnets.typing import Batch
+from seqnets.typing import ROUNDING, Batch
 
 _KEY = "seqnets"
 """Under which name a file keeps what a user of the model needs."""
@@ -113,10 +112,10 @@ def export(
                 kind.save(served, about, partial)
             run = kind.load(served, partial)
             found = None if run is None else _difference(served, run, given)
-            if found is not None and not found <= LIMIT:
+            if found is not None and not found <= ROUNDING:
                 raise ConfigError(
                     f"{path}: {kind.runner} and seqnets differ by up to {found:.2g}, expected at "
-                    f"most {LIMIT:g}.\n  These are the outputs for the same inputs. Nothing was "
+                    f"most {ROUNDING:g}.\n  These are the outputs for the same inputs. Nothing was "
                     "written."
                 )
     except OSError as error:
