@@ -15,6 +15,9 @@ from torch import Tensor
 
 from seqnets.engine.graph import Untraceable
 
+SHARED_AT_TIES = torch.__version__ >= "2.14"  # a TorchVersion, which compares by number
+"""Whether equal operands of ``fmax``, ``fmin`` and a clamp by one tensor share the gradient."""
+
 
 def _layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
@@ -108,20 +111,25 @@ def _root(squares: Tensor) -> Tensor:
     return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), squares)
 
 
+def _at_most(x: Tensor, bound: float) -> Tensor:
+    """The smaller of the two; at the bound ``x``, which a clamp is before torch 2.14 only."""
+    return torch.where(x > bound, bound, x)
+
+
 def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    near = (x * beta).clamp(max=threshold).exp().log1p() / beta
+    near = _at_most(x * beta, threshold).exp().log1p() / beta
     return torch.where(x * beta > threshold, x, near)
 
 
 def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
-    below = x.clamp(max=0)
+    below = _at_most(x, 0)
     below = below - below.exp().log1p()
-    y = torch.where(x < 0, below, -(-x.clamp(min=0)).exp().log1p())
+    y = torch.where(x < 0, below, -_at_most(-x, 0).exp().log1p())
     return y, y
 
 
 def _elu(x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Tensor:
-    below = (x.clamp(max=0) * input_scale).expm1() * (alpha * scale)
+    below = (_at_most(x, 0) * input_scale).expm1() * (alpha * scale)
     return torch.where(x > 0, x * scale, below)
 
 
@@ -160,6 +168,12 @@ def _times_logarithm(x: Tensor, y: Any) -> Tensor:
     """``x * log(y)``, which is 0 where x is, with the logarithm as its slope where that is real."""
     y = y if isinstance(y, Tensor) else torch.full_like(x, y)
     return x * torch.where((x == 0) & ((y <= 0) | (y == math.inf)), 1.0, y).log()
+
+
+def _larger_number(a: Tensor, b: Tensor) -> Tensor:
+    """The larger of two numbers, or that which is one."""
+    tie = a / 2 + b / 2 if SHARED_AT_TIES else a
+    return torch.where(a == b, tie, torch.where((a > b) | (b != b), a, b))
 
 
 def _softshrink(x: Tensor, bound: float = 0.5) -> Tensor:
@@ -239,8 +253,8 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "fmod": _fmod,
     "hypot": _hypot,
     "xlogy": _times_logarithm,
-    "fmax": lambda a, b: torch.where((a >= b) | (b != b), a, b),
-    "fmin": lambda a, b: torch.where((a <= b) | (b != b), a, b),
+    "fmax": _larger_number,
+    "fmin": lambda a, b: -_larger_number(-a, -b),
     "heaviside": lambda x, at_zero: torch.where(x == 0, at_zero, (x > 0).to(x.dtype)).detach(),
     "tan": lambda x: x.sin() / x.cos(),
     "log2": lambda x: x.log() / math.log(2),

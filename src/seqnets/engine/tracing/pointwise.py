@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Untraceable
-from seqnets.engine.tracing.composed import INSTEAD
+from seqnets.engine.tracing.composed import INSTEAD, SHARED_AT_TIES
 from seqnets.engine.tracing.meanings import Operation
 
 if TYPE_CHECKING:
@@ -118,14 +118,17 @@ def _larger(recorder: Recorder, a: Any, b: Any, *, op: str) -> Node:
 
 
 def _clamp(recorder: Recorder, x: Any, low: Any = None, high: Any = None) -> Node:
-    """At a bound that is a tensor, all gradient goes to ``x``."""
+    """At a bound that is a tensor, all gradient goes to ``x``; from torch 2.14 on, between two."""
     apply, node = recorder.graph.apply, recorder.node(x)
+    shared = SHARED_AT_TIES and (low is None or high is None)
     for op, bound in (("maximum", low), ("minimum", high)):
-        if bound is not None:
+        if isinstance(bound, Tensor) and not shared:
             chosen = apply(op, node, recorder.node(bound))
-            at_bound = apply("eq", node, recorder.node(bound))
-            inside = isinstance(bound, Tensor)
-            node = apply("where", at_bound, node, chosen) if inside else chosen
+            node = apply("where", apply("eq", node, recorder.node(bound)), node, chosen)
+        elif isinstance(bound, Tensor):
+            node = _larger(recorder, x, bound, op=op)
+        elif bound is not None:
+            node = apply(op, node, recorder.node(bound))
     return node
 
 
