@@ -13,6 +13,7 @@ from seqnets.cells.checks import explained
 from seqnets.cells.wrapper import redraw
 from seqnets.checks import check_choice, name_of
 from seqnets.errors import ConfigError, ShapeError, counted
+from seqnets.layers.around import Around
 from seqnets.layers.checks import cannot_step, check_is_layer, check_parts, check_run_options
 from seqnets.layers.cuda_streams import run_concurrently
 from seqnets.layers.lengths import checked_lengths, resets_for_reverse, reverse_time
@@ -22,7 +23,7 @@ from seqnets.layers.torch_base import leaf_call
 _MERGES = ("concat", "sum", "mean", "none")
 
 
-class Reversed(nn.Module):
+class Reversed(Around):
     """Run any layer backwards in time: from each row's last valid step to its first.
 
     For a single cell ``Recurrent(cell, reverse=True)`` does the same without a copy.
@@ -41,16 +42,6 @@ class Reversed(nn.Module):
         super().__init__()
         check_is_layer("Reversed", layer)
         self.layer = layer
-
-    @property
-    def input_size(self) -> int:
-        """Features of the input, I."""
-        return self.layer.input_size  # type: ignore[return-value]
-
-    @property
-    def output_size(self) -> int:
-        """Features of the output."""
-        return self.layer.output_size  # type: ignore[return-value]
 
     def forward(
         self,

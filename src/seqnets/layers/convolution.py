@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seqnets.cells.convolutional import height_and_width
 from seqnets.checks import check_flags, is_whole
 from seqnets.errors import ConfigError, ShapeError, counted
+from seqnets.layers.around import Around
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import checked_lengths, strided_lengths, without_padding
 
@@ -184,7 +185,7 @@ class ConvFront2d(nn.Module):
         return without_padding(y.unflatten(0, (B, T)), lengths), lengths
 
 
-class Fronted(nn.Module):
+class Fronted(Around):
     """A recurrent layer over the features that a front computes from the input.
 
     A front that mixes several steps keeps nothing between calls: it needs whole sequences, without
@@ -202,7 +203,6 @@ class Fronted(nn.Module):
     """
 
     front: Any
-    layer: Any
 
     def __init__(self, front: nn.Module, layer: nn.Module) -> None:
         super().__init__()
@@ -224,11 +224,6 @@ class Fronted(nn.Module):
     def input_size(self) -> int:
         """Features of the input, I."""
         return self.front.input_size
-
-    @property
-    def output_size(self) -> int:
-        """Features of the output."""
-        return self.layer.output_size
 
     @property
     def per_step(self) -> bool:

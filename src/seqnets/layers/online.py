@@ -11,6 +11,7 @@ from seqnets.cells.checks import explained
 from seqnets.checks import check_number, name_of
 from seqnets.engine.modes import under_transform
 from seqnets.errors import ConfigError, ShapeError, counted
+from seqnets.layers.around import Around
 from seqnets.layers.bidirectional import check_forward_steps
 from seqnets.layers.checks import check_parts
 from seqnets.layers.influence import Influence, Numbers
@@ -19,7 +20,7 @@ from seqnets.layers.state import leaves
 from seqnets.layers.truncated import Truncated
 
 
-class RTRL(nn.Module):
+class RTRL(Around):
     r"""Real-time recurrent learning: gradients as of whole streams, from calls over their pieces.
 
     With the state goes the influence of the layer's parameters on it,
@@ -81,16 +82,6 @@ class RTRL(nn.Module):
         self.layer = layer
         self.limit = limit
         self._known: tuple[list[str], Influence] | None = None
-
-    @property
-    def input_size(self) -> int:
-        """Features of the input, I."""
-        return self.layer.input_size  # type: ignore[return-value]
-
-    @property
-    def output_size(self) -> int:
-        """Features of the output."""
-        return self.layer.output_size  # type: ignore[return-value]
 
     @property
     def influence(self) -> Influence:
@@ -160,7 +151,7 @@ class RTRL(nn.Module):
         if torch.is_grad_enabled():
             y, state = self(x[:, None], state, None, None if resets is None else resets[:, None])
             return y[:, 0], state
-        y, after = self.layer.step(x, self._parted(state)[0], resets)  # type: ignore[operator]
+        y, after = self.layer.step(x, self._parted(state)[0], resets)
         return y, (after, None)
 
     def _parted(self, state: Any) -> tuple[Any, Numbers | None]:

@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
+from seqnets.layers.around import Around
 from seqnets.layers.checks import check_is_layer
 from seqnets.layers.lengths import without_padding
 from seqnets.layers.linear import Linear
 
 
-class DeepOutput(nn.Module):
+class DeepOutput(Around):
     """A multilayer perceptron over each output of a recurrent layer.
 
     Args:
@@ -29,8 +30,6 @@ class DeepOutput(nn.Module):
         (deep hidden-to-output function).
     """
 
-    layer: Any
-
     def __init__(
         self,
         layer: nn.Module,
@@ -45,7 +44,6 @@ class DeepOutput(nn.Module):
             )
         check_is_layer("DeepOutput", layer)
         self.layer = layer
-        self.output_size = sizes[-1]
         self.perceptron = nn.Sequential()
         width: int = self.layer.output_size
         for size in sizes:
@@ -55,9 +53,9 @@ class DeepOutput(nn.Module):
             width = size
 
     @property
-    def input_size(self) -> int:
-        """Features of the input, I."""
-        return self.layer.input_size
+    def output_size(self) -> int:
+        """Features of the output."""
+        return self.perceptron[-1].out_features  # type: ignore[return-value]
 
     def forward(
         self,

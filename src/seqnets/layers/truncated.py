@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
+from seqnets.layers.around import Around
 from seqnets.layers.bidirectional import check_forward_steps
 from seqnets.layers.lengths import checked_lengths
 from seqnets.layers.state import detach
 
 
-class Truncated(nn.Module):
+class Truncated(Around):
     """Limit how many steps gradients flow back; outputs do not change.
 
     Time is cut into windows, and the state is detached where it enters one. With
@@ -54,16 +55,6 @@ class Truncated(nn.Module):
         self.steps = steps
         self.stride = stride
 
-    @property
-    def input_size(self) -> int:
-        """Features of the input, I."""
-        return self.layer.input_size  # type: ignore[return-value]
-
-    @property
-    def output_size(self) -> int:
-        """Features of the output."""
-        return self.layer.output_size  # type: ignore[return-value]
-
     def forward(
         self,
         x: Tensor,
@@ -101,12 +92,6 @@ class Truncated(nn.Module):
             outputs.append(y[:, begin - first :])
             states[begin + self.stride] = detach(state)
         return torch.cat(outputs, 1), state
-
-    def step(
-        self, x: Tensor, state: Any = None, resets: Tensor | None = None
-    ) -> tuple[Tensor, Any]:
-        """One step of the layer, unchanged."""
-        return self.layer.step(x, state, resets)  # type: ignore[operator]
 
     def extra_repr(self) -> str:
         """The windows."""

@@ -106,7 +106,7 @@ class Encoder(nn.Module):
     def top(self) -> nn.Module:
         """The stack's last layer."""
         stack = self.recurrent.layer if isinstance(self.recurrent, Truncated) else self.recurrent
-        return stack.layers[-1]  # type: ignore[index, return-value]
+        return stack.layers[-1]
 
     def forward(
         self, x: Tensor, state: Any = None, lengths: Tensor | None = None
