@@ -196,7 +196,7 @@ def test_a_job_that_fails_after_a_step_tells_its_folder_and_why(
     ],
 )
 def test_whatever_ends_a_job_is_told_in_a_line(error, cell, told, seqnets, monkeypatch, capsys):
-    def run(*_):
+    def run(*_, **__):
         raise error
 
     monkeypatch.setattr("seqnets.cli.train.run", run)
@@ -225,7 +225,7 @@ def test_jobs_of_several_objectives_name_their_metrics_and_none_is_the_best(seqn
 def test_each_job_of_a_sweep_starts_processes_of_its_own(seqnets, monkeypatch):
     found = []
 
-    def run(*_):
+    def run(*_, **__):
         found.append((dist.is_initialized(), os.environ.get("LOCAL_RANK")))
         monkeypatch.setitem(os.environ, "LOCAL_RANK", "0")
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -266,7 +266,7 @@ def test_a_file_may_say_what_a_sweep_tries(given, seqnets, tmp_path, monkeypatch
     path.write_text("\n".join(["# @package _global_", *tried]))
     names = []
 
-    def run(*_):
+    def run(*_, **__):
         names.append(os.environ.get("SEQNETS_SWEEP"))
         return Trained(0, "runs/a", 7, "loss", "min", 1.0)
 

@@ -145,22 +145,22 @@ class _Application:
         keys = ",".join(key_of(key).replace("/", ".") for key in swept)
         try:
             with _environment(sweep.SWEPT_VARIABLE, keys or None), self._in_sweep():
-                ended = self._run_verb(config)
+                trained = self._run_verb(config)
         except BaseException as error:
             self.jobs.append(sweep.Job(swept, None, sweep.failure(error)))
             if isinstance(error, DivergenceError) and sweep.optimises(sweeper):
                 print(f"DivergenceError: {error}", file=sys.stderr)
                 return sweep.worst(sweeper)  # a search may go on after divergence
             raise _JobEnded(error) from error
-        trained = ended if isinstance(ended, sweep.Trained) else None
         self.jobs.append(sweep.Job(swept, trained))
-        code = ended if trained is None else trained.code
-        if code:
-            raise _JobEnded(code)
-        return None if trained is None else trained.score
+        if trained is None:
+            return None
+        if trained.code:
+            raise _JobEnded(trained.code)
+        return trained.score
 
-    def _run_verb(self, config: DictConfig) -> Any:
-        """Run the verb on a composed configuration; return a training's result or an exit code."""
+    def _run_verb(self, config: DictConfig) -> sweep.Trained | None:
+        """Run the verb on a composed configuration; return a training's result, None of others."""
         composed = HydraConfig.get()
         needed = [argument for argument in self.arguments if argument.startswith("allow=")]
         needed += config_flags(self.arguments)
@@ -170,9 +170,12 @@ class _Application:
         check_added_keys(self.verb, self.arguments, config)
         with _environment(_FULL_ERROR, None), _without_hydra(), _alone_again():
             sweep.check_direction(self.verb, config, composed.sweeper)
-            ended = _module(self.verb).run(config, composed.runtime.choices, also)
-            sweep.check_score(ended, composed.sweeper)
-        return ended
+            from seqnets.cli.options import plain  # late: it brings torch
+
+            verb = _module(self.verb)
+            trained = verb.run(plain(config), choices=composed.runtime.choices, also=also)
+            sweep.check_score(trained, composed.sweeper)
+        return trained
 
 
 def _overrides_of_job() -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich import box
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -42,26 +42,24 @@ from seqnets.cli import report
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.options import Config, check_truths, plain
+from seqnets.cli.options import Config, check_truths
 from seqnets.errors import ConfigError, DataError, DeviceError
 
 _CELLS = "model/cell"
 _SIZES = ("B", "T", "I", "H")
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
+def run(options: Config, *, choices: Mapping[str, Any], **_: Any) -> None:
     """Time all cases, and write figures, a table and a picture.
 
     Args:
-        config: The configuration composed by Hydra.
+        options: The verb's configuration.
         choices: The chosen option of each config group.
-        also: Unused: no command follows.
 
     Raises:
         SeqnetsError: An option is invalid, a cell cannot be made, a file cannot be written, or
             matplotlib is missing.
     """
-    options = plain(config)
     names = _options(_CELLS)
     nodes = {}
     if chosen := choices.get(_CELLS):
@@ -99,7 +97,6 @@ def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     found.verdicts = [judge(limit, found.measured) for limit in limits]
     found.save(output)
     _finish(found, output, options["plot"], console)
-    return 0
 
 
 def _options(group: str) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
@@ -16,7 +14,7 @@ from seqnets.cli import report
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.options import check_new, check_truths, plain
+from seqnets.cli.options import Config, check_new, check_truths
 from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.conversion import FORMATS, read, write
 from seqnets.conversion.parts import layers_of
@@ -25,19 +23,16 @@ from seqnets.errors import ConfigError
 _OURS = "seqnets"
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
+def run(options: Config, **_: Any) -> None:
     """Read a network, convert it, compare the outputs of both sides, and write it.
 
     Args:
-        config: The configuration composed by Hydra.
-        choices: The chosen option of each config group.
-        also: Unused: no command follows.
+        options: The verb's configuration.
 
     Raises:
         SeqnetsError: A file is missing or unreadable, the target exists already, the other library
             has no such cell, or the outputs differ.
     """
-    options = plain(config)
     source, target = (Path(str(options[key])).expanduser() for key in ("source", "target"))
     before = _format(options["from"], source, "from")
     after = _format(options["to"], target, "to")
@@ -58,7 +53,6 @@ def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     found = write(module, target, after, **(shape if after == "onnx" else {}))
     _report_check(console, after, found)
     report.show(console, "Written:", f"{report.shown(target)} ({_summary(module)})")
-    return 0
 
 
 def _format(named: str | None, path: Path, key: str) -> str:

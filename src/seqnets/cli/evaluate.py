@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
 
 from seqnets.cli import report
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError
-from seqnets.cli.options import Config, check_filled, check_part, plain
+from seqnets.cli.options import Config, check_filled, check_part
 from seqnets.cli.predictions import score_file
 from seqnets.cli.trained import find_checkpoint, load_data, load_module, with_its_task
 from seqnets.cli.trainers import check_device, make_trainer
@@ -26,19 +24,16 @@ from seqnets.training.dynamic_evaluation import dynamically
 from_checkpoint = with_its_task
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
+def run(options: Config, **_: Any) -> None:
     """Print the metrics of a part of the dataset, or of a file of predictions.
 
     Args:
-        config: The configuration composed by Hydra.
-        choices: The chosen option of each config group.
-        also: Unused: no command follows.
+        options: The verb's configuration.
 
     Raises:
         SeqnetsError: An option, the data, the predictions or the checkpoint are faulty, or the
             data have a vocabulary or classes that the model does not know.
     """
-    options = plain(config)
     check_part(options["part"])
     check_filled("file", predictions=options["predictions"])
     path = find_checkpoint(options["checkpoint"])
@@ -49,7 +44,8 @@ def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
                 "dynamic.lr: got predictions as well, expected one of the two.\n"
                 "  A file of predictions is scored without a model that could learn."
             )
-        return _score_predictions(options, path)
+        _score_predictions(options, path)
+        return
     check_device(options["trainer"])
     with quiet():
         gradients = {"inference_mode": False} if learns else {}
@@ -64,7 +60,6 @@ def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     if trainer.is_global_zero:
         what = f"the {options['part']} part"
         terminal().print(report.figures_table(what, figures, module.objective, baselines))
-    return 0
 
 
 def _score(
@@ -99,10 +94,9 @@ def _learning(
     return dynamically(module, **dynamic)
 
 
-def _score_predictions(options: Config, path: Path) -> int:
+def _score_predictions(options: Config, path: Path) -> None:
     """Score a file of predictions; the checkpoint says how, and its model does not run."""
     file = Path(str(options["predictions"])).expanduser()
     module = load_module(path, options["allow"], options["objective"])
     figures, count = score_file(file, module.objective, module.card["data"])
     terminal().print(report.figures_table(counted(count, "row"), figures, module.objective, {}))
-    return 0

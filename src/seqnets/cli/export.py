@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 
 from seqnets.cli import report
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.options import Config, check_filled, check_new, plain
+from seqnets.cli.options import Config, check_filled, check_new
 from seqnets.cli.trained import find_checkpoint, load_data, load_module
 from seqnets.errors import SeqnetsError
 from seqnets.training import SequenceModule
@@ -22,19 +21,16 @@ from seqnets.training.served import Port
 from seqnets.typing import Batch
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
+def run(options: Config, **_: Any) -> None:
     """Write the model, compare the outputs of the file with its own, and say what it takes.
 
     Args:
-        config: The configuration composed by Hydra.
-        choices: The chosen option of each config group.
-        also: Unused: no command follows.
+        options: The verb's configuration.
 
     Raises:
         SeqnetsError: An option or the checkpoint are faulty, the target exists already, the model
             cannot be exported, a library is missing, or the outputs differ.
     """
-    options = plain(config)
     form, target = _target(options)
     path = find_checkpoint(options["checkpoint"])
     with quiet():
@@ -47,7 +43,6 @@ def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     for side in ("inputs", "outputs"):
         lines = "\n".join(str(Port(**port)) for port in done.about[side])
         report.show(console, f"Its {side}, in this order:", lines)
-    return 0
 
 
 def _target(options: Config) -> tuple[str, Path]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
-
-from seqnets.cli.options import check_seed, plain
+from seqnets.cli.options import Config, check_seed
 from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.datasets import read_vocabulary
 from seqnets.errors import CheckpointError
@@ -17,19 +14,16 @@ from seqnets.training import LanguageModelling
 from seqnets.training.generate import generate
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
+def run(options: Config, **_: Any) -> None:
     """Print the prompt and its continuation, each piece as soon as it is sampled.
 
     Args:
-        config: The configuration composed by Hydra.
-        choices: The chosen option of each config group.
-        also: Unused: no command follows.
+        options: The verb's configuration.
 
     Raises:
         SeqnetsError: The checkpoint is missing, damaged or not a language model's, or an option or
             the prompt is invalid.
     """
-    options = plain(config)
     check_seed(options["seed"])
     path = find_checkpoint(options["checkpoint"])
     module = load_module(path, options["allow"])
@@ -54,4 +48,3 @@ def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
         sys.stdout.write(seen(piece))
         sys.stdout.flush()
     print()
-    return 0

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +19,7 @@ from seqnets.cli.build import build
 from seqnets.cli.console import terminal
 from seqnets.cli.inspect_model import inspect_model
 from seqnets.cli.names import UsageError
-from seqnets.cli.options import Config, check_seed, check_truths, plain
+from seqnets.cli.options import Config, check_seed, check_truths
 from seqnets.cli.trained import with_its_task
 from seqnets.datasets import DataModule
 from seqnets.datasets.base import PARTS, Part
@@ -55,24 +54,21 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     return {**config, "defaults": defaults}, settled
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
+def run(options: Config, **_: Any) -> None:
     """Print a dataset's description, sizes, statistics, samples and baselines.
 
     With a checkpoint, draw the inside of its model instead.
 
     Args:
-        config: The configuration composed by Hydra.
-        choices: The chosen option of each config group.
-        also: Unused: the command that follows repeats this one's options.
+        options: The verb's configuration.
 
     Raises:
         SeqnetsError: An option or the data are faulty.
     """
-    options = plain(config)
     _check_mode(options)
     if options["checkpoint"] is not None:
         inspect_model(options)
-        return 0
+        return
     _check(options)
     data = make_data(options, options["allow"])
     objective: Objective = build(options["objective"], options["allow"], "objective")
@@ -89,7 +85,6 @@ def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
     given = [argument for argument in sys.argv[2:] if key_of(argument) not in own]
     command = " ".join([report.called("seqnets"), "train", *map(shell, given)])
     report.show(console, "To train:", command)
-    return 0
 
 
 def _check_mode(options: Config) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
 
 from seqnets.cli import report, standard_input
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError
-from seqnets.cli.options import Config, check_filled, check_part, plain
+from seqnets.cli.options import Config, check_filled, check_part
 from seqnets.cli.predictions import STDOUT, SUFFIXES, check_target, write_rows
 from seqnets.cli.trained import (
     dataset_of,
@@ -34,19 +33,17 @@ from seqnets.typing import Batch
 from_checkpoint = with_its_task
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
+def run(options: Config, *, also: str, **_: Any) -> None:
     """Run the model and write its predictions as the objective's rows.
 
     Args:
-        config: The configuration composed by Hydra.
-        choices: The chosen option of each config group.
+        options: The verb's configuration.
         also: Options that commands which follow need too, each after a space.
 
     Raises:
         SeqnetsError: An option, the data or the checkpoint are faulty, the file exists already, or
             the objective writes no predictions.
     """
-    options = plain(config)
     _check(options)
     path = find_checkpoint(options["checkpoint"])
     with quiet():
@@ -58,7 +55,6 @@ def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> int:
             rows = _rows(module, _limited(loader, trainer, options), trainer)
             count, targets = write_rows(as_in_file(rows, loader), options["to"])
     _tell(options, count, targets, path, also)
-    return 0
 
 
 def _check(options: Config) -> None:

@@ -151,9 +151,9 @@ def check_direction(verb: str, config: DictConfig, sweeper: DictConfig) -> None:
         )
 
 
-def check_score(trained: Trained | int, sweeper: DictConfig) -> None:
+def check_score(trained: Trained | None, sweeper: DictConfig) -> None:
     """Raise ConfigError if an optimising sweeper gets no score."""
-    if optimises(sweeper) and isinstance(trained, Trained) and trained.score is None:
+    if optimises(sweeper) and trained is not None and trained.score is None:
         raise ConfigError(
             f"hydra/sweeper: the run {trained.folder} has no validation score, expected one to "
             "optimise.\n"

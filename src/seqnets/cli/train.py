@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, Checkpoint, LambdaCallback
-from omegaconf import DictConfig
 
 from seqnets.cli import report, runs
 from seqnets.cli.assemble import make_data, make_module, make_one
@@ -25,7 +24,7 @@ from seqnets.cli.follow_up import (
     resuming,
 )
 from seqnets.cli.names import UsageError
-from seqnets.cli.options import Config, check_filled, check_seed, plain
+from seqnets.cli.options import Config, check_filled, check_seed
 from seqnets.cli.running import FOLDER_VARIABLE, Running, mark_started, open_log, running
 from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import SWEPT_VARIABLE, Trained
@@ -71,18 +70,17 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     return {**saved, "trainer": trainer, **ours}, {"resume": str(path)}
 
 
-def run(config: DictConfig, choices: Mapping[str, Any], also: str) -> Trained:
+def run(options: Config, *, choices: Mapping[str, Any], also: str) -> Trained:
     """Train, test and report.
 
     Args:
-        config: The configuration composed by Hydra.
+        options: The verb's configuration.
         choices: The chosen option of each config group.
         also: Options that commands on this run need too, quoted, each after a space.
 
     Raises:
         SeqnetsError: The configuration, data or checkpoint is faulty, or training diverged.
     """
-    options = plain(config)
     for group in ("callbacks", "logger"):  # of an empty list there is no key
         options.setdefault(group, None)
     _check(options)
