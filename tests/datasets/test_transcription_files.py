@@ -346,15 +346,10 @@ def test_a_path_of_no_kind_that_holds_transcripts_is_refused(tmp_path, name):
 
 
 def test_a_table_without_input_says_which_columns_hold_it(table):
-    data = table()
-    data.text = "x"
-
     with pytest.raises(DataError, match=r"line 1: column x is \[1, 2, 3\], expected text"):
-        data.setup()
-    data = table()
-    data.text = "said"
+        table(text="x").setup()
     with pytest.raises(DataError, match="got the columns text, x, expected one of sequence"):
-        data.setup()
+        table(text="said").setup()
 
 
 def test_invalid_units_are_refused():

@@ -41,6 +41,9 @@ class DataModule(LightningDataModule, ABC):
     :class:`~seqnets.errors.DataError` there.
     """
 
+    unit = "sequences"
+    """The unit in which parts are counted."""
+
     folder_of_new: Path | None = None
     """Where names of files in a table of new data lead from; the table's folder if None."""
 
@@ -66,11 +69,6 @@ class DataModule(LightningDataModule, ABC):
     @abstractmethod
     def counts(self) -> dict[str, int]:
         """Return the size of each part, in :attr:`unit`."""
-
-    @property
-    @abstractmethod
-    def unit(self) -> str:
-        """The unit in which parts are counted: characters, words or sequences."""
 
     def name_of(self, part: Part) -> str:
         """Return what messages call a part."""

@@ -32,12 +32,7 @@ class ClassificationFiles(SequenceFiles):
 
     def __init__(self, path: str, label: str = LABEL, **files: Any) -> None:
         super().__init__(path, **files)
-        self.label = label
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The column of the label."""
-        return (self.label,)
+        self.label, self.columns = label, (label,)
 
     def read_target(self, where: str, row: Row) -> str | int:
         """Return a row's label."""

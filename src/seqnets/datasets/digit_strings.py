@@ -48,6 +48,8 @@ class DigitStrings(SequenceData):
         Learning Repository, doi:10.24432/C50P49.
     """
 
+    unit = "strings"
+
     joiner = ""
     """The text between two labels of a transcript."""
 
@@ -93,11 +95,6 @@ class DigitStrings(SequenceData):
     def labels(self) -> list[str]:
         """The digits, after the blank's name."""
         return ["", *map(str, range(10))]
-
-    @property
-    def unit(self) -> str:
-        """The unit in which parts are counted."""
-        return "strings"
 
     def describe(self) -> dict[str, Any]:
         """Return the metadata that a checkpoint stores."""

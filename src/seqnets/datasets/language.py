@@ -71,7 +71,7 @@ class LanguageData(DataModule):
         self.batch_size, self.chunk_length, self.seed = batch_size, chunk_length, seed
         self.chunk_spread, self.max_vocabulary = chunk_spread, max_vocabulary
         self.fractions: dict[Part, float] = {"val": validation_fraction, "test": test_fraction}
-        self._unit = unit
+        self.unit = unit
 
     @abstractmethod
     def read_tokens(self) -> Tokens:
@@ -81,11 +81,6 @@ class LanguageData(DataModule):
     def tokens(self) -> Tokens:
         """The text, read on first access."""
         return self.read_tokens()
-
-    @property
-    def unit(self) -> str:
-        """The unit of a token: characters, words or bpe."""
-        return self._unit
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -30,11 +30,17 @@ class Loader(ABC):
 
     In distributed training each process's loader yields its shard of every batch, and all
     processes yield the same number of batches.
+
+    Attributes:
+        ids: The sequences' identifiers in file order; None if the file has none.
+        texts: The file's verbatim texts in file order, by column: "source", ...
     """
 
     batch_sampler = None  # Lightning expects this attribute on any loader with a sampler
 
     def __init__(self) -> None:
+        self.ids: list[Any] | None = None
+        self.texts: Mapping[str, Sequence[str | None]] = {}
         self._epoch = 0
         self._batches = 0
         self._resumed = False
@@ -77,16 +83,6 @@ class Loader(ABC):
         Override where neighbouring sequences are similar, such as files sorted by class.
         """
         return self._batch(self._order(0), 0)
-
-    @property
-    def ids(self) -> list[Any] | None:
-        """The sequences' identifiers in file order; None if the file has none."""
-        return None
-
-    @property
-    def texts(self) -> Mapping[str, Sequence[str | None]]:
-        """The file's verbatim texts in file order, by column: "source", ..."""
-        return {}
 
     @property
     def padding(self) -> float:

@@ -53,6 +53,8 @@ class DigitVideos(SequenceData):
         Learning Repository, doi:10.24432/C50P49.
     """
 
+    unit = "videos"
+
     def __init__(
         self,
         length: int = 10,
@@ -80,11 +82,6 @@ class DigitVideos(SequenceData):
     def sizes(self) -> Sizes:
         """The number of channels, and the frames' height and width."""
         return {"channels": 1, "height": self.side, "width": self.side}
-
-    @property
-    def unit(self) -> str:
-        """The unit in which parts are counted."""
-        return "videos"
 
     def read_splits(self) -> Splits:
         """Return the videos of all parts.

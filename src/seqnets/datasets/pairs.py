@@ -103,6 +103,8 @@ class PairData(SequenceData):
     the data. The arguments are those of :class:`SequenceData`.
     """
 
+    unit = "pairs"
+
     @property
     @abstractmethod
     def codecs(self) -> tuple[Codec, Codec]:
@@ -113,11 +115,6 @@ class PairData(SequenceData):
         """Vocabulary sizes of the two sides: ``vocab_size`` and ``target_vocab_size``."""
         source, target = self.codecs
         return {"vocab_size": len(source), "target_vocab_size": len(target)}
-
-    @property
-    def unit(self) -> str:
-        """The unit in which parts are counted."""
-        return "pairs"
 
     def pairs(self, part: Part) -> Pairs:
         """Return the pairs of one part."""

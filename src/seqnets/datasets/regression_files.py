@@ -41,12 +41,7 @@ class RegressionFiles(SequenceFiles):
             raise ConfigError(
                 f"RegressionFiles: targets is {names}, expected one or more columns, each once."
             )
-        self._columns = tuple(names)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns with the target values."""
-        return self._columns
+        self.columns = tuple(names)
 
     def read_target(self, where: str, row: Row) -> tuple[float, ...]:
         """Return a row's target values."""

@@ -74,6 +74,7 @@ class SequenceLoader(Loader):
         bucket_batches: int = 1,
     ) -> None:
         super().__init__()
+        self.ids, self.texts = sequences.ids, sequences.texts
         self._bucket_batches = bucket_batches
         self._sequences, self._batch_size = sequences, batch_size
         self._shuffle, self._seed = shuffle, seed
@@ -100,16 +101,6 @@ class SequenceLoader(Loader):
         count = min(self._batch_size * processes, len(self._sequences))
         rows = np.linspace(0, len(self._sequences) - 1, count).round().astype(np.int64)
         return self._sequences.batch(torch.from_numpy(rows[rank::processes]))
-
-    @property
-    def ids(self) -> list[Any] | None:
-        """The sequences' identifiers in file order; None if the file has none."""
-        return self._sequences.ids
-
-    @property
-    def texts(self) -> Mapping[str, Sequence[str | None]]:
-        """The file's verbatim texts in file order, by column."""
-        return self._sequences.texts
 
     @property
     def padding(self) -> float:

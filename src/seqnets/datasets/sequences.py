@@ -183,11 +183,6 @@ class SequenceData(DataModule):
         """The class names, indexed by class number."""
         return self.splits.labels
 
-    @property
-    def unit(self) -> str:
-        """The unit in which parts are counted."""
-        return "sequences"
-
     def counts(self) -> dict[str, int]:
         """Return the number of sequences in each part."""
         return {name: len(self.part(name)) for name in PARTS}

@@ -85,6 +85,8 @@ class SeriesData(DataModule):
         seed: Determines the order of the training windows in each epoch.
     """
 
+    unit = "windows"
+
     def __init__(
         self,
         lookback: int = 336,
@@ -208,11 +210,6 @@ class SeriesData(DataModule):
         columns = len(self.series.columns)
         outputs = len(self.targets) or columns - len(self.series.given)
         return {"input_size": columns, "output_size": outputs, "horizon": self.horizon}
-
-    @property
-    def unit(self) -> str:
-        """The unit in which parts are counted."""
-        return "windows"
 
     def counts(self) -> dict[str, int]:
         """Return the number of windows in each part."""

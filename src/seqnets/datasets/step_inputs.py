@@ -81,6 +81,8 @@ class Numbers:
         scaling: Their means and standard deviations.
     """
 
+    vocabulary = None
+
     def __init__(self, features: Sequence[str], scaling: Scaling) -> None:
         self.features, self.scaling = list(features), scaling
 
@@ -98,11 +100,6 @@ class Numbers:
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint stores."""
         return {"numbers": {"features": self.features, **self.scaling.plain()}}
-
-    @property
-    def vocabulary(self) -> None:
-        """None: features have no vocabulary."""
-        return None
 
     @property
     def sizes(self) -> Sizes:
