@@ -41,6 +41,8 @@ class Loader(ABC):
     def __init__(self) -> None:
         self.ids: list[Any] | None = None
         self.texts: Mapping[str, Sequence[str | None]] = {}
+        # what an epoch's order depends on besides its number, by option name
+        self._settings: dict[str, int | float] = {}
         self._epoch = 0
         self._batches = 0
         self._resumed = False
@@ -98,11 +100,6 @@ class Loader(ABC):
         """Set the next epoch; the position is kept if that is the current epoch."""
         if epoch != self._epoch:
             self._epoch, self._batches, self._resumed = epoch, 0, False
-
-    @property
-    def _settings(self) -> dict[str, int | float]:
-        """What an epoch's order depends on besides its number, by option name."""
-        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position: the epoch, the batches yielded, and the order's settings."""

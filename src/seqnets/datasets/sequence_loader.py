@@ -78,6 +78,12 @@ class SequenceLoader(Loader):
         self._bucket_batches = bucket_batches
         self._sequences, self._batch_size = sequences, batch_size
         self._shuffle, self._seed = shuffle, seed
+        self._settings = {
+            "sequences": len(sequences),
+            "batch_size": batch_size,
+            "bucket_batches": bucket_batches,
+            "seed": seed,
+        }
         if len(sequences) < (processes := share()[1]):
             raise DataError(
                 f"{name}: got {counted(len(sequences), 'sequence')}, expected at least "
@@ -122,15 +128,6 @@ class SequenceLoader(Loader):
     def _sides(self) -> list[np.ndarray]:
         """Lengths of each side that is padded separately, (N,) each; groups go by the longest."""
         return [self._sequences.lengths.numpy()]
-
-    @property
-    def _settings(self) -> dict[str, int | float]:
-        return {
-            "sequences": len(self._sequences),
-            "batch_size": self._batch_size,
-            "bucket_batches": self._bucket_batches,
-            "seed": self._seed,
-        }
 
     def _order(self, epoch: int) -> np.ndarray:
         count = len(self._sequences)

@@ -36,6 +36,12 @@ class Stream(Loader):
         super().__init__()
         self._ids, self._seed = ids, seed
         self._batch_size, self._steps = batch_size, chunk_length
+        self._settings = {
+            "tokens": len(ids),
+            "batch_size": batch_size,
+            "chunk_length": chunk_length,
+            "seed": seed,
+        }
         if len(ids) < self._needed():
             raise DataError(
                 f"{name}: got {counted(len(ids), 'token')}, expected at least "
@@ -48,15 +54,6 @@ class Stream(Loader):
     @abstractmethod
     def _needed(self) -> int:
         """Return the minimum number of tokens that gives every row a target."""
-
-    @property
-    def _settings(self) -> dict[str, int | float]:
-        return {
-            "tokens": len(self._ids),
-            "batch_size": self._batch_size,
-            "chunk_length": self._steps,
-            "seed": self._seed,
-        }
 
     def _rows(self) -> int:
         return self._batch_size * share()[1]
@@ -89,14 +86,10 @@ class TrainingStream(Stream):
 
     def __init__(self, *args: Any, spread: float = 0.0, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._spread = spread
+        self._spread = self._settings["spread"] = spread
 
     def __len__(self) -> int:
         return (len(self._ids) - self._steps) // (self._rows() * self._steps)
-
-    @property
-    def _settings(self) -> dict[str, int | float]:
-        return {**super()._settings, "spread": self._spread}
 
     def in_order(self) -> EvaluationStream:
         """Return a loader in which every token after the first is a target exactly once."""
