@@ -88,8 +88,7 @@ def make_trainer(
         # Lightning would choose Apple's GPU, for which the engine has no loops.
         ours["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     with trainer_errors():
-        trainer: Trainer = factory(**ours, **options)
-    return trainer
+        return factory(**ours, **options)
 
 
 class _NoProfiler(PassThroughProfiler):

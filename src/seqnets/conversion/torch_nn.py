@@ -65,8 +65,7 @@ def to_torch(module: nn.Module) -> nn.RNNBase:
     Raises:
         ConfigError: torch.nn has no such cell, or the layers are not alike.
     """
-    result: nn.RNNBase = _converted(module, _TORCH_CLASSES)
-    return result
+    return _converted(module, _TORCH_CLASSES)
 
 
 def to_torch_like(module: nn.Module) -> nn.RNNBase | TorchLike:
@@ -75,8 +74,7 @@ def to_torch_like(module: nn.Module) -> nn.RNNBase | TorchLike:
     Raises:
         ConfigError: Neither has the cell, or the layers are not alike.
     """
-    result: nn.RNNBase | TorchLike = _converted(module, _TORCH_LIKE_CLASSES | _TORCH_CLASSES)
-    return result
+    return _converted(module, _TORCH_LIKE_CLASSES | _TORCH_CLASSES)
 
 
 def from_torch(module: nn.RNNBase | TorchLike) -> TorchLike:

@@ -268,5 +268,4 @@ def _fill(values: np.ndarray, missing: str) -> np.ndarray:
         return np.stack([np.interp(steps, steps[p], v[p]) for v, p in columns], 1)
     last = np.maximum.accumulate(np.where(present, steps[:, None], -1))
     indices = np.where(last < 0, present.argmax(0), last)
-    filled: np.ndarray = np.take_along_axis(values, indices, 0)
-    return filled
+    return np.take_along_axis(values, indices, 0)

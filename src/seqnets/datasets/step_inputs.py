@@ -108,8 +108,7 @@ class Numbers:
 
     def encode(self, steps: Sequence[Sequence[float]]) -> np.ndarray:
         """Return standardised features, (T, I) float32."""
-        scaled: np.ndarray = self.scaling(torch.tensor(steps, dtype=torch.float64)).numpy()
-        return scaled
+        return self.scaling(torch.tensor(steps, dtype=torch.float64)).numpy()
 
 
 Inputs = Words | Numbers

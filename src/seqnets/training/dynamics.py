@@ -230,5 +230,4 @@ def _told(batch: Batch, layer: WatchedLayer, known: Known) -> np.ndarray | None:
 
 def _plain(values: Tensor) -> np.ndarray:
     """As an array; NumPy has no bfloat16."""
-    found: np.ndarray = values.detach().float().cpu().numpy()
-    return found
+    return values.detach().float().cpu().numpy()

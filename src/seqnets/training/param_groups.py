@@ -124,8 +124,7 @@ def check_kept(optimizer: Optimizer, groups: ParamGroups, schedule: Any) -> None
 
 def first_rate(group: Mapping[str, Any]) -> float:
     """The learning rate with which a group's schedule begins."""
-    rate: float = group.get("initial_lr", group["lr"])
-    return rate
+    return group.get("initial_lr", group["lr"])
 
 
 def _plain(value: Any) -> Any:

@@ -76,8 +76,7 @@ def _fit_linear(train: Windows, outputs: int) -> Forecast:
 
     def forecast(past: np.ndarray) -> np.ndarray:
         regressors, last = _regressors(past)
-        result: np.ndarray = regressors @ weight + last
-        return result
+        return regressors @ weight + last
 
     return forecast
 

@@ -21,8 +21,7 @@ def sample_batch(trainer: Trainer, pl_module: Any) -> Batch:
     """A batch sampled from the whole validation part, on the module's device."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     sample = data.val_dataloader().sample()
-    batch: Batch = data.transfer_batch_to_device(sample, pl_module.device, 0)
-    return batch
+    return data.transfer_batch_to_device(sample, pl_module.device, 0)
 
 
 def first_rows(batch: Batch, count: int, steps: int | None = None) -> Batch:

@@ -156,8 +156,7 @@ class Forecasting(Objective):
 
 def _target_columns(known: Known) -> list[str]:
     """The forecast columns: the first ones."""
-    names: list[str] = known["columns"][: known["sizes"]["output_size"]]
-    return names
+    return known["columns"][: known["sizes"]["output_size"]]
 
 
 def _scaling(known: Known) -> Scaling:
