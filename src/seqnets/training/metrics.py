@@ -156,34 +156,25 @@ class SequenceMatch(SequenceScore):
         self.scored += len(right)
 
 
-class BitsPerCharacter(Metric):
-    """Cross-entropy in bits per character, for tokens of several characters.
+class BitsPerCharacter(Mean):
+    """Mean cross-entropy in bits per character, for tokens of several characters.
 
     Args:
         characters: Number of characters of each token, (V,).
     """
 
-    full_state_update = False
     higher_is_better = False
     characters: Tensor
-    bits: Tensor
-    written: Tensor
 
     def __init__(self, characters: np.ndarray) -> None:
         super().__init__()
         self.register_buffer("characters", torch.from_numpy(characters), persistent=False)
-        self.add_state("bits", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("written", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, nats: Tensor, targets: Tensor) -> None:
         """Add targets, ``IGNORE`` where not scored, and the loss of each in nats."""
         scored = targets != IGNORE
-        self.bits += nats[scored].sum() / math.log(2)
-        self.written += self.characters[targets[scored]].sum()
-
-    def compute(self) -> Tensor:
-        """Return bits per character; NaN if nothing was scored."""
-        return self.bits / self.written
+        self.total += nats[scored].sum() / math.log(2)
+        self.scored += self.characters[targets[scored]].sum()
 
 
 class Detection(Metric, ABC):
