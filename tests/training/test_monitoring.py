@@ -1,6 +1,7 @@
 import io
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,7 +26,8 @@ from seqnets.training.callbacks import (
     monitor,
 )
 from seqnets.training.callbacks.hyperparameters import flatten
-from seqnets.training.callbacks.throughput import Throughput
+from seqnets.training.callbacks.throughput import Timed
+from seqnets.typing import Batch
 
 from .runs import SignalAt, fit, language_module, parity_data, parity_module, text_data
 
@@ -259,13 +261,13 @@ def test_pauses_do_not_count_as_training(monkeypatch):
     monkeypatch.setattr(
         "seqnets.training.callbacks.throughput.time.perf_counter", lambda: next(clock)
     )
-    throughput = Throughput()
+    timed, trainer = Timed(), SimpleNamespace(world_size=2)
+    batch = Batch(torch.zeros(1, 5), torch.zeros(1))
 
-    throughput.start()
-    throughput.add(10)
-    throughput.pause()
-    throughput.start()
-    throughput.add(10)
+    for _ in range(2):
+        timed.on_train_batch_start(trainer, None, batch, 0)
+        timed.on_train_batch_end(trainer, None, None, batch, 0)
+        timed.on_validation_start(trainer, None)
 
-    assert throughput.read() == 10
-    assert throughput.read() == 0
+    assert timed.read_throughput() == 10
+    assert timed.read_throughput() == 0

@@ -7,22 +7,21 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.checks import check_count
 from seqnets.training.callbacks.deferred import Deferred
-from seqnets.training.callbacks.throughput import Throughput
+from seqnets.training.callbacks.throughput import Timed
 from seqnets.training.loggers import writer_of
 from seqnets.training.param_groups import rates_by_name
 from seqnets.training.trainers import is_time_to_log
-from seqnets.typing import Batch
 
 _BINS = 64
 
 
-class Monitor(Callback):
+class Monitor(Timed):
     """Log loss, learning rate, gradient norms, throughput, and histograms of all parameters.
 
     Norms are taken before clipping: ``gradient_norm/total`` and one per layer. Parameter groups
@@ -36,26 +35,10 @@ class Monitor(Callback):
     """
 
     def __init__(self, histograms_every_n_steps: int = 500) -> None:
+        super().__init__()
         check_count(type(self).__name__, 0, histograms_every_n_steps=histograms_every_n_steps)
         self.histograms_every_n_steps = histograms_every_n_steps
-        self._throughput = Throughput()
         self._pending: _Figures | None = None
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Start the clock."""
-        self._throughput.start()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Count the batch's steps."""
-        self._throughput.add(batch.x.shape[0] * batch.x.shape[1] * trainer.world_size)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Stop the clock."""
-        self._throughput.pause()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         """Log if it is due."""
@@ -67,7 +50,7 @@ class Monitor(Callback):
             named |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
             numbers = Deferred(torch.stack([value.float() for value in named.values()]))
             known = {**dict(rates_by_name(optimizer)), "epoch": trainer.current_epoch}
-            rate = self._throughput.read()
+            rate = self.read_throughput()
             if rate:  # at least one batch has ended since the last reading
                 known["throughput/time_steps_per_second"] = rate
             self._pending = _Figures(step, known, list(named), numbers)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from seqnets.insight.rounded import rounded
 from seqnets.training.callbacks.deferred import Deferred
-from seqnets.training.callbacks.throughput import Throughput
+from seqnets.training.callbacks.throughput import Timed
 from seqnets.training.trainers import is_training
 from seqnets.typing import Batch
 
@@ -25,7 +25,7 @@ _COUNTED = {"characters": "characters", "words": "words", "bpe": "tokens"}
 """What time steps are called, by the dataset's unit; "time steps" for other units."""
 
 
-class Progress(Callback):
+class Progress(Timed):
     """A progress bar with loss, the objective's metric, and throughput.
 
     If the output is not a terminal, or one that can only write lines (``TERM=dumb``), a line is
@@ -36,10 +36,10 @@ class Progress(Callback):
     """
 
     def __init__(self, console: Console | None = None) -> None:
+        super().__init__()
         self._console = console or Console()
         self._bar: _Bar | None = None
         self._task: Any = None
-        self._throughput = Throughput()
         self._fields: dict[str, Any] = {"figures": "", "validation": "", "rate": ""}
         self._looked = 0.0
         self._loss: Deferred | None = None
@@ -66,17 +66,11 @@ class Progress(Callback):
         )
         self._bar.start()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Start the clock."""
-        self._throughput.start()
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Update a few times a second, with the loss requested at the update before."""
-        self._throughput.add(batch.x.shape[0] * batch.x.shape[1] * trainer.world_size)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._bar is None or time.monotonic() - self._looked < _REFRESH:
             return
         self._looked = time.monotonic()
@@ -86,7 +80,7 @@ class Progress(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Show that validation is running."""
-        self._throughput.pause()
+        super().on_validation_start(trainer, pl_module)
         if self._bar is not None:
             self._bar.update(self._task, description="validating")
 
@@ -135,7 +129,7 @@ class Progress(Callback):
         shown = (f"{name.replace('_', ' ')} {rounded(value)}" for name, value in figures.items())
         unit = getattr(trainer.datamodule, "unit", "steps")  # type: ignore[attr-defined]
         self._fields["figures"] = "  ".join(shown) + "  "
-        rate = self._throughput.read()
+        rate = self.read_throughput()
         if rate:  # 0 if no batch has ended since: keep the last rate
             counted = _COUNTED.get(unit, "time steps")
             self._fields["rate"] = f"{rate:,.0f} {counted}/s"
