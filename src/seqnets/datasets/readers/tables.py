@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,6 @@ def _check_names(where: str, columns: list[str]) -> None:
         )
 
 
-def _read_csv(path: Path) -> Iterator[tuple[str, Row]]:
-    return _read_delimited(path, ",")
-
-
-def _read_tsv(path: Path) -> Iterator[tuple[str, Row]]:
-    return _read_delimited(path, "\t")
-
-
 def _read_json_lines(path: Path) -> Iterator[tuple[str, Row]]:
     check_text(path)
     with path.open(encoding="utf-8-sig") as file:
@@ -165,8 +158,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": partial(_read_delimited, delimiter=","),
+    ".tsv": partial(_read_delimited, delimiter="\t"),
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
     ".parquet": _read_parquet,
