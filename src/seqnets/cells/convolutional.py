@@ -163,14 +163,9 @@ class PeepholeConvLSTMCell(ConvolutionalCell, PeepholeLSTMCell):
     As in the paper, whose peepholes have one number for each channel and place. They start at zero,
     and once they have learned, a moved input is no longer a moved output.
 
-    State: ``(h, c)``, (B, H) each. Output: ``h``.
+    The arguments are those of :class:`ConvLSTMCell`.
 
-    Args:
-        input_size: Features of the input, I: channels times height times width.
-        hidden_size: Units, H: channels of the state times height times width.
-        frame: Height and width.
-        kernel_size: Height and width of the kernels, odd.
-        options: ``forget_bias``, ``bias``, ``device`` and ``dtype``, as for :class:`LSTMCell`.
+    State: ``(h, c)``, (B, H) each. Output: ``h``.
 
     References:
         Shi et al., 2015, "Convolutional LSTM Network: A Machine Learning Approach for

@@ -174,15 +174,9 @@ class RLIFCell(LIFCell):
 
     As in the paper, but that the input reaches the potential at once, as in :class:`LIFCell`.
 
-    State: ``(s, v)``, spikes and potential, (B, H) each. Output: ``s``.
+    The arguments are those of :class:`LIFCell`.
 
-    Args:
-        input_size: Features of the input, I.
-        hidden_size: Neurons, H.
-        decay_v: :math:`\beta`, in (0, 1): where it starts, if it is learned.
-        reset: What a spike does to the potential: "subtract" the threshold, or set it to "zero".
-        options: ``surrogate``, ``threshold``, ``learn_decays`` and ``detach_reset``, as for every
-            :class:`SpikingCell`; ``bias``, ``device`` and ``dtype``.
+    State: ``(s, v)``, spikes and potential, (B, H) each. Output: ``s``.
 
     References:
         Neftci et al., 2019, "Surrogate Gradient Learning in Spiking Neural Networks",
