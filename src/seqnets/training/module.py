@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -32,12 +30,12 @@ from seqnets.training.param_groups import (
     check_options,
     check_same,
     named_by_group,
-    options_of_group,
     to_optimize,
 )
 from seqnets.training.processes import gather, mean_over_processes
-from seqnets.training.retuning import retune_optimizer, retune_schedule
-from seqnets.training.trainers import is_time_to_log, is_training, total_steps
+from seqnets.training.retuning import retune
+from seqnets.training.schedules import make_schedule
+from seqnets.training.trainers import is_time_to_log, is_training, require_validations
 from seqnets.typing import Batch, Known
 
 FORMAT = 1
@@ -144,18 +142,35 @@ class SequenceModule(LightningModule):
         if data is not None:
             self.objective.check(self.model, data)
 
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the schedule with the interval at which it advances."""
+        optimizer = self.optimizer_factory(to_optimize(self.model, self.param_groups))
+        check_options(optimizer, self.param_groups)
+        self._averaging = optimizer if isinstance(optimizer, NonMonotonicASGD) else None
+        if self._averaging is not None:
+            require_validations(self.trainer, "NonMonotonicASGD")
+        if self.scheduler_factory is None:
+            return optimizer
+        schedule, interval = make_schedule(self.scheduler_factory, optimizer, self.trainer)
+        check_kept(optimizer, self.param_groups, schedule)
+        if isinstance(schedule, ReduceLROnPlateau):
+            # Lightning would advance it only after checkpoints are written
+            self._plateau = schedule
+            return optimizer
+        return [optimizer], [{"scheduler": schedule, "interval": interval}]
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        state, replayed = self._carried_state(batch, "train"), None
+        replayed = None
         if self.graphs is not None:
-            replayed = self.graphs.run(batch, state)
+            replayed = self.graphs.run(batch, self._carried_state(batch, "train"))
         self._has_gradients = replayed is not None
         if replayed is not None:
             self.last_loss, self._carried["train"] = replayed.loss, replayed.state
             return replayed.total
         rules = self.rules
         with nullcontext() if rules is None else rules.learning(batch.carry):
-            outcome = self._run(batch, state, "train")
+            outcome = self._run(batch, "train")
         self.last_loss = self._mean_so_far(mean_over_processes(outcome.loss.detach()))
         return outcome.total
 
@@ -180,6 +195,26 @@ class SequenceModule(LightningModule):
             with torch.autograd.set_multithreading_enabled(False):
                 super().backward(loss, *args, **kwargs)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Publish the loss to callbacks at logging steps; Monitor writes it to the loggers."""
+        if self.last_loss is not None and is_time_to_log(self.trainer):
+            self.log("train/loss", self.last_loss, logger=False)
+        self._accumulated.clear()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients as the trainer is configured, with a known norm if there is one."""
+        norm, self.gradient_norm = self.gradient_norm, None
+        if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grads_with_norm_(parameters, float(gradient_clip_val), norm)
+
     def as_validated(self) -> AbstractContextManager[None]:
         """A context with the weights for validation: the averages, if the optimizer keeps any."""
         return nullcontext() if self._averaging is None else self._averaging.averaged()
@@ -202,7 +237,7 @@ class SequenceModule(LightningModule):
         Raises:
             ConfigError: The objective writes no predictions.
         """
-        outcome = self._run(batch, self._carried_state(batch, "predict"), "predict")
+        outcome = self._run(batch, "predict")
         return self.objective.rows(outcome, batch, self.card["data"])
 
     def on_validation_epoch_end(self) -> None:
@@ -227,108 +262,6 @@ class SequenceModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the figures of the test part."""
         self._summarise("test")
-
-    def configure_optimizers(self) -> Any:
-        """The optimizer, and the schedule with the interval at which it advances."""
-        optimizer = self.optimizer_factory(to_optimize(self.model, self.param_groups))
-        check_options(optimizer, self.param_groups)
-        self._averaging = optimizer if isinstance(optimizer, NonMonotonicASGD) else None
-        if self._averaging is not None:
-            self._require_validation("NonMonotonicASGD")
-        if self.scheduler_factory is None:
-            return optimizer
-        schedule, interval = self._make_schedule(optimizer)
-        check_kept(optimizer, self.param_groups, schedule)
-        if isinstance(schedule, ReduceLROnPlateau):
-            if schedule.mode != "min":
-                raise ConfigError(
-                    f"scheduler: mode is {schedule.mode!r}, expected 'min': it follows the "
-                    f"validation loss."
-                )
-            self._require_validation("scheduler: ReduceLROnPlateau")
-            # Lightning would advance it only after checkpoints are written
-            self._plateau = schedule
-            return optimizer
-        return [optimizer], [{"scheduler": schedule, "interval": interval}]
-
-    def _make_schedule(self, optimizer: torch.optim.Optimizer) -> tuple[Any, str]:
-        """The learning-rate schedule, and the interval at which it advances."""
-        make: Any = self.scheduler_factory
-        if "total_steps" not in inspect.signature(make).parameters:
-            return make(optimizer), "epoch"
-        total = total_steps(self.trainer)
-        if total is None:
-            raise ConfigError(
-                "scheduler: needs total_steps, expected a run of known length.\n"
-                "  Give trainer.max_epochs or trainer.max_steps beside max_time, or take "
-                "scheduler=constant."
-            )
-        return make(optimizer, total_steps=total), "step"
-
-    def _require_validation(self, who: str) -> None:
-        """Raise ConfigError if the run has no validations."""
-        if not self.trainer.limit_val_batches:
-            raise ConfigError(
-                f"{who}: got trainer.limit_val_batches=0, expected validations: without their loss "
-                f"it would have no effect."
-            )
-
-    def on_train_start(self) -> None:
-        """Restore random states, gradients and schedule of a resumed run."""
-        if self._resumed is None:
-            return
-        random_state.restore(self._resumed["random"])
-        for name, parameter in self.named_parameters():
-            if name in self._resumed["gradients"]:
-                parameter.grad = self._resumed["gradients"][name].to(parameter.device)
-        self._accumulated = [loss.to(self.device) for loss in self._resumed.get("losses", ())]
-        if self._plateau is not None and self._resumed["plateau"] is not None:
-            self._plateau.load_state_dict(self._resumed["plateau"])
-        self._retune()
-        self._resumed = None
-
-    def _retune(self) -> None:
-        """Apply options of optimizer and schedule that were changed for the resumed run."""
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        schedule: Any = self._plateau or self.lr_schedulers()
-        before, now = self._config_before, self.card["config"]
-        of_schedule = [config.get("scheduler") or {} for config in (before, now)]
-        if isinstance(self.scheduler_factory, partial):
-            make: Any = self.scheduler_factory.func
-            if "total_steps" in inspect.signature(make).parameters:
-                total = total_steps(self.trainer)
-                totals = getattr(schedule, "total_steps", total), total
-                given = self.scheduler_factory.keywords  # all there is without a configuration
-                of_schedule = [
-                    {**(options or given), "total_steps": steps}
-                    for options, steps in zip(of_schedule, totals, strict=True)
-                ]
-            retune_schedule(schedule, make, *of_schedule)
-        of_groups = [
-            (options_of_group(before, group), options_of_group(now, group))
-            for group in optimizer.param_groups
-        ]
-        retune_optimizer(optimizer, schedule, of_groups)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Publish the loss to callbacks at logging steps; Monitor writes it to the loggers."""
-        if self.last_loss is not None and is_time_to_log(self.trainer):
-            self.log("train/loss", self.last_loss, logger=False)
-        self._accumulated.clear()
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the gradients as the trainer is configured, with a known norm if there is one."""
-        norm, self.gradient_norm = self.gradient_norm, None
-        if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grads_with_norm_(parameters, float(gradient_clip_val), norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an exact resume needs, and the card."""
@@ -393,18 +326,35 @@ class SequenceModule(LightningModule):
         if self.rules is not None:
             self.rules.influences = self._resumed.get("influences", {})
 
+    def on_train_start(self) -> None:
+        """Restore random states, gradients and schedule of a resumed run."""
+        if self._resumed is None:
+            return
+        random_state.restore(self._resumed["random"])
+        for name, parameter in self.named_parameters():
+            if name in self._resumed["gradients"]:
+                parameter.grad = self._resumed["gradients"][name].to(parameter.device)
+        self._accumulated = [loss.to(self.device) for loss in self._resumed.get("losses", ())]
+        if self._plateau is not None and self._resumed["plateau"] is not None:
+            self._plateau.load_state_dict(self._resumed["plateau"])
+        schedule = self._plateau or self.lr_schedulers()
+        before, now = self._config_before, self.card["config"]
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        retune(optimizer, schedule, self.scheduler_factory, before, now, self.trainer)
+        self._resumed = None
+
     def _carried_state(self, batch: Batch, part: str) -> Any:
         """The state carried into a batch; None if the batch starts new sequences."""
         state = self._carried[part] if batch.carry else None
         return map_state(lambda tensor: tensor.to(self.device), state)
 
-    def _run(self, batch: Batch, state: Any, part: str) -> Outcome:
-        outcome = self.objective(self.model, batch, state)
+    def _run(self, batch: Batch, part: str) -> Outcome:
+        outcome = self.objective(self.model, batch, self._carried_state(batch, part))
         self._carried[part] = detach(outcome.state)
         return outcome
 
     def _score(self, batch: Batch, part: str) -> None:
-        outcome = self._run(batch, self._carried_state(batch, part), part)
+        outcome = self._run(batch, part)
         self.losses[part].update(outcome.loss, outcome.scored)  # type: ignore[operator]
         self.scores[part].update(upcast(outcome.predictions), upcast(outcome.targets))  # type: ignore[operator]
 

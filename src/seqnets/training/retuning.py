@@ -6,15 +6,54 @@ Their saved states hold their options too, and loading these would undo the chan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 
-from seqnets.training.param_groups import first_rate
+from seqnets.training.param_groups import first_rate, options_of_group
+from seqnets.training.schedules import takes_total_steps
+from seqnets.training.trainers import total_steps
 
 Options = Mapping[str, Any]
 """The configuration of an optimizer or schedule: its class, and its options by name."""
+
+
+def retune(
+    optimizer: Optimizer,
+    schedule: Any,
+    make: Callable[..., Any] | None,
+    before: Options,
+    now: Options,
+    trainer: Trainer,
+) -> None:
+    """Apply the options of optimizer and schedule that a resumed run has changed.
+
+    Args:
+        optimizer: The run's, with its state.
+        schedule: Its schedule, with its state; None if there is none.
+        make: Built the schedule.
+        before: The run's configuration so far.
+        now: Its new configuration.
+        trainer: The run's.
+    """
+    of_schedule = [config.get("scheduler") or {} for config in (before, now)]
+    if isinstance(make, partial):
+        if takes_total_steps(make.func):
+            total = total_steps(trainer)
+            totals = getattr(schedule, "total_steps", total), total
+            of_schedule = [  # a partial's options are all there is without a configuration
+                {**(options or make.keywords), "total_steps": steps}
+                for options, steps in zip(of_schedule, totals, strict=True)
+            ]
+        retune_schedule(schedule, make.func, *of_schedule)
+    of_groups = [
+        (options_of_group(before, group), options_of_group(now, group))
+        for group in optimizer.param_groups
+    ]
+    retune_optimizer(optimizer, schedule, of_groups)
 
 
 def retune_optimizer(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
+from lightning.pytorch import Trainer
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from seqnets.errors import ConfigError
+from seqnets.training.trainers import require_validations, total_steps
 
 
 class Cosine(LambdaLR):
@@ -62,3 +67,36 @@ class DelayedExponential(LambdaLR):
                 f"and a factor in (0, 1]."
             )
         super().__init__(optimizer, lambda epoch: gamma ** max(0, epoch + 1 - delay))
+
+
+def make_schedule(
+    make: Callable[..., Any], optimizer: Optimizer, trainer: Trainer
+) -> tuple[Any, str]:
+    """A run's schedule, and the interval at which it advances: "step" or "epoch".
+
+    Raises:
+        ConfigError: The run does not have what the schedule follows.
+    """
+    if takes_total_steps(make):
+        total = total_steps(trainer)
+        if total is None:
+            raise ConfigError(
+                "scheduler: needs total_steps, expected a run of known length.\n"
+                "  Give trainer.max_epochs or trainer.max_steps beside max_time, or take "
+                "scheduler=constant."
+            )
+        return make(optimizer, total_steps=total), "step"
+    schedule = make(optimizer)
+    if isinstance(schedule, ReduceLROnPlateau):
+        if schedule.mode != "min":
+            raise ConfigError(
+                f"scheduler: mode is {schedule.mode!r}, expected 'min': it follows the "
+                f"validation loss."
+            )
+        require_validations(trainer, "scheduler: ReduceLROnPlateau")
+    return schedule, "epoch"
+
+
+def takes_total_steps(make: Callable[..., Any]) -> bool:
+    """Whether a schedule is told the run's steps, and advances with each of them."""
+    return "total_steps" in inspect.signature(make).parameters

@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from seqnets.errors import ConfigError
+
 
 def is_training(trainer: Trainer) -> bool:
     """Whether a trainer is in ``fit``, its sanity check aside."""
@@ -42,6 +44,15 @@ def validation_follows(trainer: Trainer) -> bool:
     """Whether a validation follows the batch that has ended."""
     loop = trainer.fit_loop
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def require_validations(trainer: Trainer, who: str) -> None:
+    """Raise ConfigError if a run has no validations."""
+    if not trainer.limit_val_batches:
+        raise ConfigError(
+            f"{who}: got trainer.limit_val_batches=0, expected validations: without their loss "
+            f"it would have no effect."
+        )
 
 
 def total_steps(trainer: Trainer) -> int | None:
