@@ -20,7 +20,7 @@ from seqnets.training.compose import compose
 from seqnets.training.evaluating import evaluating
 from seqnets.training.generate import check_options, generate, read_prompt
 from seqnets.training.objectives import LanguageModelling, Polyphony
-from seqnets.training.objectives.base import lengths_of
+from seqnets.training.objectives.rows import lengths_of
 
 
 class TextSamples(Sparingly):

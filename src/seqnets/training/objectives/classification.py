@@ -15,16 +15,9 @@ from seqnets.checks import check_choice, is_number
 from seqnets.errors import ConfigError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.confusion import count_confusions, draw_confusion
-from seqnets.training.objectives.base import (
-    Objective,
-    Outcome,
-    Row,
-    check_logits,
-    class_names,
-    class_numbers,
-    class_texts,
-    cross_entropy,
-)
+from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.rows import class_names, class_numbers, class_texts
+from seqnets.training.objectives.scoring import check_logits, cross_entropy
 from seqnets.typing import IGNORE, Batch, Known
 
 _LIKELIEST = 5

@@ -14,7 +14,8 @@ from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.frames import draw_frames
 from seqnets.models.heads import upcast
-from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape
+from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.scoring import check_shape
 from seqnets.typing import IGNORE, Batch, Known
 
 LARGEST = 64 * 64

@@ -20,13 +20,11 @@ from seqnets.insight.surprise import draw_surprise
 from seqnets.models import SoftmaxHead
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import BitsPerCharacter
-from seqnets.training.objectives.base import (
-    Objective,
-    Outcome,
-    Row,
+from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.rows import entries
+from seqnets.training.objectives.scoring import (
     check_logits,
     check_targets,
-    entries,
     perplexity,
     score_features,
     score_steps,

@@ -17,7 +17,9 @@ from seqnets.errors import DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.roll import draw_rolls
 from seqnets.models.heads import upcast
-from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape, entries
+from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.rows import entries
+from seqnets.training.objectives.scoring import check_shape
 from seqnets.typing import IGNORE, Batch, Known
 
 

@@ -17,7 +17,9 @@ from seqnets.insight.canvas import Picture
 from seqnets.insight.scatter import draw_scatter
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import OwnError
-from seqnets.training.objectives.base import Objective, Outcome, Row, check_shape, entries
+from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.rows import entries
+from seqnets.training.objectives.scoring import check_shape
 from seqnets.typing import Batch, Known
 
 _PICTURES = 8

@@ -25,14 +25,9 @@ from seqnets.insight.timeline import draw_timeline
 from seqnets.insight.visible import unmarked
 from seqnets.models import ConditionalRandomField
 from seqnets.training.metrics import FIGURES, EntityScore, LabelScore
-from seqnets.training.objectives.base import (
-    Objective,
-    Outcome,
-    Row,
-    class_texts,
-    lengths_of,
-    score_steps,
-)
+from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.rows import class_texts, lengths_of
+from seqnets.training.objectives.scoring import score_steps
 from seqnets.typing import IGNORE, Batch, Known
 
 _SENTENCES = 8

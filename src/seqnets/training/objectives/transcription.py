@@ -23,14 +23,8 @@ from seqnets.insight.visible import table
 from seqnets.models.ctc import best_path, ctc_loss, frames_needed, prefix_beam_search
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import EditRate, SequenceMatch
-from seqnets.training.objectives.base import (
-    Objective,
-    Outcome,
-    Row,
-    class_texts,
-    lengths_of,
-    written_texts,
-)
+from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.rows import class_texts, lengths_of, written_texts
 from seqnets.typing import IGNORE, Batch, Known
 
 PICTURES, EXAMPLES = 3, 12

@@ -23,15 +23,9 @@ from seqnets.insight.visible import table
 from seqnets.models.decode import Decoded, beam_search, greedy
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import Mean
-from seqnets.training.objectives.base import (
-    Objective,
-    Outcome,
-    Row,
-    check_targets,
-    lengths_of,
-    perplexity,
-    written_texts,
-)
+from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.rows import lengths_of, written_texts
+from seqnets.training.objectives.scoring import check_targets, perplexity
 from seqnets.typing import END, IGNORE, Batch, Known
 
 logger = logging.getLogger(__name__)
