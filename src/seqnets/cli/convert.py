@@ -26,9 +26,6 @@ _OURS = "seqnets"
 def run(options: Config, **_: Any) -> None:
     """Read a network, convert it, compare the outputs of both sides, and write it.
 
-    Args:
-        options: The verb's configuration.
-
     Raises:
         SeqnetsError: A file is missing or unreadable, the target exists already, the other library
             has no such cell, or the outputs differ.

@@ -27,9 +27,6 @@ from_checkpoint = with_its_task
 def run(options: Config, **_: Any) -> None:
     """Print the metrics of a part of the dataset, or of a file of predictions.
 
-    Args:
-        options: The verb's configuration.
-
     Raises:
         SeqnetsError: An option, the data, the predictions or the checkpoint are faulty, or the
             data have a vocabulary or classes that the model does not know.

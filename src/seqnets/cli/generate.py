@@ -17,9 +17,6 @@ from seqnets.training.generate import generate
 def run(options: Config, **_: Any) -> None:
     """Print the prompt and its continuation, each piece as soon as it is sampled.
 
-    Args:
-        options: The verb's configuration.
-
     Raises:
         SeqnetsError: The checkpoint is missing, damaged or not a language model's, or an option or
             the prompt is invalid.

@@ -59,9 +59,6 @@ def run(options: Config, **_: Any) -> None:
 
     With a checkpoint, draw the inside of its model instead.
 
-    Args:
-        options: The verb's configuration.
-
     Raises:
         SeqnetsError: An option or the data are faulty.
     """

@@ -46,9 +46,6 @@ _TEXT = 500
 def inspect_model(options: Config) -> None:
     """Draw what a model's layers hold and where they come to rest, and print a table.
 
-    Args:
-        options: The verb's configuration, with a checkpoint.
-
     Raises:
         SeqnetsError: An option, the data or the checkpoint are faulty, pictures are there already,
             matplotlib is missing, or the model has no recurrent layer.

@@ -68,13 +68,7 @@ def run(model: Any, x: Array, lengths: Array) -> Array:
 
 
 class _Model:
-    """A model that is being made: the nodes so far, its inputs and outputs.
-
-    Args:
-        layers: As for ``model_of``.
-        lengths: As for ``model_of``.
-        state: As for ``model_of``.
-    """
+    """A model that is being made: the nodes so far, its inputs and outputs."""
 
     def __init__(self, layers: Sequence[Layer], lengths: bool, state: bool) -> None:
         self._layers, self._lengths, self._state = layers, lengths, state

@@ -136,10 +136,6 @@ def merge_of(module: nn.Module) -> str:
 def stack(layers: Layers, merge: str = "concat") -> DeepRNN:
     """Stack layers of cells to a network in evaluation mode.
 
-    Args:
-        layers: The cells of each layer.
-        merge: How the network merges the directions of a layer.
-
     Raises:
         ShapeError: A layer's input size is not the output size of the layer below.
     """
@@ -202,14 +198,7 @@ def make_cell(
     *,
     bias: bool,
 ) -> Cell:
-    """Create a cell of a class with the given activation functions.
-
-    Args:
-        kind: The cell's class.
-        functions: Activation functions by role: names in ``ACTIVATIONS``.
-        input_size: Features of the input, I.
-        hidden_size: Units, H.
-        bias: Whether the cell has biases.
+    """Create a cell of a class with activation functions by role: names in ``ACTIVATIONS``.
 
     Returns:
         The cell, wrapped in ``Activations`` if it needs them.

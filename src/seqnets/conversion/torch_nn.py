@@ -148,12 +148,7 @@ def run(module: nn.RNNBase | TorchLike, x: Array, lengths: Array) -> Array:
 
 
 def _converted(module: nn.Module, kinds: dict[type[GatedCell], Any]) -> Any:
-    """Return a module with the same cell in all layers, as torch.nn's are.
-
-    Args:
-        module: The network.
-        kinds: The module class of each cell class.
-    """
+    """Return a module with the same cell in all layers, as torch.nn's are."""
     layers = [[equation_of(cell, kinds, _OWNER) for cell in layer] for layer in layers_of(module)]
     for equation in (equation for layer in layers for equation in layer):
         equation.check_functions(_OWNER)

@@ -55,10 +55,7 @@ def random_parts(
 ) -> Iterator[tuple[Part, np.random.Generator, int]]:
     """Yield each part with random numbers of its own, and how many sequences to draw from them.
 
-    Args:
-        train_size: Number of training sequences.
-        test_size: Number of validation sequences, and of test sequences.
-        seed: Determines the random numbers.
+    Validation has as many as the test.
     """
     for number, part in enumerate(PARTS):
         # The 1 makes these independent of the shuffling, which is seeded by (seed, epoch).

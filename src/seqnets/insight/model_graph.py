@@ -37,10 +37,6 @@ def layers_of(model: nn.Module, call: Callable[[], Any]) -> dict[str, Layer]:
 
     Where gradients of a layer's arguments lead to another layer, whatever operations and modules
     without parameters are in between, it is given the other's output.
-
-    Args:
-        model: The model.
-        call: Calls it.
     """
     watch = _Watch()
     lists = [m for m in model.modules() if isinstance(m, parametrize.ParametrizationList)]

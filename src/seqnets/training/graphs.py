@@ -66,10 +66,6 @@ class BatchGraphs:
     def run(self, batch: Batch, state: Any) -> Replayed | None:
         """Replay a batch and set its gradients; return None if it must run eagerly.
 
-        Args:
-            batch: The training batch.
-            state: The state carried into it, or None.
-
         Raises:
             ConfigError: The model's training step cannot be recorded.
         """

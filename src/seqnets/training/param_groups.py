@@ -132,13 +132,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_same(saved: Mapping[str, list[str]], now: Mapping[str, list[str]], path: str) -> None:
-    """Raise CheckpointError unless a checkpoint's groups have these parameters.
-
-    Args:
-        saved: The names of the parameters in each of the checkpoint's groups.
-        now: Those of this run's groups.
-        path: The checkpoint's path.
-    """
+    """Raise CheckpointError unless a checkpoint's groups have the parameters of this run's."""
     if list(saved.items()) == list(now.items()):
         return
     raise CheckpointError(

@@ -16,12 +16,6 @@ def naive_bayes(train: Sequences, test: Sequences, vocab_size: int, num_classes:
 
     with the frequencies of the training sequences and add-one smoothing.
 
-    Args:
-        train: Sequences of tokens, with one label each.
-        test: The sequences to classify.
-        vocab_size: Size of the vocabulary, V.
-        num_classes: Number of labels.
-
     Returns:
         The predicted label of each test sequence, (N,) int64.
     """

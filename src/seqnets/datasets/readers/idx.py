@@ -22,10 +22,6 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     The format is two zero bytes, the type's code, the number of dimensions, the size of each
     dimension as a big-endian 32-bit integer, and the values in row-major order.
 
-    Args:
-        path: The file.
-        dimensions: Required number of dimensions.
-
     Raises:
         DataError: The file cannot be read, has another header, or does not have the length that
             its sizes require.
