@@ -143,6 +143,23 @@ def test_the_derivative_of_a_spike_is_its_surrogate(name):
     assert slopes.tolist() == near([PLAIN[name](a) for a in above.tolist()])
 
 
+@pytest.mark.parametrize("backend", ["reference", "c"])
+@pytest.mark.parametrize("cell_cls", CELLS)
+def test_potentials_near_the_largest_number_fire_as_others_do(cell_cls, backend):
+    cell = cell_cls(1, 2)
+    with torch.no_grad():
+        cell.weight_ih.copy_(torch.tensor([[1.0], [-1.0]]))
+    x = torch.full((1, 4, 1), 3e38)
+
+    y, _ = unroll(cell, x, backend=backend)
+
+    late = int(cell_cls is CubaLIFCell)
+    assert y[0, :, 0].tolist() == [0.0] * late + [1.0] * (4 - late)
+    assert not y[0, :, 1].any()
+    grads = torch.autograd.grad(y.sum(), cell.parameters())
+    assert all(grad.isfinite().all() for grad in grads)
+
+
 def test_a_neuron_at_its_threshold_does_not_fire():
     assert LIFCell(1, 1).spike(torch.zeros(1)).item() == 0
 

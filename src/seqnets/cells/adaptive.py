@@ -74,4 +74,5 @@ class ALIFCell(SpikingCell):
         v = alpha * v + (1 - alpha) * (wx.i + uh.i) - reset
         a = rho * a + (1 - rho) * s
         threshold = self.threshold + self.beta * a
-        return self.spike((v - threshold) / threshold), v, a
+        # not a quotient, whose derivative by the threshold overflows where potentials are large
+        return self.spike((v - threshold) * (1 / threshold)), v, a

@@ -83,7 +83,8 @@ class SpikingCell(GatedCell):
         """Spikes of neurons that are this far above their threshold; derived by the surrogate."""
         given = self.surrogate
         slope = (SURROGATES[given] if isinstance(given, str) else given)(above).detach()
-        return (above > 0).to(above.dtype) + slope * (above - above.detach())
+        rise = torch.where(above.abs() < math.inf, above - above.detach(), 0)  # inf - inf is NaN
+        return (above > 0).to(above.dtype) + slope * rise
 
     def decay(self, state: str) -> Any:
         """The share of a state that a step leaves: a number, or one for each neuron, (H,)."""
