@@ -51,10 +51,10 @@ def one_by_one(monkeypatch):
     return run
 
 
-def pair(kind="LSTM", **options):
+def pair(kind="LSTM", units=H, **options):
     torch.manual_seed(0)
-    theirs = getattr(torch.nn, kind)(I, H, **options)
-    ours = getattr(seqnets, kind)(I, H, **options)
+    theirs = getattr(torch.nn, kind)(I, units, **options)
+    ours = getattr(seqnets, kind)(I, units, **options)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
@@ -87,6 +87,24 @@ def test_a_small_stack_is_one_call_with_torchs_numbers(kind, options, given, cal
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 
     assert calls == [cells, cells]
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["outputs", "state"])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}], ids=str)
+@pytest.mark.parametrize("units", [H, 100])  # the many run layer by layer
+@pytest.mark.parametrize("kind", ["RNN", "GRU"])
+def test_results_may_be_changed_in_place_as_torchs_may(kind, units, options, steps, place):
+    x = torch.randn(steps, B, I)
+
+    def gradients(module):
+        found = module(x)
+        found[place].mul_(2)
+        return torch.autograd.grad(found[place].sum(), module.parameters())
+
+    theirs, ours = pair(kind, units, **options)
+    for _ in range(2):  # the second is a call like the one before
+        torch.testing.assert_close(gradients(ours), gradients(theirs))
 
 
 def nodes_of(y):

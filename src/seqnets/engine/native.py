@@ -92,7 +92,8 @@ def run(request: Request) -> tuple[Tensor, State]:
         kernel = one_step_kernel(cell, x)
     if kernel is not None:
         after = _stepped(kernel, _weights(cell), cell.hidden_size, x.squeeze(1), request.given)
-        return after[0].clone().unsqueeze(1), after
+        y = after[0].clone().unsqueeze(1)
+        return y, (after[0].clone(),) if _keeps_result(cell) else after
     y, *state = _run_kernel(cell, request)
     return y, tuple([part.squeeze(0) for part in state])
 
@@ -166,7 +167,7 @@ def layers_at_once(
     rows, time = (0, 1) if batch_first else (1, 0)
     if x.is_cpu and x.shape[time] == 1 and (kernel := _step_kernel(first)):
         steps = [partial(_stepped, kernel, own, first.hidden_size) for own in weights]
-        return partial(_step_layers, steps, directions, dropout, time)
+        return partial(_step_layers, steps, directions, dropout, time, _keeps_result(first))
     function, options = _over_time(first), _options(cells, directions, dropout, batch_first)
     flat = [weight for own in weights for weight in own]
     sizes = first.state_sizes
@@ -184,6 +185,7 @@ def _step_layers(
     directions: int,
     dropout: float,
     time: int,
+    is_kept: bool,
     x: Tensor,
     state: State | None,
 ) -> tuple[Tensor, State]:
@@ -194,6 +196,7 @@ def _step_layers(
         directions: D, 1 or 2.
         dropout: Probability with which outputs between layers are dropped in this call.
         time: The dimension of time.
+        is_kept: Whether a step's result is kept for its gradient, and callers get a copy.
         x: Inputs, of one step.
         state: The state before it, each (L*D, B, H); zeros if omitted.
     """
@@ -203,7 +206,8 @@ def _step_layers(
         befores = list(zip(*[part.unbind(0) for part in state], strict=True))
     if len(steps) == 1:  # as below, by fewer operations
         h, *others = [part.unsqueeze(0) for part in steps[0](y, befores[0])]
-        return (h.transpose(0, 1) if time else h), (h.clone(), *others)
+        y, after = (h.transpose(0, 1) if time else h), (h.clone(), *others)
+        return (y.clone() if is_kept else y), after
     afters: list[State] = []
     for layer in range(0, len(steps), directions):
         if dropout and layer:
@@ -211,7 +215,8 @@ def _step_layers(
         afters += [steps[place](y, befores[place]) for place in range(layer, layer + directions)]
         found = [after[0] for after in afters[layer:]]
         y = found[0] if directions == 1 else torch.cat(found, -1)
-    return y.unsqueeze(time), tuple([torch.stack(part) for part in zip(*afters, strict=True)])
+    y, after = y.unsqueeze(time), tuple([torch.stack(part) for part in zip(*afters, strict=True)])
+    return (y.clone() if is_kept else y), after
 
 
 def _options(
@@ -347,6 +352,11 @@ def _stepped(
         hx = state if memory else state[0]
     after = kernel(x, hx, *weights) if len(weights) > 2 else kernel(x, hx, *weights, None, None)
     return after if memory else (after,)
+
+
+def _keeps_result(cell: GatedCell) -> bool:
+    """Whether torch keeps the result of such a cell's step, which then nobody may change."""
+    return len(cell.gates) == 1 and torch.is_grad_enabled()  # a plain network
 
 
 _WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"  # in the order of a cell's shapes
