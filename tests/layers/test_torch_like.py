@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_sequence
 
 import seqnets
 from seqnets import TorchLike, TorchLikeCell
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.layers import torch_modules
 from tests.cells.final import FINAL_CELLS, PROJECTING, sized, width
 
@@ -225,6 +226,22 @@ def test_a_module_refuses_a_cell_with_submodules():
 
     with pytest.raises(ConfigError, match="submodules or computed weights: above"):
         Deep(3, 4)
+
+
+SPOILT = {
+    "no size": lambda: seqnets.LSTM(0, 4),
+    "an option of the cell": lambda: seqnets.RNN(3, 4, nonlinearity="sine"),
+    "a dtype": lambda: seqnets.GRU(3, 4)(torch.zeros(5, 2, 3, dtype=torch.float64)),
+    "a packed dtype": lambda: seqnets.GRU(3, 4)(pack_sequence([torch.zeros(5, 3).double()])),
+    "a state": lambda: seqnets.RNN(3, 4)(torch.zeros(5, 2, 3), torch.zeros(1, 2, 4).long()),
+    "a device": lambda: seqnets.LSTM(3, 4, device="meta")(torch.zeros(5, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("call", SPOILT.values(), ids=SPOILT)
+def test_errors_begin_with_the_name_that_was_written(call):
+    with pytest.raises(SeqnetsError, match=r"^(RNN|GRU|LSTM): \w+"):
+        call()
 
 
 @pytest.mark.parametrize("module", ["PhasedLSTM", "PhasedLSTMCell"])

@@ -15,7 +15,7 @@ from seqnets import initializers
 from seqnets.cells import GatedCell
 from seqnets.cells.checks import check_keywords, not_scriptable, parameters_of
 from seqnets.checks import name_of
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, SeqnetsError
 
 Device = torch.device | str | None
 
@@ -96,7 +96,11 @@ class TorchBase(nn.Module):
         dtype: torch.dtype | None,
     ) -> GatedCell:
         """Register a cell's parameters and buffers here; return the cell with meta tensors."""
-        equation = make(device="meta")
+        try:
+            equation = make(device="meta")
+        except SeqnetsError as error:
+            self._say_as_own(error)
+            raise
         inside = [name for name, _ in equation.named_children()]
         if inside:
             raise ConfigError(
@@ -135,6 +139,12 @@ class TorchBase(nn.Module):
         own = (*equation._parameters.items(), *equation._buffers.items())
         names = [name for name, tensor in own if tensor is not None]
         return equation.bind({name: getattr(self, name + suffix) for name in names})
+
+    def _say_as_own(self, error: SeqnetsError) -> None:
+        """Have an error of the cell begin with the name of the module, which users have written."""
+        whose, colon, what = str(error).partition(": ")
+        if whose == self.cell_class.__name__:
+            error.args = (f"{self._name}{colon}{what}",)
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise not_scriptable(self)  # torch.jit.script asks this of every module

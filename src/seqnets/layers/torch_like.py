@@ -24,7 +24,7 @@ from seqnets.engine import native
 from seqnets.engine.modes import is_plain
 from seqnets.engine.stack import OneCall, one_call
 from seqnets.engine.unroll import unroll
-from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
+from seqnets.errors import ConfigError, DtypeError, SeqnetsError, ShapeError, counted
 from seqnets.layers.checks import check_packed, check_torch_options
 from seqnets.layers.ragged import is_ragged, unroll_packed
 from seqnets.layers.torch_base import Device, Hidden, Pair, TorchBase, leaf_call
@@ -202,29 +202,16 @@ class TorchLike(TorchBase, Generic[Hidden]):
         """
         if (found := self._repeated(input, hx)) is not None:
             return found
-        if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx)
         if isinstance(input, torch.fx.Proxy):
             return leaf_call(self, input, hx)
-        dims = input.dim() if isinstance(input, Tensor) and not input.is_nested else None
-        if dims not in (2, 3):
-            got = type(input).__name__ if dims is None else f"{dims}D"
-            pack = "\n  Pack it by pack_sequence(input.unbind(), enforce_sorted=False)."
-            raise ShapeError(
-                f"{self._name}: Expected input to be 2D or 3D, got {got} instead."
-                + pack * getattr(input, "is_nested", False)
-            )
-        self._check_features(input)
-        unbatched = dims == 2
-        x = input.unsqueeze(0) if unbatched else input
-        batch_first = unbatched or self.batch_first
-        if x.shape[1 if batch_first else 0] == 0:
-            raise ShapeError(f"{self._name}: Expected sequence length to be larger than 0.")
-        state = self._state(hx, unbatched)
-        y, state = self._run(x, state, None, batch_first=batch_first)
-        if unbatched:
-            y, state = y.squeeze(0), tuple(part.squeeze(1) for part in state)
-        return y, self._as_torch(state)
+        run: Any = self._forward_padded
+        if isinstance(input, PackedSequence):
+            run = self._forward_packed
+        try:
+            return run(input, hx)
+        except SeqnetsError as error:
+            self._say_as_own(error)
+            raise
 
     def _repeated(self, x: Any, hx: Any) -> Any:
         """The result of a call like the one before, if torch's kernels ran that; else None."""
@@ -269,6 +256,27 @@ class TorchLike(TorchBase, Generic[Hidden]):
             self._bound(equation, suffix)
             for equation, suffix in zip(self._equations, self._suffixes, strict=True)
         ]
+
+    def _forward_padded(self, x: Tensor, hx: Any) -> tuple[Tensor, Any]:
+        dims = x.dim() if isinstance(x, Tensor) and not x.is_nested else None
+        if dims not in (2, 3):
+            got = type(x).__name__ if dims is None else f"{dims}D"
+            pack = "\n  Pack it by pack_sequence(input.unbind(), enforce_sorted=False)."
+            raise ShapeError(
+                f"{self._name}: Expected input to be 2D or 3D, got {got} instead."
+                + pack * getattr(x, "is_nested", False)
+            )
+        self._check_features(x)
+        unbatched = dims == 2
+        x = x.unsqueeze(0) if unbatched else x
+        batch_first = unbatched or self.batch_first
+        if x.shape[1 if batch_first else 0] == 0:
+            raise ShapeError(f"{self._name}: Expected sequence length to be larger than 0.")
+        state = self._state(hx, unbatched)
+        y, state = self._run(x, state, None, batch_first=batch_first)
+        if unbatched:
+            y, state = y.squeeze(0), tuple(part.squeeze(1) for part in state)
+        return y, self._as_torch(state)
 
     def _forward_packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
         check_packed(self._name, packed)
