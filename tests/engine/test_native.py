@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import seqnets
 from seqnets import Recurrent, explain, unroll
@@ -414,6 +415,17 @@ def test_an_equation_of_one_cell_alone_is_none_of_torchs(size):
 
     assert "native" in told.refusals
     torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+
+
+def test_second_derivatives_pass_checkpoints_which_give_a_tensor_once():
+    module, x = seqnets.LSTM(I, H, 2), torch.randn(T, B, I, requires_grad=True)
+
+    def second(run):
+        (slope,) = torch.autograd.grad(run(x)[0].square().sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), (x, *module.parameters()))
+
+    found = second(lambda x: checkpoint(module, x, use_reentrant=False))
+    torch.testing.assert_close(found, second(module))
 
 
 def test_a_pass_that_ended_before_the_kernel_leaves_its_gradient_to_it(monkeypatch):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import reference
 from seqnets.engine.request import Request
 from seqnets.typing import State
+
+_Found = TypeVar("_Found")
 
 _ONEDNN = "MkldnnRnnLayerBackward0"
 _KERNELS = {_ONEDNN, "CudnnRnnBackward0", "MiopenRnnBackward0"}
@@ -64,7 +66,7 @@ def _again_by_the_plain_loop(
         grads: The incoming gradients: of the outputs, and of the state after the last step.
     """
     node: Any = torch._C._current_autograd_node()
-    x, state, weights = _saved(node)
+    x, state, weights = _in_another_pass(lambda: _saved(node))
     cells, directions = _cells(node, weights)
     parts, count = len(cells[0].states), len(weights)
     state = state[:parts]
@@ -151,6 +153,18 @@ def _run_layers(
             afters.append(after)
         x = torch.cat(outputs, -1)
     return x, tuple([torch.stack(part) for part in zip(*afters, strict=True)])
+
+
+def _in_another_pass(read: Callable[[], _Found]) -> _Found:
+    """What a function finds within a backward pass of its own.
+
+    ``torch.utils.checkpoint`` gives each saved tensor once in a pass, and the kernel has it.
+    """
+    found: list[_Found] = []
+    start = torch.zeros((), device="cpu", requires_grad=True)
+    start.register_hook(lambda _: found.append(read()))
+    torch.autograd.grad(start.clone(), start)
+    return found[0]
 
 
 def _saved(node: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
