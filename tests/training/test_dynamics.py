@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from seqnets.cells import ConvLSTMCell, GRUCell, IRNNCell, LSTMCell, MLSTMCell, PhasedLSTMCell
 from seqnets.errors import ConfigError, DataError
-from seqnets.layers import Bidirectional, DeepRNN, Recurrent, watch_layers
+from seqnets.layers import Bidirectional, DeepRNN, Hierarchical, Recurrent, watch_layers
 from seqnets.training.callbacks import Dynamics
 from seqnets.training.dynamics import draw_read, draw_seen, rest_of
 from seqnets.typing import IGNORE, Batch
@@ -230,3 +230,15 @@ def test_the_input_that_stays_the_same_is_one_that_occurs_or_the_token_that_is_a
     features = torch.ones(2, 3, 2)
     with pytest.raises(DataError, match=r"at: is '1', expected none: .* read no tokens"):
         rest_of(seen_of(layer, features)[""], Batch(features, batch.y), FEATURES, "1")
+
+
+def test_a_layer_over_segments_is_left_out_where_a_token_is_asked_for():
+    net = Hierarchical(Recurrent(GRUCell(2, 3)), Recurrent(GRUCell(3, 3)), stride=2).eval()
+    batch = Batch(torch.tensor([[0, 0, 1, 0]]), torch.tensor([0]))
+    seen = seen_of(net, torch.randn(2, 2)[batch.x])
+
+    lower, upper = (rest_of(seen[name], batch, BITS, "1") for name in ("lower", "upper"))
+
+    assert lower.repeated == "if the input stays that of '1'"
+    assert upper.refusal == "it reads no tokens one by one, and at is '1'"
+    assert rest_of(seen["upper"], batch, BITS).points is not None

@@ -139,7 +139,7 @@ def rest_of(
         largest: Maximum numbers in a state whose fixed points are sought; 1,024 if omitted.
 
     Raises:
-        DataError: No step of the batch reads the token, or none reads a token at all.
+        DataError: No step of the batch reads the token, or the batch has none at all.
     """
     cell = layer.layer.cell
     flat = torch.cat([layer.states[name] for name in cell.states[int(cell.output_only) :]], -1)
@@ -159,6 +159,10 @@ def rest_of(
         return rest._replace(refusal=f"a state has {size:,} numbers, expected at most {limit:,}")
     if not paths:
         refusal = "none of its states is finite" if ran else "it has run over no steps"
+        return rest._replace(refusal=refusal)
+    reads_steps = layer.valid.shape == batch.x.shape[:2]
+    if at is not None and not reads_steps and step_texts(batch.x[0], known) is not None:
+        refusal = f"it reads no tokens one by one, and at is {at!r}"  # but segments, say
         return rest._replace(refusal=refusal)
     x, repeated = _repeated(layer, batch, known, at)
     try:
