@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import seqnets
 from seqnets.cells import AllStates, GRUCell, LSTMCell, QRNNCell
 from seqnets.errors import ConfigError
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated, gradient_flow
@@ -82,6 +83,17 @@ def test_nothing_flows_past_the_window_of_truncated_backpropagation(x):
     for norms in found.values():
         assert (norms[:, :1] > 0).all()  # steps 0..2, 3..5 and 6 are windows
         assert not norms[:, 1:].any()
+
+
+def test_a_module_like_torchs_has_the_norms_of_a_layer_with_its_cell(x):
+    module = seqnets.GRU(x.shape[-1], 4, batch_first=True, dtype=x.dtype)
+    layer = Recurrent(module.bound_cells()[0])
+
+    (found,) = gradient_flow(module, lambda: module(x)[0][:, -1].sum()).items()
+
+    assert found[0] == "l0"
+    (expected,) = gradient_flow(layer, lambda: layer(x)[0][:, -1].sum()).values()
+    torch.testing.assert_close(found[1], expected)
 
 
 def test_calls_of_a_layer_follow_each_other(x):

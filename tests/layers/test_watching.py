@@ -4,7 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
+import seqnets
 from seqnets import unroll
 from seqnets.cells import (
     Activations,
@@ -187,6 +190,32 @@ def test_the_layers_of_a_model_are_watched_as_they_run(x):
         torch.testing.assert_close((layer.states, layer.calls), tuple(again))
     torch.testing.assert_close(net(x, lengths=LENGTHS), expected)
     assert not any("forward" in part.__dict__ for part in net.modules())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_layers_of_a_module_like_torchs_are_watched_by_the_names_of_their_weights(packed, x):
+    net = nn.ModuleDict({"lstm": seqnets.LSTM(I, H, 2, batch_first=True, bidirectional=True)})
+    net.double()
+    lengths = torch.tensor([5, 3, 1]) if packed else None
+    given = pack_padded_sequence(x, lengths, batch_first=True) if packed else x
+    for _ in range(2):  # the second is a call like the one before
+        expected = net["lstm"](given)
+    outputs = []
+
+    seen = watch_layers(net, lambda: outputs.append(net["lstm"](given)))
+
+    torch.testing.assert_close(outputs, [expected])
+    names = [f"lstm.l{n}{way}" for n in (0, 1) for way in ("", "_reverse")]
+    assert list(seen) == names
+    below = torch.cat([seen[name].states["h"] for name in names[:2]], -1)
+    for name in names[2:]:
+        layer = seen[name]
+        torch.testing.assert_close(layer.x, below)
+        again = watch(layer.layer.cell, below, None, lengths, reverse=layer.layer.reverse)
+        torch.testing.assert_close((layer.states, layer.calls), tuple(again))
+    seen.clear()
+    torch.testing.assert_close(net["lstm"](given), expected)
+    assert not seen
 
 
 def test_what_runs_a_layer_already_runs_it_again_afterwards(x):

@@ -29,16 +29,17 @@ def gradient_flow(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Ten
         loss: Runs the model, and returns a scalar.
 
     Returns:
-        A tensor (B, T) for each :class:`Recurrent` layer that is called over a sequence, by its
-        name in the model. Column k is the L2 norm of the gradient with respect to a row's state k
-        steps before the row's last one, in the direction in which the layer runs; NaN where a row
-        has fewer steps. All parts of the state count that a later step reads. Several calls of one
-        layer follow each other: T is the steps of all. Windows of :class:`Truncated` that overlap
-        are calls too, so that the steps which they share count again in each.
+        A tensor (B, T) for each recurrent layer that is called over a sequence, by its name in the
+        model, as :func:`watch_layers` names it. Column k is the L2 norm of the gradient with
+        respect to a row's state k steps before the row's last one, in the direction in which the
+        layer runs; NaN where a row has fewer steps. All parts of the state count that a later step
+        reads. Several calls of one layer follow each other: T is the steps of all. Windows of
+        :class:`Truncated` that overlap are calls too, so that the steps which they share count
+        again in each.
 
     Raises:
-        ConfigError: The loss runs no :class:`Recurrent` layer of the model over a sequence, it
-            runs one over batches of different sizes, or it is no scalar or has no gradient.
+        ConfigError: The loss runs no recurrent layer of the model over a sequence, it runs one
+            over batches of different sizes, or it is no scalar or has no gradient.
 
     Example:
         >>> net, x = DeepRNN(cells.LSTMCell, 8, 16, num_layers=2), torch.randn(4, 100, 8)

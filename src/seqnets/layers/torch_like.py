@@ -64,6 +64,9 @@ class TorchLike(TorchBase, Generic[Hidden]):
     _last: tuple[OneCall, tuple[Any, ...], dict[str, Any]] | None = None
     """The last call by torch's kernels, and the options and parameters of this module then."""
 
+    _instead: Sequence[Callable[..., tuple[Tensor, State]]] | None = None
+    """What runs each layer and direction while somebody watches, from inputs, state and lengths."""
+
     def __init__(
         self,
         input_size: int,
@@ -309,7 +312,8 @@ class TorchLike(TorchBase, Generic[Hidden]):
             x = data.reshape(len(sizes), int(sizes[0]), -1)
             y, state = self._run(x, state, None, batch_first=False)
             return y.flatten(0, 1), sizes, state
-        if not tracing and (is_ragged(sizes) or (self.training and self.dropout)):
+        watched = self._instead is not None
+        if not (tracing or watched) and (is_ragged(sizes) or (self.training and self.dropout)):
             # torch.nn draws its dropout masks without padding, too
             y, state = self._in_dtype(data, *self._run_rows(data, sizes, state), packed=True)
             return y, sizes, state
@@ -342,7 +346,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
         self._check_sizes()
         self._check_batch(state, x.shape[0 if batch_first else 1])
         cells = self.bound_cells()
-        if lengths is None:
+        if lengths is None and self._instead is None:
             dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
             call = one_call(
                 cells,
@@ -368,43 +372,45 @@ class TorchLike(TorchBase, Generic[Hidden]):
         lengths: Tensor | None,
     ) -> tuple[Tensor, State]:
         """Run over a padded batch, (B, T, I), layer by layer."""
+        instead = self._instead
 
-        def run_cell(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
-            y, final = unroll(cell, x, state, lengths, reverse=reverse)
+        def run_layer(place: int, x: Tensor, state: State | None, reverse: bool) -> Any:
+            if instead is None:
+                y, final = unroll(cells[place], x, state, lengths, reverse=reverse)
+            else:
+                y, final = instead[place](x, state, lengths)
             return _time_first(y), final
 
         def concatenate(outputs: list[Tensor]) -> Tensor:
             return torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
 
-        return self._run_layers(cells, _time_first(x), state, run_cell, concatenate)
+        return self._run_layers(_time_first(x), state, run_layer, concatenate)
 
     def _run_rows(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Run over packed rows, (N, I), piece by piece."""
-
-        def run_cell(cell: GatedCell, x: Tensor, state: State | None, reverse: bool) -> Any:
-            return unroll_packed(cell, x, sizes, state, reverse)
-
         self._check_sizes()
         self._check_batch(state, int(sizes[0]))
-        cells, concatenate = self.bound_cells(), partial(torch.cat, dim=-1)
-        return self._run_layers(cells, data, state, run_cell, concatenate)
+        cells = self.bound_cells()
+
+        def run_layer(place: int, x: Tensor, state: State | None, reverse: bool) -> Any:
+            return unroll_packed(cells[place], x, sizes, state, reverse)
+
+        return self._run_layers(data, state, run_layer, partial(torch.cat, dim=-1))
 
     def _run_layers(
         self,
-        cells: Sequence[GatedCell],
         x: Tensor,
         state: State | None,
-        run_cell: Callable[[GatedCell, Tensor, State | None, bool], tuple[Tensor, State]],
+        run_layer: Callable[[int, Tensor, State | None, bool], tuple[Tensor, State]],
         concatenate: Callable[[list[Tensor]], Tensor],
     ) -> tuple[Tensor, State]:
         """Run one layer after the other.
 
         Args:
-            cells: One per layer and direction.
             x: Inputs, padded or packed.
             state: State before the first step, each (L*D, B, H).
-            run_cell: Runs a cell over such inputs from a state, each (B, H), forwards or backwards:
-                the outputs, laid out like the inputs, and the final state.
+            run_layer: Runs the cell in a place over such inputs from a state, each (B, H), forwards
+                or backwards: the outputs, laid out like the inputs, and the final state.
             concatenate: Concatenates the features of both directions' outputs.
         """
         D, finals = 1 + self.bidirectional, []
@@ -414,7 +420,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
             outputs = []
             for place in range(layer * D, (layer + 1) * D):
                 before = None if state is None else tuple(part[place] for part in state)
-                y, final = run_cell(cells[place], x, before, place % D == 1)
+                y, final = run_layer(place, x, before, place % D == 1)
                 outputs.append(y)
                 finals.append(final)
             x = outputs[0] if D == 1 else concatenate(outputs)

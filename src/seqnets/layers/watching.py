@@ -16,6 +16,7 @@ from seqnets.engine.request import make_request
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError
 from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.torch_like import TorchLike
 from seqnets.typing import State
 
 ROLES = ("gate", "candidate", "squash")
@@ -90,10 +91,11 @@ def watch_layers(model: nn.Module, call: Callable[[], Any]) -> dict[str, Watched
 
     Returns:
         The inside of each :class:`Recurrent` layer that is called over a sequence, by its name in
-        the model, in the order of the calls.
+        the model, in the order of the calls. Those of modules with torch.nn's interface are
+        named as their weights are: "lstm.l0_reverse"; rows of packed sequences are longest first.
 
     Raises:
-        ConfigError: No :class:`Recurrent` layer of the model is called over a sequence.
+        ConfigError: No recurrent layer of the model is called over a sequence.
 
     Example:
         >>> net, x = DeepRNN(cells.LSTMCell, 8, 16, num_layers=2), torch.randn(4, 100, 8)
@@ -127,26 +129,46 @@ def _watch(
 
 @contextmanager
 def running(
-    model: nn.Module, make: Callable[[str, Recurrent], Callable[..., tuple[Tensor, State]]]
+    model: nn.Module, make: Callable[[str, Recurrent], Callable[..., tuple[Tensor, State]] | None]
 ) -> Iterator[None]:
     """Have the model's recurrent layers run by other functions, and then as before.
 
     Args:
         model: The model.
-        make: Gives what takes the place of a layer's ``forward``, from its name and the layer.
+        make: Gives what takes the place of a layer's ``forward``, from its name and the layer; None
+            to leave the layer, or the whole module with torch.nn's interface, as it is.
     """
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Recurrent)]
-    before = [layer.__dict__.get("forward") for _, layer in layers]  # a user's, or another watch's
-    for name, layer in layers:
-        layer.__dict__["forward"] = make(name, layer)
+    places: list[tuple[dict[str, Any], str, Any]] = []
+    for name, module in model.named_modules():
+        value: Any
+        if isinstance(module, Recurrent):
+            key, value = "forward", make(name, module)
+        elif isinstance(module, TorchLike):
+            runs = [make(*each) for each in _layers_of(name, module)]
+            key, value = "_instead", None if None in runs else runs
+            module.__dict__.pop("_last", None)  # else its next call could repeat the last one
+        else:
+            continue
+        if value is not None:
+            places.append((module.__dict__, key, value))
+    before = [own.get(key) for own, key, _ in places]  # a user's, or another watch's
+    for own, key, value in places:
+        own[key] = value
     try:
         yield
     finally:
-        for (_, layer), forward in zip(layers, before, strict=True):
-            if forward is None:
-                del layer.__dict__["forward"]
+        for (own, key, _), old in zip(places, before, strict=True):
+            if old is None:
+                del own[key]
             else:
-                layer.__dict__["forward"] = forward
+                own[key] = old
+
+
+def _layers_of(name: str, module: TorchLike[Any]) -> Iterator[tuple[str, Recurrent]]:
+    """Each layer and direction of a module with torch.nn's interface, with its name."""
+    for suffix, cell in zip(module._suffixes, module.bound_cells(), strict=True):
+        layer = Recurrent(cell, reverse=suffix.endswith("_reverse")).train(module.training)
+        yield f"{name}.{suffix[1:]}".lstrip("."), layer
 
 
 def ran_none(who: str, what: str, model: nn.Module) -> ConfigError:
@@ -154,8 +176,9 @@ def ran_none(who: str, what: str, model: nn.Module) -> ConfigError:
     return ConfigError(
         f"{who}: {what} ran no recurrent layer of {type(model).__name__} over a sequence, expected "
         "at least one.\n"
-        "  Layers are Recurrent, or made of it, as Bidirectional and DeepRNN. Single steps, by "
-        "layer.step, and modules with torch.nn's interface do not count."
+        "  Layers are Recurrent, or made of it, as Bidirectional and DeepRNN, and those of "
+        "seqnets.LSTM and its like. Single steps, by layer.step, and torch.nn's own modules do not "
+        "count."
     )
 
 

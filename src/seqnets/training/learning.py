@@ -59,7 +59,11 @@ class Rules:
         """
         before = self.influences if carry else {}
         self.influences = {}
-        with running(self._model, lambda name, _: partial(self._run, name, before)):
+
+        def learns(name: str, _: Recurrent) -> Callable[..., tuple[Tensor, State]] | None:
+            return partial(self._run, name, before) if name in self._layers else None
+
+        with running(self._model, learns):
             yield
         for name in self._layers.keys() - self.influences.keys():
             raise ConfigError(

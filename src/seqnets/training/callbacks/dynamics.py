@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.checks import check_count
 from seqnets.layers import Recurrent, WatchedLayer, watch_layers
+from seqnets.layers.torch_like import TorchLike
 from seqnets.training.callbacks.showing import can_draw, first_rows, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.dynamics import draw_read, draw_seen, rest_of
@@ -46,7 +47,8 @@ class Dynamics(Sparingly):
 
     def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
         """Run the sample, draw and write."""
-        if not can_draw() or not any(isinstance(m, Recurrent) for m in pl_module.model.modules()):
+        layers = (isinstance(m, (Recurrent, TorchLike)) for m in pl_module.model.modules())
+        if not can_draw() or not any(layers):
             return
         batch = first_rows(sample_batch(trainer, pl_module), self.rows, self.steps)
         known = pl_module.card["data"]

@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from seqnets.checks import check_count
 from seqnets.insight.gradient_flow import draw_gradient_flow, per_step, reach
 from seqnets.layers import Recurrent, Truncated, gradient_flow
+from seqnets.layers.torch_like import TorchLike
 from seqnets.training.callbacks.showing import can_draw, first_rows, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.evaluating import evaluating
@@ -58,12 +59,14 @@ class GradientFlow(Sparingly):
     def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter | None) -> None:
         """Run the sample forwards and backwards, draw and write."""
         model, objective = pl_module.model, pl_module.objective
-        layers = [module for module in model.modules() if isinstance(module, Recurrent)]
+        layers = [m for m in model.modules() if isinstance(m, (Recurrent, TorchLike))]
         if not layers:
             return
+        ways = ("reverse", "bidirectional")
+        backwards = any(getattr(layer, way, False) for layer in layers for way in ways)
         with torch.inference_mode(False), evaluating(model):
             batch = first_rows(sample_batch(trainer, pl_module), self.rows, self.steps)
-            if isinstance(objective, _SCORES_STEPS) and not any(layer.reverse for layer in layers):
+            if isinstance(objective, _SCORES_STEPS) and not backwards:
                 windows = [m.steps for m in model.modules() if isinstance(m, Truncated)]
                 batch = with_last_targets(in_windows(batch, max(windows, default=1)))
             precision = trainer.precision_plugin
