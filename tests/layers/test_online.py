@@ -126,6 +126,24 @@ def test_losses_of_states_and_learned_initial_states_count():
     assert all(grad.any() for grad in whole)
 
 
+@pytest.mark.parametrize("cell_cls", [GRUCell, LRUCell])
+def test_rows_without_a_step_keep_the_gradient_of_their_state_or_say_that_they_cannot(cell_cls):
+    layer = plain(cell_cls(I, H))
+    pieces = [{"x": torch.randn(B, 3, I).double()} for _ in range(2)]
+    pieces[1]["lengths"] = torch.tensor([3, 0, 1])
+
+    def last(y, state):
+        return (state if isinstance(state[0], torch.Tensor) else state[0])[0]
+
+    whole = gradients(layer, pieces, between=same, of=last)
+
+    if cell_cls is GRUCell:
+        assert apart(gradients(RTRL(layer), pieces, of=last), whole) < 1e-10
+    else:  # no later step reads its output
+        with pytest.raises(ConfigError, match=r"rows with no step in their last call \(length 0\)"):
+            gradients(RTRL(layer), pieces, of=last)
+
+
 def test_a_state_that_keeps_its_graph_counts_once():
     layer = plain(GRUCell(I, H))
     pieces = stream(layer)

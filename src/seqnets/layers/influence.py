@@ -32,11 +32,14 @@ class Influence(NamedTuple):
         names: The parameters with an influence.
         parts: The parts of the state under an influence that later steps read, counted from 0.
         units: Units of each part if a parameter influences one alone, U; 0 if it influences all.
+        shown: The parts under an influence that no later step reads, such as an output. None is
+            kept: only a row without a step passes them on.
     """
 
     names: tuple[str, ...]
     parts: tuple[int, ...]
     units: int
+    shown: tuple[int, ...] = ()
 
     @property
     def mixes(self) -> bool:
@@ -54,9 +57,9 @@ class Influence(NamedTuple):
         """A state without a graph, through which gradients reach the layer's parameters."""
         if not self.parts:
             return state
-        found = leaves(state)
-        given = [*(found[p] for p in self.parts), *map(layer.get_parameter, self.names)]
-        for p, part in zip(self.parts, _Attach.apply(self, numbers, *given), strict=True):
+        found, places = leaves(state), (*self.parts, *self.shown)
+        given = [*(found[p] for p in places), *map(layer.get_parameter, self.names)]
+        for p, part in zip(places, _Attach.apply(self, numbers, *given), strict=True):
             found[p] = part
         return with_leaves(state, found)
 
@@ -156,7 +159,8 @@ class _Attach(torch.autograd.Function):
     def forward(ctx: Any, influence: Influence, numbers: Numbers, *given: Tensor) -> Any:
         ctx.influence = influence
         ctx.save_for_backward(*numbers)
-        return tuple([part.clone() for part in given[: len(influence.parts)]])
+        count = len(influence.parts) + len(influence.shown)
+        return tuple([part.clone() for part in given[:count]])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
@@ -165,4 +169,12 @@ class _Attach(torch.autograd.Function):
                 "RTRL: its gradient is to be differentiated again (create_graph=True), expected "
                 "first derivatives.\n  Influences are carried without their own derivatives."
             )
-        return None, None, *grads, *ctx.influence.pulled(grads, ctx.saved_tensors)
+        count = len(ctx.influence.parts)
+        if any(grad.any() for grad in grads[count:]):
+            raise ConfigError(
+                "RTRL: a loss reads the output in a state of rows with no step in their last call "
+                "(length 0), expected one that reads it where it was made.\n"
+                "  Later steps do not read that part of the state, so no influence on it is kept; "
+                "score the outputs of the call in which a row ends."
+            )
+        return None, None, *grads, *ctx.influence.pulled(grads[:count], ctx.saved_tensors)

@@ -92,13 +92,15 @@ def _found(tried: _Tried) -> Influence:
         of, by = tried.pulled([part], [torch.ones_like(part)])
         learns.append(set(of))
         reads.append(set(by))
-    parts = tuple(sorted(_under_influence(learns, reads) & set().union(*reads)))
+    under, read = _under_influence(learns, reads), set().union(*reads)
+    parts = tuple(sorted(under & read))
+    shown = tuple(p for p in range(len(tried.before)) if p in under - read)
     names = tuple(name for name in tried.theta if any(name in learns[p] for p in parts))
     widths = {tried.after[p].shape[1] for p in parts}
     shapes = [tried.theta[name].shape for name in names]
     units = widths.pop() if len(widths) == 1 else 0
     fits = units and all(shape and shape[0] % units == 0 for shape in shapes)
-    kept = Influence(names, parts, units)
+    kept = Influence(names, parts, units, shown)
     return kept if fits and _is_apart(kept, tried) else kept._replace(units=0)
 
 
