@@ -294,6 +294,13 @@ def test_labels_that_do_not_fit_are_reported_with_the_line(write, text, options,
         TaggingFiles(path, path, path, **options).setup()
 
 
+def test_labels_that_differ_in_blanks_alone_are_refused(write):
+    path = str(write("steps.csv", CSV.replace("2,20,walk", "2,20,walk ")))
+
+    with pytest.raises(DataError, match=r"line 2: has the labels 'walk' and 'walk ', expected one"):
+        TaggingFiles(path, path, path).setup()
+
+
 def test_a_label_that_training_lacks_is_reported_with_the_line(write):
     path, other = write("a.conll", CONLL), write("b.conll", CONLL.replace("I-person", "I-nobody"))
 

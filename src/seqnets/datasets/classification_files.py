@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqnets.datasets.base import Part
 from seqnets.datasets.baselines.counting import majority_baseline
-from seqnets.datasets.readers.cells import Row, few, need, shown
+from seqnets.datasets.readers.cells import Row, check_spellings, few, need, shown
 from seqnets.datasets.readers.records import LABEL, Record
 from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.errors import DataError
@@ -59,7 +59,7 @@ class ClassificationFiles(SequenceFiles):
                     f"kind as {shown(first.target)} at {first.where}."
                 )
         labels = sorted({record.target for record in parts["train"]})
-        self._check_blanks(labels)
+        check_spellings(self.paths["train"], labels)
         if len(labels) < 2:
             raise DataError(
                 f"{self.paths['train']}: all training sequences have the label {shown(labels[0])}, "
@@ -78,17 +78,6 @@ class ClassificationFiles(SequenceFiles):
             for part, records in parts.items()
         }
         return encoded, {"labels": [str(label) for label in labels]}
-
-    def _check_blanks(self, labels: Sequence[str | int]) -> None:
-        """Raise DataError if two labels differ only in the blanks around them."""
-        seen: dict[str, object] = {}
-        for label in (label for label in labels if isinstance(label, str)):
-            other = seen.setdefault(label.strip(), label)
-            if other != label:
-                raise DataError(
-                    f"{self.paths['train']}: has the labels {shown(other)} and {shown(label)}, "
-                    "expected one spelling, without blanks around it."
-                )
 
     def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
         """Return class numbers, (N,) int64; ``IGNORE`` for labels that the model does not know."""

@@ -16,6 +16,7 @@ from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.examples import show_features
 from seqnets.datasets.loader import Loader
+from seqnets.datasets.readers.cells import check_spellings
 from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tagged import Tagged, check_alike, read_tagged
 from seqnets.datasets.scores.tags import (
@@ -118,6 +119,7 @@ class TaggedData(SequenceData):
         train = self.parts["train"]
         places = {label: place for s in reversed(train) for label, place in s.places.items()}
         labels = sorted(places)
+        check_spellings(train[0].where, labels)
         if len(labels) < 2:
             raise DataError(
                 f"{train[0].where}: the training part has {' and '.join(labels) or 'no label'} "

@@ -164,6 +164,18 @@ def refuse_left_out(where: str, names: Sequence[str]) -> None:
         )
 
 
+def check_spellings(where: str, labels: Iterable[object]) -> None:
+    """Raise DataError if two labels differ only in the blanks around them."""
+    seen: dict[str, str] = {}
+    for label in (label for label in labels if isinstance(label, str)):
+        other = seen.setdefault(label.strip(), label)
+        if other != label:
+            raise DataError(
+                f"{where}: has the labels {shown(other)} and {shown(label)}, expected one "
+                "spelling, without blanks around it."
+            )
+
+
 def shown(value: Any) -> str:
     """Format a value for error messages: text is quoted, long values are shortened."""
     if value is None:
