@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch.func import jvp, vmap
+from torch.func import functional_call, jvp, vmap
 
 from seqnets import Recurrent, Stream, explain, unroll
 from seqnets.cells import (
@@ -483,6 +483,19 @@ def test_a_lean_backward_pass_runs_in_the_mode_of_the_forward_pass():
         gradients.append(torch.autograd.grad(y.sum(), x))
 
     torch.testing.assert_close(*gradients)
+
+
+def test_a_lean_backward_pass_has_the_parameters_of_the_forward_pass():
+    cell, x = make(RetentionCell), torch.randn(B, 5, I, dtype=torch.float64)
+    others = {name: 2 * p.detach() for name, p in cell.named_parameters()}
+
+    def gradients(memory):
+        given = {f"cell.{name}": p.clone().requires_grad_() for name, p in others.items()}
+        layer = Recurrent(cell, backend="scan", memory=memory)
+        y, _ = functional_call(layer, given, (x,))  # and then the cell has its own again
+        return torch.autograd.grad(y.square().sum(), list(given.values()))
+
+    torch.testing.assert_close(gradients("lean"), gradients("full"))
 
 
 class WeightsGivenCell(FadingHeadsCell):

@@ -63,15 +63,18 @@ def run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
     lean = request.memory == "lean" and torch.is_grad_enabled()
     compiled = torch.compiler.is_compiling()  # a compiler decides itself what is kept
     if lean and not compiled and refusal_of_one_operation(request.x) is None:
-        return _run_lean(request, cell)
+        return _run_lean(request)
     return _run(request, cell)
 
 
-def _run_lean(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
+def _run_lean(request: Request) -> tuple[Tensor, State]:
     """The same, of which the backward pass computes all but inputs and parameters again."""
+    tensors = request.cell.tensors()
+    whole = request.cell.bind(tensors)  # the cell itself may have others by then
+    cell, modes = memory_of(whole), modes_of(whole)
+    assert cell is not None  # whole is a copy of what has one
     optional = (*(request.given or ()), request.lengths, request.resets)
-    read = (*(t for t in optional if t is not None), *request.cell.tensors().values())
-    modes = modes_of(request.cell)
+    read = (*(t for t in optional if t is not None), *tensors.values())
     versions: list[int] = []
 
     def run_from(x: Tensor) -> tuple[Tensor, State]:
@@ -82,8 +85,8 @@ def _run_lean(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
                 f'  memory="lean" computes the forward pass again from them: change them after '
                 f"it, or copies of them."
             )
-        with in_modes(request.cell, modes):
-            return _run(replace(request, x=x), cell)
+        with in_modes(whole, modes):
+            return _run(replace(request, cell=whole, x=x), cell)
 
     # given x, it restores the random numbers of its device
     found: tuple[Tensor, State] = checkpoint(run_from, request.x, use_reentrant=False)
