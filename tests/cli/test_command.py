@@ -76,6 +76,22 @@ def test_help_lists_the_verbs(arguments, seqnets):
         assert f"\n  {verb} " in done.out
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("train", "--help"), ("evaluate", "--help"), ("list",)]
+)
+def test_lines_break_between_words_where_a_terminal_ends_and_stay_whole_elsewhere(
+    arguments, seqnets, monkeypatch
+):
+    whole = seqnets(*arguments).out
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    shown = seqnets(*arguments).out
+
+    assert max(map(len, whole.splitlines())) > 70
+    assert max(map(len, shown.splitlines())) <= 70
+    assert shown.split() == whole.split()  # and no word is cut
+
+
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("list", "completion")])
 def test_the_help_of_a_verb_explains_each_of_its_keys_and_then_names_its_groups(verb, seqnets):
     done = seqnets(verb, "--help")

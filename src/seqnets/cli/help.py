@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from seqnets.cli.keys import groups_of
+from seqnets.cli.lines import hanging
 from seqnets.cli.listing import configs, options
 
 _KEYS = "Keys, and their values where nothing is said (???: there is none):"
@@ -26,11 +27,15 @@ def help_of(verb: str, folders: Sequence[Path]) -> str:
     path = configs() / f"{verb}.yaml"
     told = OmegaConf.load(path).hydra.help
     keys = path.read_text(encoding="utf-8").split("\n\n")[1:-1]  # between the defaults and Hydra's
-    blocks = [told.header, f"{_KEYS}\n\n" + textwrap.indent("\n\n".join(keys), "  ")]
+    lines = textwrap.indent("\n\n".join(keys), "  ").splitlines()
+    explained = "\n".join(hanging(line, line.find("#") + 2) if line else line for line in lines)
+    blocks = [hanging(told.header, 2), f"{hanging(_KEYS, 0)}\n\n{explained}"]
     if groups := "\n".join(_groups(verb, [configs(), *folders])):
         more = f"`seqnets {verb} --cfg job` prints what they set, for KEY=VALUE to change."
-        blocks.append(f"{_GROUPS}\n\n{groups}\n\n{more}")
-    return "\n\n".join([*blocks, *filter(None, [told.footer])]) + "\n"
+        blocks += [hanging(_GROUPS, 0), groups, hanging(more, 0)]
+    if told.footer:
+        blocks.append(hanging(told.footer, 0))
+    return "\n\n".join(blocks) + "\n"
 
 
 def _groups(verb: str, folders: Sequence[Path]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from seqnets.cli.lines import hanging
 from seqnets.cli.names import UsageError, near
 
 KINDS = {
@@ -68,6 +69,7 @@ def show(arguments: Sequence[str]) -> None:
         lines = options(KINDS[kind], folders)
         width = max(map(len, lines), default=0)
         rows = [f"  {name:{width}}  {lines[name]}".rstrip() for name in sorted(lines)]
+        rows = [hanging(row, width + 4) for row in rows]
         blocks.append("\n".join([f"{kind} ({KINDS[kind]}=NAME)", *rows]))
     print("\n\n".join(blocks))
 

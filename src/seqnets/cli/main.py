@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import seqnets
+from seqnets.cli.lines import hanging
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.errors import SeqnetsError
@@ -40,7 +41,8 @@ seqnets: recurrent sequence models.
 {verbs}
 
 seqnets VERB --help explains a verb; --version prints the version.
-Set keys and groups by key=value:  seqnets train dataset=text dataset.path=book.txt
+Keys and groups are set by key=value:
+  seqnets train dataset=text dataset.path=book.txt
 """
 
 
@@ -144,7 +146,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     verb, rest = (arguments[0], arguments[1:]) if arguments else ("--help", ())
     if verb in ("--help", "-h", "help"):
         width = max(map(len, VERBS))
-        verbs = "\n".join(f"  {name:{width}}  {what}" for name, what in VERBS.items())
+        rows = (f"  {name:{width}}  {what}" for name, what in VERBS.items())
+        verbs = "\n".join(hanging(row, width + 4) for row in rows)
         print(HELP.format(verbs=verbs), end="")
         return 0
     if verb == "--version":
