@@ -263,6 +263,38 @@ def test_a_bias_that_was_taken_away_is_named():
         layer(torch.randn(2, 5, 3))
 
 
+class SkippingCell(GatedCell):
+    """A cell with a module among its parameters: a gate of one number per row."""
+
+    gates = ("n",)
+
+    def add_parameters(self, parameter):
+        self.skip = nn.Sequential(nn.Linear(self.hidden_size, 1), nn.Sigmoid())
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        return (h + self.skip(h) * (torch.tanh(wx.n + uh.n) - h),)
+
+
+def test_a_module_may_be_made_where_a_cells_parameters_are():
+    cell = SkippingCell(3, 4)
+    weight = cell.skip[0].weight
+
+    check_layer(Recurrent(SkippingCell(3, 4)))
+    assert weight.any()
+    unroll(cell, torch.randn(2, 5, 3))[0].sum().backward()
+    assert weight.grad.any()
+
+
+def test_a_module_inside_a_cell_draws_its_values_anew_with_it():
+    cell = SkippingCell(3, 4)
+    before = cell.skip[0].weight.detach().clone()
+    cell.reset_parameters()
+
+    assert cell.skip[0].weight.ne(before).all()
+    assert cell.skip[0].weight.any()
+
+
 @pytest.mark.parametrize("cell_cls", GENERIC)
 def test_a_parameter_of_the_wrong_shape_is_refused(cell_cls):
     for name in sized(cell_cls, 3, 4).parameter_shapes:

@@ -117,7 +117,7 @@ class GatedCell(Cell):
         for name in self.per_unit:
             self.register_parameter(name, parameter(self.hidden_size))
         self.add_parameters(parameter)
-        self.parameter_shapes = {name: p.shape for name, p in self.named_parameters()}
+        self.parameter_shapes = {n: p.shape for n, p in self.named_parameters(recurse=False)}
         self.reset_parameters()
 
     def block_shape(self, features: int) -> tuple[int, ...]:
@@ -125,13 +125,27 @@ class GatedCell(Cell):
         return self.hidden_size, features
 
     def add_parameters(self, parameter: Any) -> None:
-        """Register a subclass's further parameters; ``parameter(*shape)`` makes an empty one."""
+        """Register a subclass's further parameters; ``parameter(*shape)`` makes an empty one.
+
+        Modules may be made here too. Values are drawn in :meth:`reset_parameters`.
+        """
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the parameters: Xavier for input, orthogonal for recurrent weights, others zero."""
-        for parameter in self.parameters():
+        """Draw the parameters: Xavier for input, orthogonal for recurrent weights, others zero.
+
+        Modules inside the cell draw theirs by their own ``reset_parameters``.
+        """
+        for parameter in self.parameters(recurse=False):
             nn.init.zeros_(parameter)
+        for name, module in self.named_children():
+            if name == "parametrizations":
+                for parameter in module.parameters():
+                    nn.init.zeros_(parameter)
+                continue
+            for inside in module.modules():
+                if callable(reset := getattr(inside, "reset_parameters", None)):
+                    reset()
         if self.weight_ih is not None:  # as in the later cells of DeepTransition
             initializers.xavier_(self.learned("weight_ih"), len(self.inputs))
         if self.recurrent:
