@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from seqnets.cells import GRUCell
+from seqnets.errors import ConfigError
 from seqnets.layers import Recurrent
 from seqnets.testing import check_layer
 
@@ -57,3 +58,18 @@ class HasAnotherStep(Recurrent):
 def test_a_wrong_layer_is_caught_by_the_law_that_it_breaks(layer_cls, law):
     with pytest.raises(AssertionError, match=f"^{layer_cls.__name__} breaks the law '{law}'"):
         check_layer(layer_cls(GRUCell(3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        (GRUCell(3, 4), "GRUCell"),
+        (Recurrent, "the class Recurrent"),
+        (lambda: Recurrent(GRUCell(3, 4)), "function"),
+    ],
+)
+def test_what_is_no_layer_yet_is_refused(given, came):
+    with pytest.raises(
+        ConfigError, match=f"check_layer: layer is {came}.*made already[\\s\\S]*Recurrent"
+    ):
+        check_layer(given)

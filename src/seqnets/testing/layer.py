@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqnets.cells import Cell
+from seqnets.cells.checks import wrong_argument
 from seqnets.testing.laws import LAWS, example, obey, perturb, without
 
 
@@ -26,11 +28,14 @@ def check_layer(layer: Any, *, skip: Collection[str] = ()) -> None:
 
     Raises:
         AssertionError: A law is broken; the message gives the law, the layer and the numbers.
-        ConfigError: A name in ``skip`` is unknown.
+        ConfigError: A name in ``skip`` is unknown, or ``layer`` is none.
 
     Example:
         >>> check_layer(Bidirectional(cells.LSTMCell(3, 4)), skip=("chunks", "steps", "causality"))
     """
+    made = isinstance(layer, nn.Module) and not isinstance(layer, Cell)
+    if not made:
+        raise wrong_argument("check_layer", "layer", layer, "a layer that is made already")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         other: nn.Module = copy.deepcopy(layer).double().eval()
