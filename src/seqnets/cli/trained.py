@@ -16,9 +16,9 @@ from seqnets.datasets import DataModule
 from seqnets.datasets.loader import Loader
 from seqnets.errors import CheckpointError, DataError
 from seqnets.training import SequenceModule, load_checkpoint, load_weights
-from seqnets.training.checkpoint import check_data
+from seqnets.training.checkpoint import OF_TRAINING, check_data
 
-MAY_DIFFER = ("counts", "sample", "class_counts", "lookback", "window", "metric", "tokenize")
+MAY_DIFFER = (*OF_TRAINING, "lookback", "window", "metric", "tokenize")
 """What data that a model is scored on need not share with those that it was trained on."""
 
 

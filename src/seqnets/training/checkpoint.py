@@ -17,6 +17,9 @@ from seqnets.atomic import atomic
 from seqnets.errors import CheckpointError
 from seqnets.typing import Known
 
+OF_TRAINING = ("counts", "sample", "class_counts")
+"""What a dataset says of its own sequences, and not of what a model's outputs mean."""
+
 _MARK = b"seqnets sha256 "
 _SEAL_SIZE = len(_MARK) + 64  # the mark and 64 hexadecimal digits
 _BLOCK = 1 << 20
@@ -149,17 +152,16 @@ def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] 
         tolerance = 1e-5 if what == "sample" else 1e-12  # scaled numbers, tolerance 0 too
         if what in but or _alike(old, new, tolerance):
             continue
-        if what == "sample":
+        if what in OF_TRAINING:
+            counted = f"\n  Their number in {_difference(old, new)}." if what == "counts" else ""
             raise CheckpointError(
-                f"Checkpoint {path}: the data have changed since its run began, expected the same "
-                "numbers.\n  Use the original files, or start a new run."
+                f"Checkpoint {path}: the data have changed since its run began, expected the "
+                f"same.{counted}\n  Use the original files, or start a new run."
             )
         if what == "vocabulary":
             hint = "the text it was trained on: its training part defines the vocabulary"
         elif what in ("scaling", "numbers"):
             hint = "the training part it was trained on, which defines the scales"
-        elif what == "counts":
-            hint = "the original files, or start a new run"
         else:
             hint = f"data with the same {what}"
         raise CheckpointError(

@@ -17,11 +17,9 @@ from seqnets.layers import Recurrent
 from seqnets.layers.state import leaves
 from seqnets.models import ConditionalRandomField
 from seqnets.models.words import BYTES
+from seqnets.training.checkpoint import OF_TRAINING
 from seqnets.training.objectives import Forecasting, LanguageModelling, Objective
 from seqnets.typing import Batch, Known
-
-_OF_TRAINING = ("counts", "sample", "class_counts")
-"""What a dataset says of its training part alone, which no user of a model needs."""
 
 _ROWS = 8
 """The most rows of a batch that are taken."""
@@ -183,7 +181,7 @@ class Served(nn.Module):
         head = getattr(self.model, "output", None)
         if isinstance(head, ConditionalRandomField):
             about["crf"] = {name: getattr(head, name).tolist() for name in _OF_CRF}
-        data = {name: value for name, value in self.known.items() if name not in _OF_TRAINING}
+        data = {name: value for name, value in self.known.items() if name not in OF_TRAINING}
         return {**about, "data": data}
 
     def _raw(self, x: Tensor) -> Tensor:
