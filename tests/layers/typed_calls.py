@@ -36,10 +36,18 @@ def calls_with_either(x: Tensor | PackedSequence, state: tuple[Tensor, ...]) -> 
     assert_type(seqnets.LSTMCell(3, 4)(state[0], state if state else None), Pair)
 
 
+def calls_of_layers(x: Tensor, lengths: Tensor) -> None:
+    layer = seqnets.Recurrent(cells.GRUCell(3, 4))
+    assert_type(layer(x, lengths=lengths), tuple[Tensor, tuple[Tensor, ...]])
+    assert_type(seqnets.DeepRNN(cells.GRUCell, 3, 4)(x, None, lengths)[0], Tensor)
+    assert_type(seqnets.DeepOutput(seqnets.Truncated(layer, 5), [2])(x)[0], Tensor)
+    layer(x, mask=lengths)  # type: ignore[call-arg]
+
+
 def parts(module: seqnets.training.SequenceModule, hx: seqnets.typing.State) -> None:
     assert_type(hx, tuple[Tensor, ...])
     seqnets.testing.check_cell(partial(cells.GRUCell, hidden_size=4))
-    seqnets.conversion.to_onnx(seqnets.models.Encoder(seqnets.Recurrent(cells.GRUCell(3, 4))))
+    seqnets.conversion.to_onnx(seqnets.models.Encoder(cells.GRUCell, input_size=3))
 
 
 def wrong_calls(x: Tensor) -> None:

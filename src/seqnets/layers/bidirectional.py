@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,9 @@ class Reversed(Around):
                 f"for {x.shape[1]}, expected one output for each step."
             )
         return reverse_time(y, lengths), state
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def step(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> NoReturn:
         """Unsupported: the first step to run is the last of a sequence.
@@ -181,6 +184,9 @@ class Bidirectional(nn.Module):
             lambda: self.backward_layer(x, backward_start, lengths, backward_resets),
         )
         return self._merge(forward_y, backward_y), (forward_state, backward_state)
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def step(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> NoReturn:
         """Unsupported: one of the directions begins at a sequence's end.

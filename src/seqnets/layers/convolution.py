@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -256,6 +256,9 @@ class Fronted(Around):
             self._check_per_step("resets were given")
         x, lengths = self.front(x, checked_lengths("Fronted", lengths, x))
         return self.layer(x, state, lengths, resets)
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def step(
         self, x: Tensor, state: Any = None, resets: Tensor | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +142,9 @@ class DeepRNN(nn.Module):
             x = self.connections[depth](x, y)
             after.append(final)
         return x, tuple(after)
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def step(
         self, x: Tensor, state: Sequence[Any] | None = None, resets: Tensor | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +113,9 @@ class Hierarchical(nn.Module):
         summaries = at_steps(y, ends - 1)
         y, high = self.upper(summaries, high, self.lengths_after(lengths), resets)
         return y, (low, high)
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def step(self, x: Tensor, state: Any = None, resets: Tensor | None = None) -> NoReturn:
         """Unsupported: the state does not record the position inside a segment.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -137,6 +137,9 @@ class RTRL(Around):
             )
         self._check_size(after)
         return y, (after, kept.after(self.layer, before, numbers, x, lengths, resets))
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def step(
         self, x: Tensor, state: Any = None, resets: Tensor | None = None

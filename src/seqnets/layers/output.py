@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -67,6 +67,9 @@ class DeepOutput(Around):
         """Outputs, (B, T, last of ``sizes``), zero past each row's end, and the layer's state."""
         y, state = self.layer(x, state, lengths, resets)
         return without_padding(self.perceptron(y), lengths), state
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def step(
         self, x: Tensor, state: Any = None, resets: Tensor | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,9 @@ class Recurrent(nn.Module):
             backend=self.backend,
             memory=self.memory,
         )
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def step(
         self, x: Tensor, state: State | None = None, resets: Tensor | None = None

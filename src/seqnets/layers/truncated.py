@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +92,9 @@ class Truncated(Around):
             outputs.append(y[:, begin - first :])
             states[begin + self.stride] = detach(state)
         return torch.cat(outputs, 1), state
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def extra_repr(self) -> str:
         """The windows."""

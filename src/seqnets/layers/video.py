@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -109,6 +109,9 @@ class Video(nn.Module):
         """
         y, state = self.layer(self._flat(x, "B", "T"), state, lengths, resets)
         return map_state(self._framed, y), state
+
+    if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
+        __call__ = forward
 
     def step(
         self, x: Tensor, state: Any = None, resets: Tensor | None = None
