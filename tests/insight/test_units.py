@@ -56,3 +56,12 @@ def test_a_long_text_is_cut_for_each_unit_alike():
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_units_that_hold_nothing_are_drawn(value):
     draw_units(["a"], np.full((1, 1), value)).draw_without_rendering()
+
+
+def test_a_page_of_short_lines_is_as_wide_as_they_are():
+    part = random.normal(size=(160, 1))
+    short, long = (draw_units(list(4 * line), part) for line in (39 * "a" + "\n", 40 * "a"))
+
+    paper = [figure.axes[0].images[0].get_array().shape[1] for figure in (short, long)]
+    assert paper == [40, 96]
+    assert short.get_figwidth() < long.get_figwidth()

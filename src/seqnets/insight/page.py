@@ -22,8 +22,8 @@ Line = list[tuple[int, str, float]]
 _COLUMN, _LINE = 0.088, 0.2
 """Inches per letter and per line."""
 
-_LINES = 4
-"""Minimum number of lines, for which the colour bar has room."""
+_LINES, _LETTERS = 4, 40
+"""Minimum number of lines, for which the colour bar has room, and of letters per line."""
 
 _SIZE = 11.0
 """Font size in points, at which a letter is one column wide."""
@@ -50,13 +50,15 @@ def draw_page(
 
     Args:
         page: The result of :func:`laid_out`.
-        columns: Letters per line.
+        columns: Letters per line; a page of shorter lines is narrower.
         cmap: Matplotlib's name of the colours, of which those far from 0 are dark.
         low: The number at which the scale begins.
         high: The number at which it ends.
         label: What the numbers are.
         extend: Which ends of the scale numbers are beyond: "max", "both" or "neither".
     """
+    ends = (column + _width(text) for line in page for column, text, _ in line)
+    columns = min(columns, max((_LETTERS, *ends)))
     paper = np.full((max(len(page), _LINES), columns), np.nan)
     for row, line in enumerate(page):
         for column, text, number in line:
