@@ -170,6 +170,17 @@ def test_a_path_without_a_checkpoint_is_an_error(make, tmp_path):
         runs.find_resume(str(tmp_path / "x"), tmp_path)
 
 
+def test_commands_name_a_runs_folder_where_it_leads_to_the_checkpoint(tmp_path):
+    last, best = (tmp_path / "run" / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
+    last.parent.mkdir(parents=True)
+    moved = tmp_path / "best.ckpt"
+    last.touch()
+
+    assert runs.place_of(last) == tmp_path / "run"
+    best.touch()
+    assert [runs.place_of(path) for path in (best, last, moved)] == [tmp_path / "run", last, moved]
+
+
 def test_a_checkpoint_that_was_moved_belongs_to_no_run(tmp_path):
     assert runs.folder_of(tmp_path / "best.ckpt") is None
 

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 
 from seqnets.cli import report
 from seqnets.cli.options import Config
+from seqnets.cli.runs import place_of
 from seqnets.quoting import shell
 from seqnets.training import LanguageModelling, Objective
 from seqnets.training.callbacks import EarlyStopping
@@ -47,7 +48,8 @@ def follow_ups(
         commands["to look"] = f"{report.called('tensorboard')} --logdir {all_runs}"
     if kept is None:
         return commands
-    program, checkpoint = report.called("seqnets"), report.typed("checkpoint", kept)
+    program = report.called("seqnets")
+    checkpoint = report.typed("checkpoint", place_of(kept))
     if isinstance(objective, LanguageModelling):
         commands["to sample"] = f"{program} generate {checkpoint} temperature=0.8{also}"
     elif type(objective).rows is not Objective.rows:

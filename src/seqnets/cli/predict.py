@@ -15,6 +15,7 @@ from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config, check_filled, check_part
 from seqnets.cli.predictions import STDOUT, SUFFIXES, check_target, write_rows
+from seqnets.cli.runs import place_of
 from seqnets.cli.trained import (
     dataset_of,
     find_checkpoint,
@@ -133,6 +134,7 @@ def _tell(options: Config, count: int, targets: int, path: Path, also: str) -> N
     console = terminal(stderr=to == STDOUT)
     console.print(f"{counted(count, 'row')} of {what} written to {where}.", soft_wrap=True)
     if targets and Path(to).suffix.lower() in SUFFIXES:
-        line = f"{report.called('seqnets')} evaluate {report.typed('checkpoint', path)}"
+        checkpoint = report.typed("checkpoint", place_of(path))
+        line = f"{report.called('seqnets')} evaluate {checkpoint}"
         scored = report.typed("predictions", Path(to))
         report.show(console, "To score them:", f"{line} {scored}{also}")

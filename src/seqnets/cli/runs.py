@@ -131,6 +131,13 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
     )
 
 
+def place_of(checkpoint: Path) -> Path:
+    """Return what a command names to use a checkpoint: its run's folder, if that leads to it."""
+    folder = checkpoint.parent.parent
+    inside = checkpoint.parent.name == _CHECKPOINTS
+    return folder if inside and checkpoint_at(folder, "best.ckpt") == checkpoint else checkpoint
+
+
 def saved_config(checkpoint: Path) -> dict[str, Any]:
     """Return the configuration stored in a checkpoint, ready to be composed by Hydra.
 
