@@ -71,6 +71,7 @@ def test_any_cell_reads_and_writes(cell):
         {"hidden_size": [4, 6]},
         {"bidirectional": False, "bptt_steps": 2},
         {"cell_options": {"zoneout": partial(Zoneout, p=0.1)}},
+        {"cell": partial(LSTMCell, proj_size=2), "hidden_size": 6},  # 6 is context and query
     ],
     ids=lambda options: " ".join(options),
 )

@@ -100,7 +100,8 @@ class Decoder(nn.Module):
         size = self.recurrent.output_size
         self.attention = None if attention is None else attention(size, memory_size)
         combined = size if attention is None else memory_size + size
-        self.combine = None if combined == output_size else nn.Linear(combined, output_size)
+        plain = attention is None and size == output_size
+        self.combine = None if plain else nn.Linear(combined, output_size)
 
     def remember(self, values: Tensor, lengths: Tensor | None) -> Memory:
         """Make a memory from an encoder's outputs, (B, T, M); padding may hold anything."""
