@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import re
 import runpy
@@ -11,17 +12,28 @@ import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from seqnets import DeepRNN, cells, datasets
-from seqnets.cells import RetentionCell, RWKV7Cell, optioned
+from seqnets.cells import GRUCell, RetentionCell, RWKV7Cell, optioned
 from seqnets.cli.main import command as seqnets
 from seqnets.datasets import ClassificationFiles
-from seqnets.models import ConditionalRandomField, best_path
-from seqnets.typing import IGNORE
+from seqnets.datasets.codecs import TokenCodec, fit_codecs
+from seqnets.datasets.pairs import Pairs
+from seqnets.datasets.vocabulary import LINE_END, UNKNOWN
+from seqnets.models import (
+    BahdanauAttention,
+    ConditionalRandomField,
+    SequenceToSequence,
+    best_path,
+)
+from seqnets.training import Transduction, export
+from seqnets.training.predict import predict
+from seqnets.typing import END, IGNORE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +47,11 @@ PAGES = [
     if "```python" in path.read_text(encoding="utf-8") and path.stem not in ELSEWHERE
 ]
 AROUND = (ROOT / "docs" / "inside-training.md").read_text(encoding="utf-8")
+
+
+needs_onnx = pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs seqnets[onnx]"
+)
 
 
 def blocks(text, language):
@@ -104,9 +121,7 @@ def test_the_page_for_python_runs_from_top_to_bottom(tmp_path, monkeypatch, caps
     assert "mae" in told.out
 
 
-@pytest.mark.skipif(
-    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs seqnets[onnx]"
-)
+@needs_onnx
 def test_the_page_about_export_says_in_numpy_what_the_commands_say(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     *alone, in_torch, from_python = blocks(text, "python")
@@ -131,7 +146,7 @@ def test_the_page_about_export_says_in_numpy_what_the_commands_say(tmp_path, mon
     assert seqnets(["generate", "checkpoint=last", *writing]) == 0
     written = capsys.readouterr().out
     without = "import sys; sys.modules.update(torch=None, seqnets=None)"
-    said = done("-c", "\n".join([without, *alone]), folder=tmp_path)
+    said = done("-c", "\n".join([without, *alone[:2]]), folder=tmp_path)
     compared = done("-c", "\n".join([alone[0], in_torch, from_python]), folder=tmp_path)
 
     rows = [*map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())]
@@ -141,6 +156,69 @@ def test_the_page_about_export_says_in_numpy_what_the_commands_say(tmp_path, mon
     assert [*map(float, shares)] == pytest.approx([row["probability"] for row in rows], abs=1e-5)
     assert wrote == written
     assert float(compared.splitlines()[-1]) < 1e-5
+
+
+@needs_onnx
+def test_the_page_about_export_writes_in_numpy_what_models_of_pairs_write(tmp_path):
+    first, *others = blocks((ROOT / "docs" / "export.md").read_text(encoding="utf-8"), "python")
+    imports = [line for line in first.splitlines() if line.startswith("import")]
+    at = next(place for place, block in enumerate(others) if "translator" in block)
+    source = TokenCodec(["\n", UNKNOWN, *"abc"], "characters")
+    target = TokenCodec([LINE_END, UNKNOWN, *map(str, range(5))])
+    known = {"sizes": {"vocab_size": 5, "target_vocab_size": 7}}
+    known |= {"source": source.describe(), "target": target.describe()}
+    model = SequenceToSequence(
+        GRUCell, 7, vocab_size=5, hidden_size=4, attention=BahdanauAttention, feed="output"
+    )
+    torch.manual_seed(15)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)  # so that it writes more than one token
+    texts = ["abca", "c", "cab", "bbabcaab", "x", "aabbcc"]
+    (tmp_path / "new.txt").write_text("\n".join(texts) + "\n")
+    batch = Pairs.unanswered(source.encode(texts)).batch(torch.arange(len(texts)))
+    searches = [Transduction(beam_size=size) for size in (1, 3)]
+    expected = [row["prediction"] for o in searches for row in predict(model, o, [batch], known)]
+
+    module = SimpleNamespace(model=model, objective=searches[0], card={"data": known})
+    export(module, tmp_path / "translator.onnx")
+    searched = "for ids in sources:\n    print(decode(beam(ids, 3, 0.6)))"
+    without = "import sys; sys.modules.update(torch=None, seqnets=None)"
+    program = "\n".join([without, *imports, *others[at : at + 5], searched])
+    said = done("-c", program, folder=tmp_path)
+
+    assert said.splitlines() == expected
+    assert len(set(expected)) > len(texts)
+
+
+@pytest.mark.parametrize("unit", ["words", "characters", "bpe"])
+def test_the_page_about_export_reads_and_writes_tokens_as_the_data_do(unit):
+    if unit == "bpe":
+        pytest.importorskip("tokenizers")
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    (block,) = (block for block in blocks(text, "python") if "def codec" in block)
+    page = {"writing": {"end": END}}
+    exec(block, page)
+    told = ["a cat  sees a dog", "zebras </s> and <unk>", LINE_END]
+    codec, _ = fit_codecs(told[:1], told[:1], unit=unit, size=300, min_count=1, joint=True)
+
+    encode, decode = page["codec"](codec.describe())
+
+    ids = codec.encode(told)
+    assert [encode(text) for text in told] == [given.tolist() for given in ids]
+    assert [decode(given.tolist()) for given in ids] == [codec.decode(given) for given in ids]
+
+
+def test_the_page_about_export_draws_tokens_by_their_shares():
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    (block,) = (block for block in blocks(text, "python") if block.startswith("def drawn"))
+    page = {"np": np}
+    exec(block, page)
+    logits, random = np.array([1.0, -np.inf, 900.0, 899.0], "float32"), np.random.default_rng(0)
+
+    tokens = [page["drawn"](logits, 0.5, random) for _ in range(4_000)]
+
+    shares = np.bincount(tokens, minlength=4) / 4_000
+    assert shares == pytest.approx([0, 0, 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))], abs=0.03)
 
 
 @pytest.mark.parametrize("cell_cls", [RetentionCell, RWKV7Cell])

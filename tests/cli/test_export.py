@@ -126,6 +126,24 @@ def test_a_file_that_is_there_is_overwritten_only_if_told_to(seqnets, classifier
     assert torch.export.load(tmp_path / "model.pt2")
 
 
+def test_a_model_that_writes_becomes_two_files_and_neither_is_overwritten(seqnets, tmp_path):
+    seqnets("train", *SMALL, "dataset=sort", "dataset.train_size=32", "dataset.test_size=8")
+    (tmp_path / "model.decoder.pt2").write_text("precious")
+
+    refused = seqnets("export", "checkpoint=last", "format=pt2")
+    kept = [path.read_text() for path in tmp_path.glob("*.pt2")]
+    done = seqnets("export", "checkpoint=last", "format=pt2", "overwrite=true")
+
+    assert refused.code == 1
+    assert "target: model.decoder.pt2 exists already, expected a new file" in refused.err
+    assert kept == ["precious"]
+    assert done.code == 0, done.err
+    assert "for random inputs and some of the test part" in done.out
+    for half in ("encoder", "decoder"):
+        assert f"\nmodel.{half}.pt2 (SequenceToSequence, " in done.out
+    assert "\nlogits (B, 12) float32\n" in done.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

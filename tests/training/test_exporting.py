@@ -21,11 +21,13 @@ from seqnets.cells import (
 from seqnets.errors import ConfigError
 from seqnets.models import (
     AdaptiveSoftmax,
+    BahdanauAttention,
     ConditionalRandomField,
     EncoderDecoder,
     Forecaster,
     FramePredictor,
     LanguageModel,
+    LuongAttention,
     QuantileHead,
     SequenceClassifier,
     SequenceRegressor,
@@ -49,7 +51,8 @@ from seqnets.training import (
 )
 from seqnets.training.exporting import FORMATS, export
 from seqnets.training.served import Port, Served
-from seqnets.typing import Batch
+from seqnets.training.served_decoder import ServedDecoder
+from seqnets.typing import IGNORE, Batch
 from tests.slow import mostly_slow
 
 WRITES_ONNX = all(map(find_spec, ("onnx", "onnxscript", "onnxruntime")))
@@ -162,6 +165,11 @@ def trained(kind):
     return Trained(*KINDS[kind][:3])
 
 
+def ports(done, side):
+    """The inputs or outputs of each file."""
+    return [[str(Port(**port)) for port in about[side]] for about in done.files.values()]
+
+
 def loaded(path):
     """What a program reads of a .pt2 file: a function of tensors, and the description."""
     files = {"seqnets.json": ""}
@@ -182,8 +190,8 @@ def test_a_model_is_written_for_any_number_of_rows_and_steps(kind, form, tmp_pat
 
     done = export(trained(kind), tmp_path / f"model.{form}")
 
-    assert [str(Port(**port)) for port in done.about["inputs"]] == inputs
-    assert [str(Port(**port)) for port in done.about["outputs"]] == outputs
+    assert ports(done, "inputs") == [inputs]
+    assert ports(done, "outputs") == [outputs]
     assert done.difference < 1e-5
     assert [path.name for path in tmp_path.iterdir()] == [f"model.{form}"]
 
@@ -215,8 +223,9 @@ def test_text_is_read_step_by_step_as_at_once(cell, tmp_path):
     done = export(module, tmp_path / "model.pt2")
     model, _ = loaded(tmp_path / "model.pt2")
 
-    assert set(done.about["start"].values()) == {0}
-    shapes = [port["shape"] for port in done.about["inputs"][2:]]
+    (about,) = done.files.values()
+    assert set(about["start"].values()) == {0}
+    shapes = [port["shape"] for port in about["inputs"][2:]]
     state = [torch.zeros(2, *shape[1:]) for shape in shapes]
     logits = []
     for step in tokens.split(1, 1):
@@ -238,7 +247,8 @@ def test_a_learned_beginning_is_told(tmp_path):
 
     done = export(module, tmp_path / "model.pt2")
 
-    assert done.about["start"] == {"initial_h_0": [0.5, 0.5]}
+    (about,) = done.files.values()
+    assert about["start"] == {"initial_h_0": [0.5, 0.5]}
 
 
 def test_what_stands_around_the_model_is_in_the_file_as_plain_json(tmp_path):
@@ -257,7 +267,7 @@ def test_what_stands_around_the_model_is_in_the_file_as_plain_json(tmp_path):
     _, files = loaded(tmp_path / "model.pt2")
 
     about = json.loads(files["seqnets.json"])
-    assert about == json.loads(json.dumps(done.about))
+    assert [about] == json.loads(json.dumps([*done.files.values()]))
     assert about["data"] == {n: known[n] for n in ("sizes", "labels", "words", "vocabulary")}
     assert about["crf"]["transitions"] == module.model.output.transitions.tolist()
     assert (about["model"], about["objective"]) == ("SequenceTagger", "Tagging")
@@ -368,10 +378,10 @@ def test_the_format_may_be_said(tmp_path):
 
 
 REFUSED = {
-    "a model that writes": (
-        lambda: SequenceToSequence(GRUCell, 5, vocab_size=5, hidden_size=4),
+    "a model that writes in a way of its own": (
+        lambda: torch.nn.Linear(2, 2),
         *(Transduction(), {"sizes": {"vocab_size": 5, "target_vocab_size": 5}}),
-        "expected one that is a function of its inputs",
+        "the model is Linear, expected SequenceToSequence",
     ),
     "cells of frames": (
         lambda: FramePredictor(ConvLSTMCell, **FRAMES, hidden_channels=2),
@@ -396,6 +406,135 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(kind, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+LOOKING = {"attention": LuongAttention, "bidirectional": True}
+WRITERS = {
+    "attention": (
+        LOOKING,
+        ["memory (B, T, 8) float32", "keys (B, T, 4) float32", "initial_h_0 (B, 4) float32"],
+        ["logits (B, 7) float32", "h_0 (B, 4) float32", "attention (B, T) float32"],
+    ),
+    "keys that are the memory": (
+        {"attention": partial(LuongAttention, score="dot"), "num_layers": 2, "feed": "output"},
+        [
+            "memory (B, T, 4) float32",
+            *(f"initial_{part} (B, 4) float32" for part in ("h_0", "h_1", "fed")),
+        ],
+        [
+            "logits (B, 7) float32",
+            *(f"{part} (B, 4) float32" for part in ("h_0", "h_1", "fed")),
+            "attention (B, T) float32",
+        ],
+    ),
+    "the context of the step before": (
+        {"attention": BahdanauAttention, "feed": "context", "tie_weights": True},
+        [
+            *("memory (B, T, 4) float32", "keys (B, T, 4) float32", "initial_h_0 (B, 4) float32"),
+            "initial_fed (B, 4) float32",
+        ],
+        [
+            *("logits (B, 7) float32", "h_0 (B, 4) float32", "fed (B, 4) float32"),
+            "attention (B, T) float32",
+        ],
+    ),
+    "nothing to look at": (
+        {"cell": LSTMCell},
+        ["initial_h_0 (B, 4) float32", "initial_c_0 (B, 4) float32"],
+        ["logits (B, 7) float32", "h_0 (B, 4) float32", "c_0 (B, 4) float32"],
+    ),
+}
+
+
+def writer(objective=None, cell=GRUCell, **options):
+    """A model that reads letters and writes numbers."""
+    source = {"unit": "characters", "tokens": ["\n", "<unk>", *"abc"]}
+    target = {"unit": "words", "tokens": ["<eos>", "<unk>", *map(str, range(5))]}
+    known = {"sizes": {"vocab_size": 5, "target_vocab_size": 7}, "source": source, "target": target}
+    return Trained(
+        lambda: SequenceToSequence(cell, 7, vocab_size=5, hidden_size=4, **options),
+        objective or Transduction(),
+        known,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    mostly_slow([*product(WRITERS, FORMATS)], [("the context of the step before", "pt2")]),
+)
+def test_a_model_that_writes_becomes_an_encoder_and_a_step_of_its_decoder(kind, form, tmp_path):
+    if form == "onnx" and not WRITES_ONNX:
+        pytest.skip("needs seqnets[onnx]")
+    options, carried, outputs = WRITERS[kind]
+
+    done = export(writer(**options), tmp_path / f"model.{form}")
+
+    looks = ["lengths (B) int64"] * ("attention" in options)
+    encoder, decoder = (f"model.{half}.{form}" for half in ("encoder", "decoder"))
+    assert [path.name for path in done.files] == [encoder, decoder]
+    assert {path.name for path in tmp_path.iterdir()} == {encoder, decoder}
+    read, step = ports(done, "inputs")
+    assert read == ["tokens (B, T) int64", "lengths (B) int64"]
+    assert step == ["tokens (B) int64", *looks, *carried]
+    assert ports(done, "outputs") == [carried, outputs]
+    assert done.difference < 1e-5
+
+
+def test_a_loop_around_the_step_writes_what_the_model_writes(tmp_path):
+    module = writer(Transduction(max_length=9), attention=BahdanauAttention, feed="output")
+    torch.manual_seed(15)
+    for parameter in module.model.parameters():
+        torch.nn.init.normal_(parameter)  # so that it writes more than one token
+    torch.nn.init.ones_(module.model.output.bias.data[:1])  # and ends
+    tokens, lengths = torch.randint(5, (6, 8)), torch.tensor([8, 1, 3, 5, 8, 2])
+    expected = module.objective.write(module.model.eval(), Batch(tokens, tokens, lengths))
+
+    done = export(module, tmp_path / "model.pt2")
+    encoder, decoder = (loaded(path)[0] for path in done.files)
+    given, last, written = encoder(tokens, lengths), torch.zeros(6, dtype=torch.int64), []
+    for _ in range(expected.tokens.shape[1]):
+        found = decoder(last, lengths, *given.values())
+        given = {name: found.get(name.removeprefix("initial_"), y) for name, y in given.items()}
+        last = found["logits"].argmax(-1)
+        written.append(last)
+
+    _, about = done.files.values()
+    known = expected.tokens != IGNORE
+    torch.testing.assert_close(torch.stack(written, 1)[known], expected.tokens[known])
+    assert known.sum(1).unique().numel() > 1
+    assert about["writing"] == {
+        "begin": 0,
+        "end": 0,
+        "longest": {"per_step": 0, "more": 9},
+        "beam_size": 1,
+        "length_penalty": 0.6,
+    }
+
+
+def test_each_half_of_a_model_that_writes_holds_its_own_weights_alone(tmp_path):
+    done = export(writer(**LOOKING), tmp_path / "model.pt2")
+    read, step = ({*torch.export.load(path).state_dict} for path in done.files)
+
+    assert not read & step
+    assert read | step == {f"model.{name}" for name in writer(**LOOKING).model.state_dict()} - {
+        "model.seen"
+    }
+
+
+def test_of_a_model_that_writes_both_files_are_there_or_none(tmp_path, monkeypatch):
+    load = FORMATS["pt2"].load
+
+    def broken(served, path):
+        run = load(served, path)
+        wrong = 1e-3 * isinstance(served, ServedDecoder)
+        return lambda given: {name: y + wrong for name, y in run(given).items()}
+
+    monkeypatch.setitem(FORMATS, "pt2", FORMATS["pt2"]._replace(load=broken))
+
+    with pytest.raises(ConfigError, match=r"model.decoder.pt2: .* differ by up to"):
+        export(writer(), tmp_path / "model.pt2")
+
+    assert not list(tmp_path.iterdir())
+
+
 class Sums(torch.nn.Module):
     """A model of a user's own."""
 
@@ -416,7 +555,7 @@ class Mine(Objective):
 def test_a_model_and_an_objective_of_ones_own_are_exported_as_they_are(tmp_path):
     done = export(Trained(Sums, Mine(), {"sizes": {"input_size": 2}}), tmp_path / "model.pt2")
 
-    assert [str(Port(**port)) for port in done.about["outputs"]] == ["output (B, 2) float32"]
+    assert ports(done, "outputs") == [["output (B, 2) float32"]]
 
 
 def test_the_model_that_is_exported_stays_as_it_is(tmp_path):

@@ -16,7 +16,7 @@ from seqnets.cli.options import Config, check_filled, check_new
 from seqnets.cli.trained import find_checkpoint, load_data, load_module
 from seqnets.errors import SeqnetsError
 from seqnets.training import SequenceModule
-from seqnets.training.exporting import FORMATS, Exported, export
+from seqnets.training.exporting import FORMATS, Exported, export, files_of
 from seqnets.training.served import Port
 from seqnets.typing import Batch
 
@@ -35,14 +35,17 @@ def run(options: Config, **_: Any) -> None:
     path = find_checkpoint(options["checkpoint"])
     with quiet():
         module = load_module(path, options["allow"])
+        for file in files_of(module, target):
+            check_new("target", file, options["overwrite"])
         done = export(module, target, form, _batches(module, options, path))
     console = terminal()
     _tell_check(console, form, done)
     model = type(module.model).__name__
-    report.show(console, "Written:", f"{report.shown(target)} ({model}, {_size(target)})")
-    for side in ("inputs", "outputs"):
-        lines = "\n".join(str(Port(**port)) for port in done.about[side])
-        report.show(console, f"Its {side}, in this order:", lines)
+    for file, about in done.files.items():
+        report.show(console, "Written:", f"{report.shown(file)} ({model}, {_size(file)})")
+        for side in ("inputs", "outputs"):
+            lines = "\n".join(str(Port(**port)) for port in about[side])
+            report.show(console, f"Its {side}, in this order:", lines)
 
 
 def _target(options: Config) -> tuple[str, Path]:
@@ -66,7 +69,6 @@ def _target(options: Config) -> tuple[str, Path]:
             f".{form}, as format={form}.\n"
             f"  Name it {path.with_suffix(f'.{form}')}, or leave out format."
         )
-    check_new("target", path, options["overwrite"])
     FORMATS[form].need()
     return form, path
 

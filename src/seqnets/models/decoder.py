@@ -123,6 +123,13 @@ class Decoder(nn.Module):
             return state, self.embedding.weight.new_zeros(rows, self.output_size)
         return state, state[-1][0]
 
+    @property
+    def state_names(self) -> list[str]:
+        """A name for each tensor of the state: the cells' with their layer, and what is fed."""
+        layers: Any = enumerate(self.recurrent.layers)
+        parts = [f"{part}_{depth}" for depth, layer in layers for part in layer.cell.states]
+        return parts if self.feed == "nothing" else [*parts, "fed"]
+
     def forward(self, tokens: Tensor, memory: Memory, state: Any) -> tuple[Tensor, Tensor | None]:
         """Features of all steps, (B, U, W), and attention weights, (B, U, T), for known tokens.
 

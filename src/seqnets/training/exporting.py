@@ -7,7 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,9 @@ from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.layers import Recurrent
 from seqnets.optional import optional
 from seqnets.training.module import SequenceModule
+from seqnets.training.objectives import Transduction
 from seqnets.training.served import Served
+from seqnets.training.served_decoder import ServedDecoder
 from seqnets.typing import ROUNDING, Batch
 
 _KEY = "seqnets"
@@ -59,14 +61,14 @@ class Exported(NamedTuple):
     """What :func:`export` did.
 
     Attributes:
-        about: The description that is in the file.
-        runner: What ran the file.
+        files: The files that were written, and the description that is in each.
+        runner: What ran them.
         difference: The largest difference of the outputs; None if the runner is not installed, so
             that nothing was compared.
         batches: Batches of data that were compared, beside random inputs.
     """
 
-    about: dict[str, Any]
+    files: dict[Path, dict[str, Any]]
     runner: str
     difference: float | None
     batches: int
@@ -80,7 +82,9 @@ def export(
 ) -> Exported:
     """Write a trained model to a file that other programs run, whole and checked.
 
-    The file takes any number of rows and steps. Before it has its name, it is read again and run on
+    A model that writes sequences becomes two files: :func:`files_of` names them.
+
+    A file takes any number of rows and steps. Before it has its name, it is read again and run on
     random inputs of several sizes, and its outputs are compared with the model's, relative to the
     largest where that exceeds 1. docs/export.md says what is in it.
 
@@ -103,26 +107,54 @@ def export(
         )
     kind = FORMATS[form]
     kind.need()
-    served = Served(module.model, module.objective, module.card["data"])
-    about = served.describe()
-    given = [served.of_batch(batch) for batch in islice(batches, _BATCHES)]
+    parts = module.model, module.objective, module.card["data"]
+    served = {file: make(*parts) for file, make in files_of(module, path).items()}
+    about = {file: part.describe() for file, part in served.items()}
+    given = [*islice(batches, _BATCHES)]
+    found: list[float | None] = []
     try:
-        with atomic(path) as partial:
-            with _refusals(served, form):
-                kind.save(served, about, partial)
-            run = kind.load(served, partial)
-            found = None if run is None else _difference(served, run, given)
-            if found is not None and not found <= ROUNDING:
-                raise ConfigError(
-                    f"{path}: {kind.runner} and seqnets differ by up to {found:.2g}, expected at "
-                    f"most {ROUNDING:g}.\n  These are the outputs for the same inputs. Nothing was "
-                    "written."
-                )
+        with ExitStack() as whole:  # no file has its name before all are checked
+            for file, part in served.items():
+                partial = whole.enter_context(atomic(file))
+                with _refusals(part, form):
+                    kind.save(part, about[file], partial)
+                found.append(_checked(file, part, kind, partial, given))
     except OSError as error:
         raise ConfigError(
             f"target: is {str(path)!r}, expected a file that can be written: {error.strerror}."
         ) from error
-    return Exported(about, kind.runner, found, len(given))
+    differences = [difference for difference in found if difference is not None]
+    return Exported(about, kind.runner, max(differences, default=None), len(given))
+
+
+def files_of(module: SequenceModule, path: Path) -> dict[Path, type[Served]]:
+    """The files of a model, and what is in each: one, or of a model that writes sequences two.
+
+    These are ``model.encoder.onnx`` and ``model.decoder.onnx``, if the path is ``model.onnx``.
+    """
+    if not isinstance(module.objective, Transduction):
+        return {path: Served}
+    halves = {"encoder": Served, "decoder": ServedDecoder}
+    named = (
+        (path.with_name(f"{path.stem}.{name}{path.suffix}"), half) for name, half in halves.items()
+    )
+    return dict(named)
+
+
+def _checked(
+    file: Path, served: Served, kind: Format, partial: Path, batches: Sequence[Batch]
+) -> float | None:
+    """By how much a file differs, which is not much; None if nothing runs it."""
+    run = kind.load(served, partial)
+    if run is None:
+        return None
+    found = _difference(served, run, map(served.of_batch, batches))
+    if not found <= ROUNDING:
+        raise ConfigError(
+            f"{file}: {kind.runner} and seqnets differ by up to {found:.2g}, expected at most "
+            f"{ROUNDING:g}.\n  These are the outputs for the same inputs. Nothing was written."
+        )
+    return found
 
 
 def _need_onnx() -> None:
@@ -168,7 +200,21 @@ def _load_onnx(served: Served, path: Path) -> Run | None:
 def _save_pt2(served: Served, about: dict[str, Any], path: Path) -> None:
     shapes = _varying(served, *[torch.export.Dim.DYNAMIC] * 2)
     program = torch.export.export(served, _example(served), dynamic_shapes=shapes)
+    _drop_unread(program)
     torch.export.save(program, path, extra_files={f"{_KEY}.json": json.dumps(about)})
+
+
+def _drop_unread(program: torch.export.ExportedProgram) -> None:
+    """Take out of a program the parameters that it does not read, as those of the other half."""
+    specs = program.graph_signature.input_specs
+    idle = {n.name: n for n in program.graph.nodes if n.op == "placeholder" and not n.users}
+    unread = [s for s in specs if s.arg.name in idle and s.target in program.state_dict]
+    for spec in unread:
+        program.graph.erase_node(idle[spec.arg.name])
+        specs.remove(spec)
+    program.graph_module.recompile()
+    for name in program.state_dict.keys() - {spec.target for spec in specs}:
+        del program.state_dict[name]
 
 
 def _load_pt2(served: Served, path: Path) -> Run:
@@ -188,9 +234,11 @@ def _example(served: Served) -> tuple[Tensor, ...]:
 
 
 def _varying(served: Served, rows: Any, steps: Any) -> dict[str, Any]:
-    """The sizes of the inputs that vary, for torch's exporters: rows, and steps of the first."""
-    _, *others = served.inputs
-    return {"given": ({0: rows, 1: steps}, *({0: rows} for _ in others))}
+    """The sizes of the inputs that vary, for torch's exporters: rows, and steps of sequences."""
+    sizes = (
+        {0: rows, **({1: steps} if name in served.sequences else {})} for name in served.inputs
+    )
+    return {"given": tuple(sizes)}
 
 
 def _steps(served: Served, count: int) -> int:

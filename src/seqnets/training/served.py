@@ -84,7 +84,7 @@ class Served(nn.Module):
         lengths = rest.pop(0) if self.takes_lengths else None
         if self.x_scaling is not None:
             x = self.x_scaling(x)
-        state = _nested(rest, self.model) if rest else None
+        state = nested(rest, self.model) if rest else None
         outputs, state = self.objective.served(self.model, x, state, lengths)
         if self.y_scaling is not None:
             outputs = {name: self.y_scaling.undo(values) for name, values in outputs.items()}
@@ -101,7 +101,12 @@ class Served(nn.Module):
     @property
     def states(self) -> list[str]:
         """The names of the parts of the new state; each input has another word before it."""
-        return [name.removeprefix(_BEFORE) for name in self.start]
+        return [name.removeprefix(BEFORE) for name in self.inputs if name.startswith(BEFORE)]
+
+    @property
+    def sequences(self) -> list[str]:
+        """The names of the inputs that have steps, T."""
+        return self.inputs[:1]
 
     @property
     def segment(self) -> int:
@@ -211,7 +216,7 @@ class Served(nn.Module):
         ]
 
 
-_BEFORE = "initial_"
+BEFORE = "initial_"
 """Before the name of a part of the state, where it is an input."""
 
 _OF_CRF = ("start", "transitions", "end")
@@ -229,13 +234,13 @@ def _start(model: nn.Module) -> dict[str, Tensor]:
     layers = [part for part in model.modules() if isinstance(part, Recurrent)]
     with torch.no_grad():
         return {
-            f"{_BEFORE}{name}_{depth}": part.clone()
+            f"{BEFORE}{name}_{depth}": part.clone()
             for depth, layer in enumerate(layers)
             for name, part in zip(layer.cell.states, layer.cell.checked_start(1), strict=True)
         }
 
 
-def _nested(parts: Sequence[Tensor], model: nn.Module) -> tuple[tuple[Tensor, ...], ...]:
+def nested(parts: Sequence[Tensor], model: nn.Module) -> tuple[tuple[Tensor, ...], ...]:
     """A stack's state from its parts: a tuple for each layer."""
     left = iter(parts)
     layers = (part for part in model.modules() if isinstance(part, Recurrent))

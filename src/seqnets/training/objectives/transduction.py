@@ -16,10 +16,10 @@ from seqnets.datasets.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.text_pairs import METRICS
-from seqnets.errors import ConfigError
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import table
+from seqnets.layers.state import leaves
 from seqnets.models.decode import Decoded, beam_search, greedy
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import Mean
@@ -97,13 +97,19 @@ class Transduction(Objective):
         written = self.write(model, batch)
         return Outcome(loss, count, written.tokens, batch.y, None, written)
 
+    @property
+    def longest(self) -> tuple[int, int]:
+        """The most tokens to decode: so many for each of the source's, and so many more."""
+        return (2, 10) if self.max_length is None else (0, self.max_length)
+
     def write(self, model: Any, batch: Batch) -> Decoded:
         """Decode the sources of a batch."""
         lengths = batch.lengths
         if lengths is None:
             lengths = torch.full((len(batch.x),), batch.x.shape[1], device=batch.x.device)
-        limit: Any = 2 * lengths + 10 if self.max_length is None else self.max_length
-        options: dict[str, Any] = {"max_length": limit, "length_penalty": self.length_penalty}
+        per_step, more = self.longest
+        limits = per_step * lengths + more
+        options: dict[str, Any] = {"max_length": limits, "length_penalty": self.length_penalty}
         if self.beam_size == 1:
             return greedy(model, batch.x, batch.lengths, **options)
         return beam_search(model, batch.x, batch.lengths, beam_size=self.beam_size, **options)
@@ -127,14 +133,20 @@ class Transduction(Objective):
         return super().in_metric(baselines, {"metric": "exact_match", **known})
 
     def served(
-        self, model: nn.Module, x: Tensor, state: Any, lengths: Tensor | None
+        self, model: Any, x: Tensor, state: Any, lengths: Tensor | None
     ) -> tuple[dict[str, Tensor], Any]:
-        """Refuse: each decoding step reads what the one before wrote."""
-        raise ConfigError(
-            "Transduction: a model that writes a sequence runs its decoder once for each token, as "
-            "often as it decides, expected one that is a function of its inputs.\n"
-            "  `seqnets predict` runs it; from Python, seqnets.models.greedy and beam_search do."
-        )
+        """Read the source alone, and return what the decoder's steps need.
+
+        These are the memory and its keys, if the decoder has attention, and its state before the
+        first step.
+        """
+        memory, before = model.read(x, lengths)
+        names = [f"initial_{name}" for name in model.decoder.state_names]
+        state = dict(zip(names, leaves(before), strict=True))
+        if memory.keys is None:
+            return state, None
+        keys = {} if memory.keys is memory.values else {"keys": memory.keys}
+        return {"memory": memory.values, **keys, **state}, None
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per pair: the texts, and the decoded sequence's score if known.
