@@ -13,7 +13,7 @@ from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import eager, reference, runs
 from seqnets.engine.dispatch import BACKENDS
 from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Order
+from seqnets.engine.loops import Inputs, Order
 from seqnets.engine.plans import program_of
 from seqnets.engine.request import make_request
 from seqnets.errors import BackendError
@@ -288,9 +288,8 @@ def test_what_is_kept_of_padding_is_zero():
     wx = cell.project(x).detach().flatten(0, 1)
     past = (torch.arange(T) >= LENGTHS[:, None]).flatten()
 
-    _, _, kept = eager.LOOPS.forward(
-        program_of(cell), wx, state, (), dict(cell.named_parameters()), order, save=True
-    )
+    inputs = Inputs(wx, state, (), dict(cell.named_parameters()))
+    _, _, kept = eager.LOOPS.forward(program_of(cell), inputs, order, save=True)
 
     for tensor in (*kept.befores.values(), *kept.values.values()):
         assert not tensor[past].any()

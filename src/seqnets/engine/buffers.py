@@ -8,10 +8,9 @@ from functools import cache, lru_cache
 from torch import Tensor
 
 from seqnets.engine.graph import Weight
-from seqnets.engine.loops import Kept, Order
+from seqnets.engine.loops import Grads, Inputs, Kept, Order, Results
 from seqnets.engine.memory import room
 from seqnets.engine.program import Buffer, Program
-from seqnets.typing import State
 
 
 def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -55,9 +54,9 @@ def _parameter_buffers(program: Program) -> list[tuple[str, str, Weight | None]]
     return found
 
 
-def _kept_buffers(program: Program, kept: Kept) -> dict[str, Tensor]:
+def _kept_buffers(kept: Kept) -> dict[str, Tensor]:
     """What is kept, by buffer name."""
-    return dict(zip(_kept_names(program), kept.tensors, strict=True))
+    return dict(zip(_kept_names(kept.program), kept.tensors, strict=True))
 
 
 @lru_cache(maxsize=1024)
@@ -67,18 +66,10 @@ def _kept_names(program: Program) -> list[str]:
 
 
 def forward_buffers(
-    program: Program,
-    wx: Tensor,
-    initial: State,
-    start: State,
-    parameters: dict[str, Tensor],
-    order: Order,
-    save: bool,
-) -> tuple[Tensor, State, Kept | None, dict[str, Tensor]]:
-    """The results of a forward pass, uninitialised, and its buffers by name.
-
-    The arguments are those of ``Loops.forward``, as are the first three results.
-    """
+    program: Program, inputs: Inputs, order: Order, save: bool
+) -> tuple[Results, dict[str, Tensor]]:
+    """The results of ``Loops.forward``, uninitialised, and its buffers by name."""
+    wx, initial, start, parameters = inputs
     sizes = program.step.state_sizes
     y = order.layout.empty(wx, sizes[0])
     final = tuple([wx.new_empty(order.layout.B, size) for size in sizes])
@@ -88,27 +79,27 @@ def forward_buffers(
     buffers |= numbered("start", [part.contiguous() for part in start])
     buffers |= numbered("final", final)
     if kept is not None:
-        buffers |= _kept_buffers(program, kept)
-    return y, final, kept, buffers
+        buffers |= _kept_buffers(kept)
+    return (y, final, kept), buffers
 
 
 def backward_buffers(
-    program: Program, kept: Kept, grad_y: Tensor | None, parameters: dict[str, Tensor]
+    kept: Kept, grad_y: Tensor | None, parameters: dict[str, Tensor]
 ) -> tuple[Tensor, dict[int, Tensor], dict[str, Tensor]]:
     """``Gradients.wx`` and ``products``, uninitialised, and the buffers of a backward pass by name.
 
     Those of gradients of the state differ between loops, and are not among them.
     """
-    dwx, products = _room_for_gradients(program, kept.saved)
-    buffers = {"grad_wx": dwx} | _kept_buffers(program, kept)
-    buffers |= parameter_buffers(program, parameters)
+    dwx, products = _room_for_gradients(kept.program, kept.saved)
+    buffers = {"grad_wx": dwx} | _kept_buffers(kept)
+    buffers |= parameter_buffers(kept.program, parameters)
     buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
     if grad_y is not None:
         buffers["grad_y"] = grad_y.contiguous()
     return dwx, products, buffers
 
 
-def final_gradients(grad_final: Sequence[Tensor | None]) -> dict[str, Tensor]:
+def final_gradients(grad_final: Grads) -> dict[str, Tensor]:
     """The gradients of the state after the last step, by buffer name; those of zero are absent."""
     parts = enumerate(grad_final)
     return {f"grad_final_{p}": grad.contiguous() for p, grad in parts if grad is not None}

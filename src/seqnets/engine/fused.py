@@ -21,7 +21,7 @@ from seqnets.engine import reference
 from seqnets.engine.evaluate import parameters_of
 from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.layout import Layout, layout_of
-from seqnets.engine.loops import Kept, Loops, Order, make_order
+from seqnets.engine.loops import Inputs, Kept, Loops, Order, make_order
 from seqnets.engine.modes import is_batched
 from seqnets.engine.pieces import cut, joined
 from seqnets.engine.program import Program
@@ -51,7 +51,7 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
     used = parameters_of(program.step, parameters, wx.dtype)
     pieces = request.plan.pieces
     state, start = cut(request.given or (), pieces), cut(request.start, pieces)
-    y, final, _ = loops.forward(program, wx, state, start, used, order, save=False)
+    y, final, _ = loops.forward(program, Inputs(wx, state, start, used), order, save=False)
     return y, joined(final, pieces)
 
 
@@ -101,15 +101,10 @@ class _Fused(torch.autograd.Function):
         inside = rows_inside(loops, request, order.layout)
         projection = make_projection(request, order.layout, names, tensors, inside)
         used = parameters_of(request.program.step, parameters, x.dtype)
-        y, final, kept = loops.forward(
-            request.program,
-            projection.project(x, parameters),
-            cut(request.given or (), pieces),
-            cut(projection.start, pieces),
-            used,
-            order,
-            save=True,
-        )
+        wx = projection.project(x, parameters)
+        state, start = cut(request.given or (), pieces), cut(projection.start, pieces)
+        inputs = Inputs(wx, state, start, used)
+        y, final, kept = loops.forward(request.program, inputs, order, save=True)
         assert kept is not None  # it was asked for
         keep = kept.befores.values() if request.memory == "lean" else kept.tensors
         ctx.loops, ctx.request, ctx.names, ctx.projection = loops, request, names, projection
@@ -140,7 +135,7 @@ class _Fused(torch.autograd.Function):
         grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
         order = Order(ctx.layout, lengths, resets, request.reverse)
         pieces = request.plan.pieces
-        found = ctx.loops.backward(program, kept, grad_y, cut(grads[1:], pieces), used, order)
+        found = ctx.loops.backward(kept, (grad_y, *cut(grads[1:], pieces)), used, order)
         found.initial = () if request.given is None else joined(found.initial, pieces)
         found.start = joined(found.start, pieces)
         wanted = {*compress(names, needed[count - len(names) :])}
@@ -213,6 +208,6 @@ def _computed_again(
         for p, size in enumerate(program.step.state_sizes)
     )
     once = Order(Layout(len(wx), 1))
-    _, _, again = loops.forward(program, wx, state, (), used, once, save=True)
+    _, _, again = loops.forward(program, Inputs(wx, state, (), used), once, save=True)
     assert again is not None  # it was asked for
     return Kept(program, [*saved, *again.tensors[len(saved) :]])

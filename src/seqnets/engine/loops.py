@@ -41,6 +41,22 @@ def make_order(
     return Order(layout, None if lengths is None else lengths.contiguous(), resets, reverse)
 
 
+class Inputs(NamedTuple):
+    """What a forward pass reads.
+
+    Attributes:
+        wx: The projected input, (B*T, W).
+        initial: The state before the first step, each (B, H); empty if it is zero.
+        start: The state after a reset, each (B, H); empty if there are no resets.
+        parameters: The program's, by name.
+    """
+
+    wx: Tensor
+    initial: State
+    start: State
+    parameters: dict[str, Tensor]
+
+
 @dataclass
 class Kept:
     """What the forward pass keeps for the backward pass.
@@ -73,6 +89,10 @@ class Kept:
         return self.tensors[-1]
 
 
+Grads = Sequence[Tensor | None]
+"""The gradients of the outputs, (B*T, H), and of each part of the final state; None means zero."""
+
+
 @dataclass
 class Gradients:
     """The gradients that the backward loops compute.
@@ -98,6 +118,10 @@ class Gradients:
         return self.wx.sum(0)
 
 
+Results = tuple[Tensor, State, Kept | None]
+"""Of a forward pass: outputs, (B, T, H); the state after each row's last step; what is kept."""
+
+
 class Loops(Protocol):
     """An implementation of loops. Sequences are matrices with a row for each step; see ``Layout``.
 
@@ -107,29 +131,10 @@ class Loops(Protocol):
 
     skips_padding: bool
 
-    def forward(
-        self,
-        program: Program,
-        wx: Tensor,
-        initial: State,
-        start: State,
-        parameters: dict[str, Tensor],
-        order: Order,
-        save: bool,
-    ) -> tuple[Tensor, State, Kept | None]:
-        """Outputs (B, T, H), the state after each row's last step, and with ``save`` what to keep.
-
-        ``wx`` is the projected input, (B*T, W); ``initial`` the state before the first step, each
-        (B, H), empty if it is zero.
-        """
+    def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
+        """The results, with what the backward pass needs if ``save`` is true."""
 
     def backward(
-        self,
-        program: Program,
-        kept: Kept,
-        grad_y: Tensor | None,
-        grad_final: Sequence[Tensor | None],
-        parameters: dict[str, Tensor],
-        order: Order,
+        self, kept: Kept, grads: Grads, parameters: dict[str, Tensor], order: Order
     ) -> Gradients:
-        """All gradients, from those of outputs (B*T, H) and final state; None means zero."""
+        """All gradients, from those of the outputs and of the state after the last step."""

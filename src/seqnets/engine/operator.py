@@ -21,7 +21,7 @@ from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.graph import Step, Untraceable
 from seqnets.engine.guards import stays
 from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Kept, Loops, make_order
+from seqnets.engine.loops import Inputs, Kept, Loops, make_order
 from seqnets.engine.pieces import cut, joined
 from seqnets.engine.plans import plan_of, program_from_text, program_of
 from seqnets.engine.preparation import Preparation
@@ -149,15 +149,9 @@ def unroll(
         )
     initial, start, parameters = _split_given(program.step, given, resets)
     order = make_order(Layout(*wx.shape[:2]), lengths, resets, reverse)
-    y, final, kept = _loops(program, wx).forward(
-        program,
-        wx.contiguous().flatten(0, 1),
-        initial,
-        start,
-        _used(program, parameters),
-        order,
-        save,
-    )
+    rows = wx.contiguous().flatten(0, 1)
+    inputs = Inputs(rows, initial, start, _used(program, parameters))
+    y, final, kept = _loops(program, wx).forward(program, inputs, order, save)
     return [y, *final, *([] if kept is None else kept.tensors)]
 
 
@@ -188,8 +182,8 @@ def unroll_backward(
     used = _used(program, parameters)
     everything = Kept(program, [tensor.contiguous() for tensor in kept])
     order = make_order(Layout(*grad_y.shape[:2]), lengths, resets, reverse)
-    grads = order.layout.rows(grad_y), grad_final
-    found = _loops(program, grad_y).backward(program, everything, *grads, used, order)
+    grads = order.layout.rows(grad_y), *grad_final
+    found = _loops(program, grad_y).backward(everything, grads, used, order)
     weights = parameter_gradients(program, found, everything, used, used)
     for name in used.keys() - weights:  # what only a maximum or an index depends on
         weights[name] = torch.zeros_like(used[name], memory_format=torch.contiguous_format)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from seqnets.engine.c.printer import print_program
 from seqnets.engine.c.text import MEMBERS, with_headers
 from seqnets.engine.c.threads import most_threads, openmp
 from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Gradients, Kept, Order
+from seqnets.engine.loops import Gradients, Grads, Inputs, Kept, Order, Results
 from seqnets.engine.memory import room
 from seqnets.engine.program import Program
 from seqnets.typing import State
@@ -183,50 +182,35 @@ class CLoops:
             self._libraries[key] = program, library
         return self._libraries[key][1]
 
-    def forward(
-        self,
-        program: Program,
-        wx: Tensor,
-        initial: State,
-        start: State,
-        parameters: dict[str, Tensor],
-        order: Order,
-        save: bool,
-    ) -> tuple[Tensor, State, Kept | None]:
+    def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         """See ``Loops.forward``."""
-        y, final, kept, buffers = forward_buffers(
-            program, wx, initial, start, parameters, order, save
-        )
-        if program.crossing and kept is None:
+        results, buffers = forward_buffers(program, inputs, order, save)
+        wx = inputs.wx
+        if program.crossing and not save:
             buffers["saved"] = wx.new_empty(order.layout.B, program.saved_size)
         library = self.library(program, wx.dtype)
         settings = settings_of(library, program, order, save)
         library.call("forward", settings, _addresses(buffers, order), wx)
-        return y, final, kept
+        return results
 
     def backward(
-        self,
-        program: Program,
-        kept: Kept,
-        grad_y: Tensor | None,
-        grad_final: Sequence[Tensor | None],
-        parameters: dict[str, Tensor],
-        order: Order,
+        self, kept: Kept, grads: Grads, parameters: dict[str, Tensor], order: Order
     ) -> Gradients:
         """See ``Loops.backward``."""
-        like, sizes = kept.saved, program.step.state_sizes
+        program, like = kept.program, kept.saved
+        sizes = program.step.state_sizes
         library = self.library(program, like.dtype)
         settings = settings_of(library, program, order, save=True)
         sums = None  # per thread, since leaves of a parameter may overlap
         if program.units:
             sums = like.new_zeros(settings.threads, program.unit_size)
-        dwx, products, buffers = backward_buffers(program, kept, grad_y, parameters)
+        dwx, products, buffers = backward_buffers(kept, grads[0], parameters)
         initial = tuple([like.new_empty(settings.B, size) for size in sizes])
         start: State = ()
         if order.resets is not None:
             start = tuple([like.new_zeros(settings.B, size) for size in sizes])
         buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
-        buffers |= final_gradients(grad_final)
+        buffers |= final_gradients(grads[1:])
 
         values = _addresses(buffers, order)
         if sums is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -21,10 +21,9 @@ from seqnets.engine.eager.instructions import (
 from seqnets.engine.evaluate import columns_of
 from seqnets.engine.graph import COMPARISONS
 from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Gradients, Kept, Order
+from seqnets.engine.loops import Gradients, Grads, Inputs, Kept, Order, Results
 from seqnets.engine.memory import room
 from seqnets.engine.program import Program
-from seqnets.typing import State
 
 _CHUNK = 2**18  # bytes of a state-sized value over the steps of a chunk
 
@@ -73,16 +72,8 @@ class _Loops:
 
     skips_padding = False
 
-    def forward(
-        self,
-        program: Program,
-        wx: Tensor,
-        initial: State,
-        start: State,
-        parameters: dict[str, Tensor],
-        order: Order,
-        save: bool,
-    ) -> tuple[Tensor, State, Kept | None]:
+    def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
+        wx, initial, start, parameters = inputs
         step, layout = program.step, order.layout
         given = _given(wx, program, parameters, order) | named("start", enumerate(start))
         given["wx", None] = layout.by_step(wx)
@@ -107,14 +98,9 @@ class _Loops:
         return y, final, kept
 
     def backward(
-        self,
-        program: Program,
-        kept: Kept,
-        grad_y: Tensor | None,
-        grad_final: Sequence[Tensor | None],
-        parameters: dict[str, Tensor],
-        order: Order,
+        self, kept: Kept, grads: Grads, parameters: dict[str, Tensor], order: Order
     ) -> Gradients:
+        program, (grad_y, *grad_final) = kept.program, grads
         step, like, layout = program.step, kept.saved, order.layout
         B, T, _ = layout
         dwx = room(like, len(like), step.wx_size)

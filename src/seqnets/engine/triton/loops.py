@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,14 +16,13 @@ from seqnets.engine.buffers import (
     forward_buffers,
     numbered,
 )
-from seqnets.engine.loops import Gradients, Kept, Order
+from seqnets.engine.loops import Gradients, Grads, Inputs, Kept, Order, Results
 from seqnets.engine.program import Program
 from seqnets.engine.triton.access import device_of
 from seqnets.engine.triton.kernel import Numbers
 from seqnets.engine.triton.launch import Buffers, Pass, Resources, on_device
 from seqnets.engine.triton.printer import print_pass
 from seqnets.engine.triton.tiles import Tiles, choose
-from seqnets.typing import State
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -86,24 +85,13 @@ class TritonLoops:
         return [found for each in self._passes.values() for found in each.resources]
 
     @_again_in_steps
-    def forward(
-        self,
-        program: Program,
-        wx: Tensor,
-        initial: State,
-        start: State,
-        parameters: dict[str, Tensor],
-        order: Order,
-        save: bool,
-    ) -> tuple[Tensor, State, Kept | None]:
+    def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         """See ``Loops.forward``."""
-        B, T, _ = order.layout
+        wx, (B, T, _) = inputs.wx, order.layout
         run = self.printed_pass(program, "forward", wx, B)
-        y, final, kept, shared = forward_buffers(
-            program, wx, initial, start, parameters, order, save
-        )
+        results, shared = forward_buffers(program, inputs, order, save)
         buffers: Buffers = {**shared, **_order(order)}
-        if kept is None:
+        if not save:
             buffers |= _room_for_a_step(program, wx, B)
         buffers |= {
             f"reduced_{k}": _float(wx, B, reduction.value.width)
@@ -113,30 +101,25 @@ class TritonLoops:
         numbers = _numbers(order, *((row_b, row_t, row_t) if save else (1, 0, B)))
         states: list[Tensor] = []
         if run.tiles.mode == "step":
-            states = _first_states(program, wx, initial, start, order)
+            states = _first_states(program, inputs, order)
             buffers |= numbered("state", states)
             _keep_first(buffers, states, order, save)
         self._run(run, buffers, numbers, order, save)
-        for part, turns in zip(final, states, strict=False):
+        for part, turns in zip(results[1], states, strict=False):
             part.copy_(turns[T % 2])
-        return y, final, kept
+        return results
 
     @_again_in_steps
     def backward(
-        self,
-        program: Program,
-        kept: Kept,
-        grad_y: Tensor | None,
-        grad_final: Sequence[Tensor | None],
-        parameters: dict[str, Tensor],
-        order: Order,
+        self, kept: Kept, grads: Grads, parameters: dict[str, Tensor], order: Order
     ) -> Gradients:
         """See ``Loops.backward``."""
+        program, (grad_y, *grad_final) = kept.program, grads
         step, like = program.step, kept.saved
         B, T, _ = order.layout
         run = self.printed_pass(program, "backward", like, B)
         pieces = run.tiles.pieces(B, T)  # each has sums of its own
-        dwx, products, shared = backward_buffers(program, kept, grad_y, parameters)
+        dwx, products, shared = backward_buffers(kept, grad_y, parameters)
         steps = run.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # mode "step" accumulates, others write once
         units = None
@@ -185,10 +168,9 @@ class TritonLoops:
             raise
 
 
-def _first_states(
-    program: Program, wx: Tensor, initial: State, start: State, order: Order
-) -> list[Tensor]:
+def _first_states(program: Program, inputs: Inputs, order: Order) -> list[Tensor]:
     """Double-buffered state parts for mode "step", with the state before the first step."""
+    wx, initial, start, _ = inputs
     sizes, B, first = program.step.state_sizes, order.layout.B, _first_step(order)
     states = [_float(wx, 2, B, size) for size in sizes]
     for p, part in enumerate(initial or [wx.new_zeros(B, size) for size in sizes]):
@@ -219,9 +201,7 @@ def _first_step(order: Order) -> int:
     return order.layout.T - 1 if order.reverse else 0
 
 
-def _carries(
-    program: Program, like: Tensor, B: int, grad_final: Sequence[Tensor | None]
-) -> Buffers:
+def _carries(program: Program, like: Tensor, B: int, grad_final: Grads) -> Buffers:
     """Buffers through which launches of mode "step" pass gradients on, with those of the end."""
     carries = [_float(like, 2, B, size) for size in program.step.state_sizes]
     for carry, grad in zip(carries, grad_final, strict=True):
