@@ -159,9 +159,8 @@ class CLoops:
     skips_padding = True
 
     def __init__(self) -> None:
-        # keyed by id; holding the program keeps its id from being reused
-        self._libraries: dict[tuple[int, torch.dtype], tuple[Program, Library]] = {}
-        self._refused: dict[tuple[Any, ...], tuple[Program, str]] = {}
+        self._libraries: dict[tuple[Program, torch.dtype], Library] = {}
+        self._refused: dict[tuple[Any, ...], str] = {}
 
     def library(self, program: Program, dtype: torch.dtype) -> Library:
         """A program's loops, printed and compiled on first use.
@@ -169,18 +168,17 @@ class CLoops:
         Raises:
             NoCompiler: They cannot be compiled here.
         """
-        key = id(program), dtype
+        key = program, dtype
         if key not in self._libraries:
             again = *key, os.environ.get("CC"), os.environ.get("PATH")  # decide on the compiler
             if again in self._refused:
-                raise compiler.NoCompiler(self._refused[again][1])
+                raise compiler.NoCompiler(self._refused[again])
             try:
-                library = Library(program, dtype)
+                self._libraries[key] = Library(program, dtype)
             except compiler.NoCompiler as reason:
-                self._refused[again] = program, str(reason)
+                self._refused[again] = str(reason)
                 raise
-            self._libraries[key] = program, library
-        return self._libraries[key][1]
+        return self._libraries[key]
 
     def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         """See ``Loops.forward``."""
