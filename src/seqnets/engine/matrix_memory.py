@@ -16,10 +16,11 @@ from seqnets.cells import Cell, Wrapper
 from seqnets.cells.base import autocasts
 from seqnets.cells.matrix_memory import MatrixMemoryCell, divided
 from seqnets.engine.fused import in_modes, modes_of
+from seqnets.engine.lengths import last_step
 from seqnets.engine.modes import refusal_of_one_operation, under_transform
 from seqnets.engine.reference import versions_of, without_padding
 from seqnets.engine.remember import Task, as_operator, remembered
-from seqnets.engine.request import Request, at_steps
+from seqnets.engine.request import Request
 from seqnets.errors import BackendError
 from seqnets.typing import HALF, State
 
@@ -125,14 +126,6 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
     found, memory, m = as_operator(task) if one else remembered(task)
     y = cell.readout(found if m is None else divided(found, m), wx)
 
-    last, m = _last(request, y), None if m is None else m[:, -1]
-    if request.lengths is not None:
-        last = torch.where((request.lengths > 0)[:, None], last, initial[0])
-    return y.flip(1) if request.reverse else y, (last, *cell.carried(memory, m))
-
-
-def _last(request: Request, y: Tensor) -> Tensor:
-    """The output that ran last of each row, (B, H), not a view; those of rows without are any."""
-    if request.lengths is None or request.reverse:
-        return y[:, -1].clone()
-    return at_steps(y, (request.lengths - 1).clamp(min=0)[:, None]).squeeze(1)
+    y = y.flip(1) if request.reverse else y
+    last = last_step(y, initial[0], request.lengths, reverse=request.reverse)
+    return y, (last, *cell.carried(memory, None if m is None else m[:, -1]))

@@ -16,8 +16,9 @@ from seqnets.cells.base import autocasts
 from seqnets.checks import name_of
 from seqnets.engine import onnx_export
 from seqnets.engine.families import FAMILIES, family
+from seqnets.engine.lengths import last_step, reverse_time
 from seqnets.engine.modes import is_plain, under_transform
-from seqnets.engine.request import Request, at_steps
+from seqnets.engine.request import Request
 from seqnets.engine.second_derivative import let_derive_twice
 from seqnets.typing import State
 
@@ -113,23 +114,20 @@ def _run_kernel(cell: GatedCell, request: Request) -> tuple[Tensor, ...]:
     Each state part is (1, B, H): torch's kernels have a dimension for layers first.
     """
     weights, lengths, before = _weights(cell), request.lengths, _before(request)
-    if lengths is None and not request.reverse:
-        return _call(_over_time(cell), request.x, before, weights, _options([cell]))
-    x, valid = request.clean_x, request.valid
+    x, valid = request.x, None
+    if lengths is not None:
+        x, valid = request.clean_x, request.valid
     if request.reverse:
-        x = _reversed(x, request)
-    if lengths is None or valid is None:
-        y, *state = _call(_over_time(cell), x, before, weights, _options([cell]))
-    else:
-        if isinstance(cell, LSTMCell):
-            x, weights = _holding_memory(cell, x, valid, weights)
-        y, *state = _call(_over_time(cell), x, before, weights, _options([cell]))
-        h = at_steps(y, (lengths - 1).clamp(min=0)[:, None])[:, 0]
-        none = before[0].to(h.dtype)  # autocast may have changed the dtype of h
-        state[0] = torch.where((lengths > 0)[:, None], h, none)
+        x = reverse_time(x, lengths)
+    if valid is not None and isinstance(cell, LSTMCell):
+        x, weights = _holding_memory(cell, x, valid, weights)
+    y, *state = _call(_over_time(cell), x, before, weights, _options([cell]))
+    if valid is not None:
+        h = before[0].to(y.dtype)  # autocast may have changed the dtype of y
+        state[0] = last_step(y, h[0], lengths).unsqueeze(0)
         y = y.masked_fill(~valid[..., None], 0)
     if request.reverse:
-        y = _reversed(y, request)
+        y = reverse_time(y, lengths)
     return y, *state
 
 
@@ -389,12 +387,3 @@ def _holding_memory(
     column.f.fill_(_SATURATED)
     wider = torch.cat([weight, torch.cat(column).unsqueeze(-1)], -1)
     return torch.cat([x, padding], -1), [wider, *rest]
-
-
-def _reversed(rows: Tensor, request: Request) -> Tensor:
-    """Each row's valid steps in the opposite order; padding stays where it is."""
-    if request.lengths is None or request.valid is None:
-        return rows.flip(1)
-    steps = torch.arange(rows.shape[1], device=rows.device)
-    steps = torch.where(request.valid, request.lengths[:, None] - 1 - steps, steps)
-    return at_steps(rows, steps)

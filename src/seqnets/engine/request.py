@@ -17,7 +17,7 @@ from seqnets.cells.base import autocasts
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine.attributes import with_attributes_given
 from seqnets.engine.graph import Untraceable
-from seqnets.engine.modes import under_transform
+from seqnets.engine.lengths import checked_lengths
 from seqnets.engine.plans import Plan, plan_of
 from seqnets.engine.program import Program
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
@@ -229,55 +229,6 @@ def state_before(cell: Cell, x: Tensor, state: State | None) -> State:
     return tuple([part.to(x.dtype) for part in cell.checked_start(x.shape[0])])
 
 
-def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
-    """Lengths as int64 on the device of x, (B, T, I); raises as ``unroll`` does."""
-    B, T, _ = x.shape
-    if not isinstance(lengths, Tensor):
-        try:
-            lengths = torch.as_tensor(lengths)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DtypeError(
-                f"{name}: lengths are {lengths!r}, expected integers.\n"
-                f"  Lengths count time steps, one for each of the {B} rows of x."
-            ) from error
-    if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
-        masks = lengths.dtype == torch.bool or lengths.shape == x.shape[:2]
-        remedy = "a mask of valid steps has them as mask.sum(1)" if masks else "use .long()"
-        raise DtypeError(
-            f"{name}: lengths are {lengths.dtype}, expected integers.\n"
-            f"  Lengths count time steps; {remedy}."
-        )
-    if tuple(lengths.shape) != (B,):
-        remedy = "\n  A mask of valid steps has them as mask.sum(1)."
-        raise ShapeError(
-            f"{name}: lengths have shape {tuple(lengths.shape)}, expected (B,) = ({B},).\n"
-            f"  B = {B} comes from x, shape {tuple(x.shape)}."
-            + remedy
-            * (lengths.shape == x.shape[:2])
-        )
-    lengths = lengths.long()  # a small type cannot hold T
-    if not _values_are_hidden(lengths):
-        fits = (lengths >= 0) & (lengths <= T)
-        if lengths.is_cuda:  # reading a value would wait for the device; this fails on it instead
-            torch._assert_async(fits.all(), f"{name}: a length is outside 0..T = 0..{T}.")
-        elif not fits.all():
-            row = int(fits.logical_not().nonzero()[0, 0])
-            raise ShapeError(
-                f"{name}: lengths[{row}] is {int(lengths[row])}, expected 0..T = 0..{T}.\n"
-                f"  T = {T} comes from x, shape {tuple(x.shape)}."
-            )
-    return lengths.to(x.device, non_blocking=True)
-
-
-def at_steps(sequence: Tensor, steps: Tensor) -> Tensor:
-    """Gather the steps (B, S) of a sequence (B, T, ...): (B, S, ...).
-
-    ``take_along_dim`` does the same, but specialises an exported program to the batch size.
-    """
-    index = steps.reshape(*steps.shape, *(1,) * (sequence.dim() - 2))
-    return sequence.gather(1, index.expand(-1, -1, *sequence.shape[2:]))
-
-
 def checked_resets(name: str, resets: Tensor, x: Tensor, *legend: str) -> Tensor:
     """Check resets against the dimensions of x that the legend names, (B, T) or (B,)."""
     sizes = f"({', '.join(legend)}{',' * (len(legend) == 1)})"
@@ -297,8 +248,3 @@ def checked_resets(name: str, resets: Tensor, x: Tensor, *legend: str) -> Tensor
     if resets.device != x.device:
         raise DeviceError(f"{name}: resets are on {resets.device}, expected {x.device} as x is.")
     return resets
-
-
-def _values_are_hidden(tensor: Tensor) -> bool:
-    """Whether a tensor's values cannot be read: while compiling or exporting, or under vmap."""
-    return torch.compiler.is_compiling() or under_transform() or tensor.is_meta

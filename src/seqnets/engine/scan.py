@@ -17,6 +17,7 @@ from torch import Tensor
 from seqnets.engine import matrix_memory, triton
 from seqnets.engine.evaluate import parameters_of, values_of
 from seqnets.engine.graph import Untraceable
+from seqnets.engine.lengths import last_step
 from seqnets.engine.linear import linear_parts, recurrences
 from seqnets.engine.linear_scan import earlier, linear_scan
 from seqnets.engine.modes import refusal_of_operations
@@ -89,7 +90,10 @@ def run(request: Request) -> tuple[Tensor, State]:
     for p, node in enumerate(step.state):
         if p not in afters:
             afters[p] = values[node].expand(*wx.shape[:2], step.state_sizes[p])
-    final = tuple(_last(request, afters[p], part) for p, part in enumerate(state))
+    final = tuple(
+        last_step(afters[p], part, request.lengths, reverse=request.reverse)
+        for p, part in enumerate(state)
+    )
     y = afters[0].contiguous()
     return (y if valid is None else y.masked_fill(~valid, 0)), joined(final, pieces)
 
@@ -169,18 +173,6 @@ def _as_one(parts: Sequence[Tensor]) -> Tensor:
 def _apart(h: Tensor) -> tuple[Tensor, ...]:
     """The inverse of ``_as_one``."""
     return (h.real, h.imag) if h.is_complex() else (h,)
-
-
-def _last(request: Request, after: Tensor, initial: Tensor) -> Tensor:
-    """The value after each row's last valid step, not a view."""
-    if request.lengths is None:
-        return after[:, 0 if request.reverse else -1].clone()
-    if request.reverse:
-        last = after[:, 0]
-    else:
-        at = (request.lengths - 1).clamp(min=0)[:, None, None]
-        last = after.take_along_dim(at, 1).squeeze(1)
-    return torch.where((request.lengths > 0)[:, None], last, initial)
 
 
 class _Befores(dict[int, Tensor]):

@@ -12,11 +12,12 @@ from seqnets.cells import Cell
 from seqnets.cells.checks import explained
 from seqnets.cells.wrapper import redraw
 from seqnets.checks import check_choice, name_of
+from seqnets.engine.lengths import reverse_time
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.around import Around
 from seqnets.layers.checks import cannot_step, check_is_layer, check_parts, check_run_options
 from seqnets.layers.cuda_streams import run_concurrently
-from seqnets.layers.lengths import checked_lengths, resets_for_reverse, reverse_time
+from seqnets.layers.lengths import checked_lengths, resets_for_reverse
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.torch_base import leaf_call
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.checks import check_count, check_flags
-from seqnets.engine.request import at_steps
+from seqnets.engine.lengths import at_steps
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import check_is_layer, check_parts
 from seqnets.layers.lengths import checked_lengths, strided_lengths, valid_steps

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.engine import request
+from seqnets.engine.lengths import checked_lengths as check_lengths
 from seqnets.errors import DtypeError
 
 
@@ -19,7 +19,7 @@ def checked_lengths(who: str, lengths: Tensor | None, x: Tensor) -> Tensor | Non
         raise DtypeError(f"{who}: input is {type(x).__name__}, expected a tensor.")
     if lengths is None or x.dim() < 3:
         return lengths
-    return request.checked_lengths(who, lengths, x.flatten(2))
+    return check_lengths(who, lengths, x.flatten(2))
 
 
 def valid_steps(sequence: Tensor, lengths: Tensor) -> Tensor:
@@ -39,17 +39,6 @@ def masked_softmax(scores: Tensor, valid: Tensor, dim: int = -1) -> Tensor:
     """The softmax over entries where ``valid`` is true; 0 elsewhere, and everywhere if none is."""
     least = torch.finfo(scores.dtype).min  # finite: a row may have no valid entry
     return scores.masked_fill(~valid, least).softmax(dim).masked_fill(~valid, 0)
-
-
-def reverse_time(sequence: Tensor, lengths: Tensor | None) -> Tensor:
-    """Each row's valid steps in reverse order, (B, T, ...); padding stays at the end."""
-    if lengths is None:
-        return sequence.flip(1)
-    T = sequence.shape[1]
-    steps = torch.arange(T, device=sequence.device)
-    ends = torch.as_tensor(lengths, device=sequence.device)[:, None]
-    order = torch.where(steps < ends, ends - 1 - steps, steps).clamp(0, max(T - 1, 0))
-    return request.at_steps(sequence, order)
 
 
 def resets_for_reverse(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:

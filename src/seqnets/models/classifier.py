@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.checks import check_choice, check_count
-from seqnets.engine.request import at_steps
+from seqnets.engine.lengths import at_steps
 from seqnets.layers import Bidirectional, CellFactory
 from seqnets.layers.lengths import masked_softmax, valid_steps
 from seqnets.models.encoder import Encoder

@@ -1,0 +1,92 @@
+"""Rows that differ in length: the check of lengths, and the order and the last of their steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqnets.engine.modes import under_transform
+from seqnets.errors import DtypeError, ShapeError
+
+
+def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
+    """Lengths as int64 on the device of x, (B, T, I); raises as ``unroll`` does."""
+    B, T, _ = x.shape
+    if not isinstance(lengths, Tensor):
+        try:
+            lengths = torch.as_tensor(lengths)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DtypeError(
+                f"{name}: lengths are {lengths!r}, expected integers.\n"
+                f"  Lengths count time steps, one for each of the {B} rows of x."
+            ) from error
+    if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
+        masks = lengths.dtype == torch.bool or lengths.shape == x.shape[:2]
+        remedy = "a mask of valid steps has them as mask.sum(1)" if masks else "use .long()"
+        raise DtypeError(
+            f"{name}: lengths are {lengths.dtype}, expected integers.\n"
+            f"  Lengths count time steps; {remedy}."
+        )
+    if tuple(lengths.shape) != (B,):
+        remedy = "\n  A mask of valid steps has them as mask.sum(1)."
+        raise ShapeError(
+            f"{name}: lengths have shape {tuple(lengths.shape)}, expected (B,) = ({B},).\n"
+            f"  B = {B} comes from x, shape {tuple(x.shape)}."
+            + remedy
+            * (lengths.shape == x.shape[:2])
+        )
+    lengths = lengths.long()  # a small type cannot hold T
+    if not _values_are_hidden(lengths):
+        fits = (lengths >= 0) & (lengths <= T)
+        if lengths.is_cuda:  # reading a value would wait for the device; this fails on it instead
+            torch._assert_async(fits.all(), f"{name}: a length is outside 0..T = 0..{T}.")
+        elif not fits.all():
+            row = int(fits.logical_not().nonzero()[0, 0])
+            raise ShapeError(
+                f"{name}: lengths[{row}] is {int(lengths[row])}, expected 0..T = 0..{T}.\n"
+                f"  T = {T} comes from x, shape {tuple(x.shape)}."
+            )
+    return lengths.to(x.device, non_blocking=True)
+
+
+def _values_are_hidden(tensor: Tensor) -> bool:
+    """Whether a tensor's values cannot be read: while compiling or exporting, or under vmap."""
+    return torch.compiler.is_compiling() or under_transform() or tensor.is_meta
+
+
+def at_steps(sequence: Tensor, steps: Tensor) -> Tensor:
+    """Gather the steps (B, S) of a sequence (B, T, ...): (B, S, ...).
+
+    ``take_along_dim`` does the same, but specialises an exported program to the batch size.
+    """
+    index = steps.reshape(*steps.shape, *(1,) * (sequence.dim() - 2))
+    return sequence.gather(1, index.expand(-1, -1, *sequence.shape[2:]))
+
+
+def reverse_time(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each row's valid steps in reverse order, (B, T, ...); padding stays at the end."""
+    if lengths is None:
+        return sequence.flip(1)
+    T = sequence.shape[1]
+    steps = torch.arange(T, device=sequence.device)
+    ends = torch.as_tensor(lengths, device=sequence.device)[:, None]
+    order = torch.where(steps < ends, ends - 1 - steps, steps).clamp(0, max(T - 1, 0))
+    return at_steps(sequence, order)
+
+
+def last_step(
+    after: Tensor, before: Tensor, lengths: Tensor | None, *, reverse: bool = False
+) -> Tensor:
+    """What the step that ran last of each row gave, (B, C), not a view.
+
+    Args:
+        after: What each step gave, (B, T, C).
+        before: What there was before, (B, C); that of rows without steps.
+        lengths: Valid steps of each row, (B,); None if all are.
+        reverse: Whether time ran backwards.
+    """
+    if lengths is None:
+        return after[:, 0 if reverse else -1].clone()
+    ends = (lengths - 1).clamp(min=0)[:, None]
+    last = after[:, 0] if reverse else at_steps(after, ends)[:, 0]
+    return torch.where((lengths > 0)[:, None], last, before)
