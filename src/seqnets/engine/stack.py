@@ -116,37 +116,24 @@ def one_call(
     """
     if not is_plain(x):
         return None
-    kind = _kind_of_one_call(cells, x, state, directions, dropout, batch_first)
-    return None if kind is None else OneCall(kind, cells, x, directions, dropout, batch_first)
-
-
-def _kind_of_one_call(
-    cells: Sequence[GatedCell],
-    x: Tensor,
-    state: State | None,
-    directions: int,
-    dropout: float,
-    batch_first: bool,
-) -> recent.Kind | None:
-    """The call's kind, if the layers run by one call; decided once for calls of one kind."""
-    first, options = cells[0].origin, (dropout > 0, batch_first)
     if state is not None and any(p.dtype != x.dtype or p.device != x.device for p in state):
         return None
-    known = _last.get(first)
-    if isinstance(known, recent.Kind):
-        if known.fits(cells, x, *options):
-            return known
-    elif known == _size(x, *options):
-        return None
-    rows = x if batch_first else x.transpose(0, 1)
-    if len(cells) == 1 and not _is_small(cells, rows) and recent.last_backend(first) != native.name:
-        return None
-    kind = recent.kind_of(cells, x, *options)
-    if kind is None:
-        return None
-    as_one = _as_one(cells, rows, directions, dropout)
-    _last[first] = kind if as_one else _size(x, *options)
-    return kind if as_one else None
+    first, options = cells[0].origin, (dropout > 0, batch_first)
+    kind = _last.get(first)  # decided once for calls of one kind
+    if not isinstance(kind, recent.Kind) or not kind.fits(cells, x, *options):
+        if kind == (size := _size(x, *options)):
+            return None
+        rows, last = x if batch_first else x.transpose(0, 1), recent.last_backend(first)
+        if len(cells) == 1 and not _is_small(cells, rows) and last != native.name:
+            return None
+        kind = recent.kind_of(cells, x, *options)
+        if kind is None:
+            return None
+        if not _as_one(cells, rows, directions, dropout):
+            _last[first] = size
+            return None
+        _last[first] = kind
+    return OneCall(kind, cells, x, directions, dropout, batch_first)
 
 
 def _size(x: Tensor, *options: bool) -> tuple[Any, ...]:
