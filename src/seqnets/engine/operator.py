@@ -218,21 +218,16 @@ def _(kept, grad_y, grad_final, parameters, lengths, resets, reverse, text):
 
 
 def _save(ctx, inputs, output) -> None:
-    wx, given, *ctx.options = inputs
-    lengths, resets, *_, text = ctx.options
-    kept = output[1 + len(program_from_text(text).step.state_sizes) :]
-    ctx.counts = len(given), len(kept)
-    order = [tensor for tensor in (lengths, resets) if tensor is not None]
-    ctx.save_for_backward(wx, *given, *kept, *order)
+    wx, given, lengths, resets, *ctx.options = inputs
+    kept = output[1 + len(program_from_text(ctx.options[-1]).step.state_sizes) :]
+    ctx.count = len(given)
+    ctx.save_for_backward(wx, lengths, resets, *given, *kept)
 
 
 def _differentiate(ctx, grads):
-    lengths, resets, reverse, saved, text = ctx.options
-    places = iter(ctx.saved_tensors)
-    wx = next(places)
-    given, kept = ([next(places) for _ in range(n)] for n in ctx.counts)
-    lengths = None if lengths is None else next(places)
-    resets = None if resets is None else next(places)
+    reverse, saved, text = ctx.options
+    wx, lengths, resets, *rest = ctx.saved_tensors
+    given, kept = rest[: ctx.count], rest[ctx.count :]
     step = program_from_text(text).step
     B, T, _ = wx.shape
     shapes = [(B, T, step.state_sizes[0]), *((B, size) for size in step.state_sizes)]
@@ -252,7 +247,7 @@ def _differentiate(ctx, grads):
         found = torch.ops.seqnets.unroll_backward(
             kept, outputs[0], outputs[1:], parameters, lengths, resets, reverse, text
         )
-    return found[0], found[1:], *(None for _ in ctx.options)
+    return found[0], found[1:], None, None, *(None for _ in ctx.options)
 
 
 unroll.register_autograd(_differentiate, setup_context=_save)

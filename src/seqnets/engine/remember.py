@@ -224,24 +224,20 @@ def _(grads, memories, parts, names, valid, resets):
 
 
 def _save(ctx, inputs, output) -> None:
-    parts, names, valid, resets, ctx.saved = inputs
+    parts, names, valid, resets, _ = inputs
     count = 3 if "m" in names.split(",") else 2
     ctx.names, ctx.count, ctx.shapes = names, len(parts), [part.shape for part in output[:count]]
-    ctx.options = [option is not None for option in (valid, resets)]
-    options = [option for option in (valid, resets) if option is not None]
-    ctx.save_for_backward(*parts, *output[count:], *options)
+    ctx.save_for_backward(valid, resets, *parts, *output[count:])
 
 
 def _differentiate(ctx, grads):
-    saved = iter(ctx.saved_tensors)
-    parts = [next(saved) for _ in range(ctx.count)]
-    memories = next(saved) if ctx.saved else None
-    valid, resets = (next(saved) if is_ else None for is_ in ctx.options)
+    valid, resets, *saved = ctx.saved_tensors
+    parts, kept = saved[: ctx.count], saved[ctx.count :]
     grads = [
         parts[0].new_zeros(shape) if grad is None else grad.contiguous()
         for grad, shape in zip(grads, ctx.shapes, strict=False)
     ]
-    if torch.is_grad_enabled() or memories is None:  # create_graph=True, or traced under no_grad
+    if torch.is_grad_enabled() or not kept:  # create_graph=True, or traced under no_grad
 
         def run(parts):
             first, *others = _with_reach(_task(parts, ctx.names, valid, resets), plain, looks=False)
@@ -250,9 +246,7 @@ def _differentiate(ctx, grads):
         with torch.autocast(parts[0].device.type, enabled=False):
             found = gradients_of(run, parts, grads, [part.requires_grad for part in parts])
     else:
-        found = torch.ops.seqnets.remember_backward(
-            grads, memories, parts, ctx.names, valid, resets
-        )
+        found = torch.ops.seqnets.remember_backward(grads, *kept, parts, ctx.names, valid, resets)
     return found, None, None, None, None
 
 
