@@ -10,7 +10,7 @@ steps of the same row: at those of the same chunk that follow where the row begi
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,23 +96,13 @@ def _reached(bad: Tensor, first: Tensor, anew: Tensor | None, resets: Tensor | N
 
 def _cleaned(task: Task) -> Task:
     """The task with zeros for what is no number, but in queries, which reach no other step."""
-    at = task.at
-    clean = at._replace(
-        k=_zeroed(at.k),
-        v=_zeroed(at.v),
-        log_decay=_without_effect(at.log_decay),
-        log_write=None if at.log_write is None else _without_effect(at.log_write),
-        rate=None if at.rate is None else _zeroed(at.rate),
-        erase_q=None if at.erase_q is None else _zeroed(at.erase_q),
-        erase_k=None if at.erase_k is None else _zeroed(at.erase_k),
-    )
-    return task._replace(
-        at=clean,
-        memory=_zeroed(task.memory),
-        m=None if task.m is None else _without_effect(task.m),
-        start=None if task.start is None else _zeroed(task.start),
-        start_m=None if task.start_m is None else _without_effect(task.start_m),
-    )
+
+    def clean(parts: Any) -> Any:
+        there = ((name, getattr(parts, name, None)) for name in _WAYS)
+        return parts._replace(**{name: _WAYS[name](x) for name, x in there if x is not None})
+
+    cleaned: Task = clean(task)._replace(at=clean(task.at))
+    return cleaned
 
 
 def _zeroed(x: Tensor) -> Tensor:
@@ -122,3 +112,10 @@ def _zeroed(x: Tensor) -> Tensor:
 def _without_effect(x: Tensor) -> Tensor:
     """Logarithms with zero for NaN and infinity, but minus infinity."""
     return torch.where(x < math.inf, x, 0)
+
+
+_WAYS = {
+    **dict.fromkeys(("k", "v", "rate", "erase_q", "erase_k", "memory", "start"), _zeroed),
+    **dict.fromkeys(("log_decay", "log_write", "m", "start_m"), _without_effect),
+}
+"""How each part of a task is cleaned, and of its steps."""
