@@ -6,17 +6,15 @@ gradients into those of the cell's tensors. Second derivatives fall back to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import compress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqnets.cells import Cell
 from seqnets.engine import reference
 from seqnets.engine.evaluate import parameters_of
 from seqnets.engine.gradients import parameter_gradients
@@ -26,6 +24,7 @@ from seqnets.engine.modes import is_batched
 from seqnets.engine.pieces import cut, joined
 from seqnets.engine.program import Program
 from seqnets.engine.projection import make_projection, project, rows_inside
+from seqnets.engine.recompute import drawn_again, in_modes, modes_of, random_state
 from seqnets.engine.request import Request, parted
 from seqnets.typing import State
 
@@ -96,7 +95,7 @@ class _Fused(torch.autograd.Function):
         ctx: Any, loops: Loops, request: Request, names: tuple[str, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         x, parameters, pieces = tensors[0], request.tensors, request.plan.pieces
-        random = _random_state(x) if request.plan.draws else None
+        random = random_state(x) if request.plan.draws else None
         order = _order(request, x)
         inside = rows_inside(loops, request, order.layout)
         projection = make_projection(request, order.layout, names, tensors, inside)
@@ -121,7 +120,7 @@ class _Fused(torch.autograd.Function):
         saved, count = ctx.saved_tensors, len(needed)
         tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
         if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
-            with _drawn_again(ctx.random, tensors[0]), in_modes(request.cell, ctx.modes):
+            with drawn_again(ctx.random, tensors[0]), in_modes(request.cell, ctx.modes):
                 again = reference.gradients(request, names, tensors, grads, needed)
             return None, None, None, *again
         x, _, parameters = parted(request, names, tensors)
@@ -149,49 +148,6 @@ class _Fused(torch.autograd.Function):
 def _named(cell: str) -> type[_Fused]:
     """The function by a cell's name, which profilers and ``grad_fn`` show."""
     return type(cell, (_Fused,), {})
-
-
-def _random_state(x: Tensor) -> Tensor:
-    """The state of the random number generator of a tensor's device."""
-    return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
-
-
-@contextmanager
-def _drawn_again(random: Tensor | None, x: Tensor) -> Iterator[None]:
-    """Restore a state of the random number generator within the context, if one is given."""
-    if random is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-        if x.is_cuda:
-            torch.cuda.set_rng_state(random, x.device)
-        else:
-            torch.set_rng_state(random)
-        yield
-
-
-def modes_of(cell: Cell) -> list[bool]:
-    """The training flags of a cell's modules."""
-    return [module.training for module in _modules(cell)]
-
-
-def _modules(cell: Cell) -> Iterable[nn.Module]:
-    """A cell's modules; ``modules()`` is slow, and a cell without children needs none of it."""
-    return cell.modules() if cell._modules else (cell,)
-
-
-@contextmanager
-def in_modes(cell: Cell, modes: Sequence[bool]) -> Iterator[None]:
-    """Restore the training flags of the forward pass within the context, for recomputation."""
-    modules = list(_modules(cell))
-    now = [module.training for module in modules]
-    try:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-        yield
-    finally:
-        for module, mode in zip(modules, now, strict=True):
-            module.training = mode
 
 
 def _total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
