@@ -42,33 +42,6 @@ class OwnDerivative(Untraceable):
     """A step has a custom autograd function, which ``Surrogates`` may be able to trace."""
 
 
-def compare(
-    step: Step,
-    preparation: Preparation,
-    cell: Cell,
-    *,
-    project: bool,
-    functions: Container[type],
-) -> None:
-    """Compare a cell's step with its trace, on common numbers, on large ones and on 0.
-
-    Args:
-        step: The traced step.
-        preparation: Its operations on parameters alone.
-        cell: The cell.
-        project: Whether the step includes the projection of the input.
-        functions: The custom autograd functions that were traced with it.
-
-    Raises:
-        OwnDerivative: The step has other custom autograd functions.
-        Untraceable: The two differ.
-    """
-    trial = _Trial(step, preparation, cell, project, functions)
-    for scale in _WHERE:
-        trial.run(scale)
-    trial.run_on_no_numbers()
-
-
 class RandomCell:
     """A cell and random parameters for it, drawn once.
 
@@ -104,17 +77,22 @@ class RandomCell:
         return with_own_containers(self.cell.bind(tensors))
 
 
-class _Trial(RandomCell):
-    """A trace, and the random parameters on which it is compared with its cell.
+class Comparison(RandomCell):
+    """Compares a cell's step with its trace, on common numbers, on large ones and on 0.
 
-    The arguments are those of ``compare``.
+    Args:
+        cell: The cell.
+        step: The traced step.
+        preparation: Its operations on parameters alone.
+        project: Whether the step includes the projection of the input.
+        functions: The custom autograd functions that were traced with it.
     """
 
     def __init__(
         self,
+        cell: Cell,
         step: Step,
         preparation: Preparation,
-        cell: Cell,
         project: bool,
         functions: Container[type],
     ) -> None:
@@ -122,6 +100,17 @@ class _Trial(RandomCell):
         self._step, self._preparation = step, preparation
         self._project, self._functions = project, functions
         self._width = cell.input_size if project else step.wx_size
+
+    def run(self) -> None:
+        """Compare the two.
+
+        Raises:
+            OwnDerivative: The step has other custom autograd functions.
+            Untraceable: The two differ.
+        """
+        for scale in _WHERE:
+            self._run_on_numbers(scale)
+        self._run_on_no_numbers()
 
     def _own(self, cell: Cell, wx: Tensor, state: State) -> State:
         """The state after a step of the cell itself."""
@@ -136,7 +125,7 @@ class _Trial(RandomCell):
         """The parameters of the traced step, made of the cell's."""
         return parameters_of(self._step, self._preparation.of(tensors, self.dtype), self.dtype)
 
-    def run(self, scale: int) -> None:
+    def _run_on_numbers(self, scale: int) -> None:
         """Compare on inputs and states of a scale; at 0, biases are 0 too, as initialised."""
         tensors = {name: kept.clone() for name, kept in self.kept.items()}
         for name, kept in tensors.items():
@@ -166,7 +155,7 @@ class _Trial(RandomCell):
             self._compare(scale, cell, wx, state, used, learned)
 
     @torch.no_grad()
-    def run_on_no_numbers(self) -> None:
+    def _run_on_no_numbers(self) -> None:
         """Compare from the cell's initial state, if that has infinities, and on inputs of NaN.
 
         Data movement is traced as products, in which either would spread to all units.

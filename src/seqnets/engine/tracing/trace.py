@@ -20,7 +20,7 @@ from seqnets.engine.equation import with_own_containers
 from seqnets.engine.graph import Columns, Graph, Node, Step, Untraceable
 from seqnets.engine.pieces import repeated
 from seqnets.engine.preparation import Preparation
-from seqnets.engine.tracing.compare import OwnDerivative, compare, errors_as_untraceable
+from seqnets.engine.tracing.compare import Comparison, OwnDerivative, errors_as_untraceable
 from seqnets.engine.tracing.placing import Placing
 from seqnets.engine.tracing.settling import Settler, pieces_written
 from seqnets.engine.tracing.surrogate import Surrogates
@@ -65,7 +65,7 @@ def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Prepa
         bound.check_after(after, state)
     step = _lowered(recorder, cell, after, x.shape[1])
     preparation = recorder.preparation(step.parameters)
-    compare(step, preparation, cell, project=project, functions=recorder.functions)
+    Comparison(cell, step, preparation, project, recorder.functions).run()
     return step, preparation
 
 
