@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
-from seqnets.engine.graph import Graph, Node, Untraceable, Weight
+from seqnets.engine.graph import Node, Untraceable, Weight
 from seqnets.engine.preparation import listed
 from seqnets.engine.tracing.preparing import Preparing
 from seqnets.engine.tracing.reductions import NORMALISED
@@ -42,8 +42,8 @@ class Moving(Preparing):
 
     functions: Set[type] = frozenset()
 
-    def __init__(self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, scalar: bool) -> None:
-        super().__init__(graph, rows, dtypes, scalar=scalar)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._identities: dict[int, Tensor] = {}
         # what depends on parameters alone but has a dimension of rows: recomputed for another count
         self._repeated: dict[int, Callable[[int], Tensor]] = {}

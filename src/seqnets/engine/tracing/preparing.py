@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from types import NoneType
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from seqnets.engine.graph import Graph, Node, Untraceable, Weight, number_of
-from seqnets.engine.preparation import Call, Operand, OwnGradient, Preparation, listed
+from seqnets.engine.preparation import Call, Operand, Preparation, listed
 from seqnets.engine.tracing.meanings import memory_of
 from seqnets.engine.tracing.pointwise import FILLS
 from seqnets.engine.tracing.recorder import POINTWISE, Recorder
@@ -194,71 +194,6 @@ class Preparing(Recorder):
         super().take(tensor, other)
         if self._is_hoisted(other):
             self._keys[id(tensor)] = self._keys[id(other)]
-
-    def _give_gradient(
-        self, made: Tensor, given: Sequence[Tensor], backward: Callable[[Tensor], Any]
-    ) -> None:
-        """Register a custom backward pass of a tensor that depends on parameters alone.
-
-        Args:
-            made: The function's output.
-            given: Its inputs.
-            backward: From the incoming gradient to those of the inputs.
-        """
-        grad, before = torch.zeros(made.shape, dtype=made.dtype), self._calls
-        self._keys[id(grad)] = place = next(self._numbers)
-        self.name(grad, None)
-        self._calls = []
-        try:
-            keys = tuple(None if g is None else self._key_of(g) for g in backward(grad))
-        finally:
-            calls, self._calls = tuple(self._calls), before
-        _check_linear(calls, place, keys)
-        inside = {place}.union(*(call.results for call in calls))
-        reads = {key: None for call in calls for key in call.reads - inside}
-        own = OwnGradient(calls, place, tuple(reads), keys)
-        tensors = (Operand(self._key_of(tensor)) for tensor in (made, *given))
-        self._write(own, (*tensors, *map(Operand, reads)), {}, [made])
-        self.name(made, None)
-
-    def _key_of(self, tensor: Tensor) -> str | int:
-        if not self._is_hoisted(tensor):
-            raise Untraceable("it is made of more than parameters")
-        return self._keys[id(tensor)]
-
-
-_LINEAR = {
-    **dict.fromkeys(VIEWS - {"_to_copy"} | {"neg", "sum", "mean", "detach"}, (0,)),
-    **dict.fromkeys(("tensor", "scalar_tensor"), (0,)),
-    **dict.fromkeys(("add", "sub"), (0, 1)),
-    **dict.fromkeys(("index_put", "masked_fill"), (0, 2)),
-    "where": (1, 2),
-}
-"""Operations that are jointly linear in some of their arguments, and the indices of these."""
-_BILINEAR = {"mul", "div", "mm", "bmm", "mv", "dot"}
-
-
-def _check_linear(calls: Sequence[Call], grad: int, results: Sequence[Any]) -> None:
-    """Raise unless a backward pass is linear, so that it may run once on the sum over steps."""
-    linear, zeros = {grad}, set[str | int]()
-    for call in calls:
-        name = getattr(call.func, "__name__", "another function").split(".")[0]
-        parts = [*tree_iter(call.args)]
-        keys = [part.key if type(part) is Operand else None for part in parts]
-        moved = {place for place, key in enumerate(keys) if key in linear}
-        fixed = {place for place, part in enumerate(parts) if part == 0 or keys[place] in zeros}
-        together = {*_LINEAR.get(name, ())}
-        if "zeros" in name or (not moved and together == {0} <= fixed):
-            zeros.update(call.results)
-        elif moved:
-            fine = bool(together) and moved <= together <= moved | fixed
-            if name in _BILINEAR:
-                fine = moved == {0} or (moved == {1} and name != "div")
-            if not fine:
-                raise Untraceable(f"aten.{name} is not linear in the gradient")
-            linear.update(call.results)
-    if not linear | zeros >= {*results} - {None}:
-        raise Untraceable("it does not depend on the gradient")
 
 
 def _is_pure(func: Any, given: Sequence[Tensor]) -> bool:
