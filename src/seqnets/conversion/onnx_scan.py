@@ -13,9 +13,10 @@ from seqnets.checks import name_of
 from seqnets.conversion.onnx_step import Builder, StepPrinter
 from seqnets.conversion.parts import Array
 from seqnets.engine.ahead import Ahead, computed_ahead
-from seqnets.engine.graph import Step, Untraceable, walk
+from seqnets.engine.graph import Untraceable, walk
 from seqnets.engine.pieces import pieces_of
 from seqnets.engine.plans import streaming_program_of
+from seqnets.engine.step import Step
 from seqnets.engine.tracing.projecting import watch_projection
 from seqnets.errors import ConfigError
 

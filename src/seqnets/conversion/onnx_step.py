@@ -10,7 +10,8 @@ import numpy as np
 from typing_extensions import Self
 
 from seqnets.conversion.parts import Array
-from seqnets.engine.graph import COMPARISONS, Node, Step, walk
+from seqnets.engine.graph import COMPARISONS, Node, walk
+from seqnets.engine.step import Step
 
 
 class Builder:

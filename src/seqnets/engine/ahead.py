@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.evaluate import parameters_of, values_of
-from seqnets.engine.graph import Columns, Graph, Node, Product, Reduction, Step, overlap
+from seqnets.engine.graph import Columns, Graph, Node, overlap
 from seqnets.engine.linear import read_parts
+from seqnets.engine.step import Product, Reduction, Step
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from functools import cache, lru_cache
 
 from torch import Tensor
 
-from seqnets.engine.graph import Weight
 from seqnets.engine.loops import Grads, Inputs, Kept, Order, Results
 from seqnets.engine.memory import room
 from seqnets.engine.program import Buffer, Program
+from seqnets.engine.step import Weight
 
 
 def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:

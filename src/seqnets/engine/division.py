@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seqnets.engine.graph import Node, Step, Untraceable, overlap, places_read, walk
+from seqnets.engine.graph import Node, Untraceable, overlap, places_read, walk
+from seqnets.engine.step import Step
 
 
 class Division:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Place, Step, overlap, walk
+from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Place, overlap, walk
+from seqnets.engine.step import Step
 
 
 class Values(dict[Hashable, Tensor]):

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
-from seqnets.engine.graph import Columns, Node, Step, Untraceable, walk
+from seqnets.engine.graph import Columns, Node, Untraceable, walk
 from seqnets.engine.program import Program
+from seqnets.engine.step import Step
 
 
 @dataclass(frozen=True)

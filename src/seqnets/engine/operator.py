@@ -18,7 +18,7 @@ from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.loops import C_LOOPS
 from seqnets.engine.evaluate import replay
 from seqnets.engine.gradients import parameter_gradients
-from seqnets.engine.graph import Step, Untraceable
+from seqnets.engine.graph import Untraceable
 from seqnets.engine.guards import stays
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Inputs, Kept, Loops, make_order
@@ -28,6 +28,7 @@ from seqnets.engine.preparation import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.serialised import step_to_text
+from seqnets.engine.step import Step
 from seqnets.engine.triton import access
 from seqnets.errors import ShapeError
 from seqnets.typing import State

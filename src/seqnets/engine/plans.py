@@ -16,13 +16,14 @@ from seqnets.cells import Cell, MatrixMemoryCell
 from seqnets.cells.metaclass import class_changes
 from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.equation import equation_of
-from seqnets.engine.graph import Step, Untraceable
+from seqnets.engine.graph import Untraceable
 from seqnets.engine.modes import anomaly_mode
 from seqnets.engine.pieces import pieces_of
 from seqnets.engine.preparation import Preparation
 from seqnets.engine.program import Program
 from seqnets.engine.schedule import make_program
 from seqnets.engine.serialised import step_from_text, step_to_text
+from seqnets.engine.step import Step
 from seqnets.engine.tracing.projecting import trace_projection, watch_projection
 from seqnets.engine.tracing.trace import trace_step
 

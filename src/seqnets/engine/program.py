@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from seqnets.engine.graph import Node, Step
+from seqnets.engine.graph import Node
+from seqnets.engine.step import Step
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from seqnets.engine.graph import Node, Step, walk
+from seqnets.engine.graph import Node, walk
 from seqnets.engine.program import Stage
+from seqnets.engine.step import Step
 
 
 def nodes_to_save(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from seqnets.engine.graph import Columns, Graph, Node, Product, Reduction, Step, Weight, walk
+from seqnets.engine.graph import Columns, Graph, Node, walk
+from seqnets.engine.step import Product, Reduction, Step, Weight
 
 
 def step_to_text(step: Step) -> str:

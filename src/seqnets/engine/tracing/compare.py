@@ -18,9 +18,10 @@ from torch.autograd.function import BackwardCFunction
 from seqnets.cells import Cell
 from seqnets.engine.equation import loose_attributes, with_own_containers
 from seqnets.engine.evaluate import parameters_of, replay
-from seqnets.engine.graph import Step, Untraceable
+from seqnets.engine.graph import Untraceable
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.preparation import Preparation
+from seqnets.engine.step import Step
 from seqnets.typing import State
 
 _ROWS, _STEPS = 7, 3  # another number of rows than was traced

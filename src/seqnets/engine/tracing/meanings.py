@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqnets.engine.graph import Columns, Graph, Node, Untraceable, Weight
+from seqnets.engine.graph import Columns, Graph, Node, Untraceable
+from seqnets.engine.step import Weight
 from seqnets.engine.tracing.units import Units
 
 UNWRITTEN = "memory that nothing was written to"

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
-from seqnets.engine.graph import Node, Untraceable, Weight
+from seqnets.engine.graph import Node, Untraceable
 from seqnets.engine.preparation import listed
+from seqnets.engine.step import Weight
 from seqnets.engine.tracing.preparing import Preparing
 from seqnets.engine.tracing.reductions import NORMALISED
 from seqnets.engine.tracing.views import VIEWS

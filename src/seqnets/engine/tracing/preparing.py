@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
-from seqnets.engine.graph import Graph, Node, Untraceable, Weight, number_of
+from seqnets.engine.graph import Graph, Node, Untraceable, number_of
 from seqnets.engine.preparation import Call, Operand, Preparation, listed
+from seqnets.engine.step import Weight
 from seqnets.engine.tracing.meanings import memory_of
 from seqnets.engine.tracing.pointwise import FILLS
 from seqnets.engine.tracing.recorder import POINTWISE, Recorder

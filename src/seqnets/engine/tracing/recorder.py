@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Product, Untraceable, Weight
+from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Untraceable
+from seqnets.engine.step import Product, Weight
 from seqnets.engine.tracing.composed import COMPOSED, INSTEAD
 from seqnets.engine.tracing.meanings import UNWRITTEN, Meanings, Operation, described
 from seqnets.engine.tracing.pointwise import (

@@ -23,14 +23,12 @@ from seqnets.engine.graph import (
     Graph,
     Node,
     Place,
-    Product,
-    Reduction,
-    Weight,
     overlap,
     places_read,
     walk,
     whole_of,
 )
+from seqnets.engine.step import Product, Reduction, Weight
 
 _MOST_PIECES = 16
 """The most pieces of one product: kernels in Triton cut tiles into so many, and more would not fit

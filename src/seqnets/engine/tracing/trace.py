@@ -17,9 +17,10 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine.equation import with_own_containers
-from seqnets.engine.graph import Columns, Graph, Node, Step, Untraceable
+from seqnets.engine.graph import Columns, Graph, Node, Untraceable
 from seqnets.engine.pieces import repeated
 from seqnets.engine.preparation import Preparation
+from seqnets.engine.step import Step
 from seqnets.engine.tracing.compare import Comparison, OwnDerivative, errors_as_untraceable
 from seqnets.engine.tracing.placing import Placing
 from seqnets.engine.tracing.settling import Settler, pieces_written

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from seqnets.engine.graph import Node, Untraceable, Weight
+from seqnets.engine.graph import Node, Untraceable
+from seqnets.engine.step import Weight
 from seqnets.engine.tracing.meanings import UNWRITTEN, Operation, described
 from seqnets.engine.tracing.units import sizes_of
 
