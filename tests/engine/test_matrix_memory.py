@@ -20,7 +20,8 @@ from seqnets.cells import (
     RWKV7Cell,
     Zoneout,
 )
-from seqnets.engine import carry, chunks, remember, runs
+from seqnets.engine import runs
+from seqnets.engine.matrix_memory import carry, chunks, remember
 from seqnets.errors import BackendError, ConfigError, ShapeError
 from seqnets.testing import check_backend
 from seqnets.testing.laws import perturb

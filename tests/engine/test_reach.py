@@ -6,7 +6,7 @@ from torch.func import vmap
 
 from seqnets import unroll
 from seqnets.cells import GatedDeltaNetCell, LearnedState, MLSTMCell
-from seqnets.engine import chunks
+from seqnets.engine.matrix_memory import chunks
 from seqnets.testing.laws import perturb
 from tests.cells.final import MATRIX_CELLS
 from tests.engine.test_matrix_memory import ErasingCell, FadingCell, WeightsGivenCell

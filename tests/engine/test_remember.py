@@ -13,7 +13,8 @@ from seqnets.cells import (
     MLSTMCell,
     PeepholeLSTMCell,
 )
-from seqnets.engine import matrix_memory, remember
+from seqnets.engine import matrix_memory
+from seqnets.engine.matrix_memory import remember
 from seqnets.testing.laws import perturb
 from tests.cells.final import MATRIX_CELLS
 from tests.engine.derivatives import second_derivatives

@@ -1,6 +1,6 @@
 """Backend ``scan``: cells linear in their state, h_t = a_t h_{t-1} + b_t, parallel over time.
 
-Those whose memory is a matrix run by ``matrix_memory.py``.
+Those whose memory is a matrix run by ``matrix_memory/``.
 
 On a GPU a step without products and reductions is printed as one Triton kernel with its scan. All
 others, and all on a CPU, run by torch's operations on all steps at once, around a scan.

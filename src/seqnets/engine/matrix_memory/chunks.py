@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets.cells.matrix_memory import Access, scaled
-from seqnets.engine.carry import Chunks
+from seqnets.engine.matrix_memory.carry import Chunks
 
 _STEPS = 32
 """Steps in a chunk, a power of 2: work within it grows with them, that between chunks shrinks."""

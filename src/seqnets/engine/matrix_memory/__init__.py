@@ -16,10 +16,10 @@ from seqnets.cells import Cell, Wrapper
 from seqnets.cells.base import autocasts
 from seqnets.cells.matrix_memory import MatrixMemoryCell, divided
 from seqnets.engine.lengths import last_step
+from seqnets.engine.matrix_memory.remember import Task, as_operator, remembered
 from seqnets.engine.modes import refusal_of_one_operation, under_transform
 from seqnets.engine.recompute import in_modes, modes_of
 from seqnets.engine.reference import versions_of, without_padding
-from seqnets.engine.remember import Task, as_operator, remembered
 from seqnets.engine.request import Request
 from seqnets.errors import BackendError
 from seqnets.typing import HALF, State

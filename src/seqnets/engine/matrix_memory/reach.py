@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from seqnets.engine.remember import Task
+    from seqnets.engine.matrix_memory.remember import Task
 
 
 class Spoilt(NamedTuple):

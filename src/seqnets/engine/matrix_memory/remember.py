@@ -15,8 +15,16 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.matrix_memory import Access
-from seqnets.engine import chunks, reach
-from seqnets.engine.carry import Chunks, backward, carried, forward, plain, with_gaps, written_by
+from seqnets.engine.matrix_memory import chunks, reach
+from seqnets.engine.matrix_memory.carry import (
+    Chunks,
+    backward,
+    carried,
+    forward,
+    plain,
+    with_gaps,
+    written_by,
+)
 from seqnets.engine.modes import refusal_of_one_operation
 from seqnets.engine.operator import unaliased
 from seqnets.engine.reference import gradients_of
