@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,22 +21,6 @@ from seqnets.engine.triton.kernel import Numbers
 from seqnets.engine.triton.launch import Buffers, Pass, Resources, on_device
 from seqnets.engine.triton.printer import print_pass
 from seqnets.engine.triton.tiles import Tiles, choose
-
-_T = TypeVar("_T")
-_P = ParamSpec("_P")
-
-
-def _again_in_steps(run: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Retry a pass in mode "step" if its kernels exceed the device's resources."""
-
-    @wraps(run)
-    def run_within_limits(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
-            return run(*args, **kwargs)
-        except OutOfResources:  # the pass is marked as too large now
-            return run(*args, **kwargs)
-
-    return run_within_limits
 
 
 class TritonLoops:
@@ -84,7 +66,6 @@ class TritonLoops:
         """The resources of all kernels that have run."""
         return [found for each in self._passes.values() for found in each.resources]
 
-    @_again_in_steps
     def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         """See ``Loops.forward``."""
         wx, (B, T, _) = inputs.wx, order.layout
@@ -104,12 +85,12 @@ class TritonLoops:
             states = _first_states(program, inputs, order)
             buffers |= numbered("state", states)
             _keep_first(buffers, states, order, save)
-        self._run(run, buffers, numbers, order, save)
+        if not self._fits(run, buffers, numbers, order, save):
+            return self.forward(program, inputs, order, save)  # in mode "step"
         for part, turns in zip(results[1], states, strict=False):
             part.copy_(turns[T % 2])
         return results
 
-    @_again_in_steps
     def backward(
         self, kept: Kept, grads: Grads, parameters: dict[str, Tensor], order: Order
     ) -> Gradients:
@@ -140,8 +121,8 @@ class TritonLoops:
             f"grad_sum_{k}": _float(like, B, reduction.width)
             for k, reduction in enumerate(step.reductions)
         }
-        self._run(run, buffers, _numbers(order, 1, 0, 0), order, True)
-
+        if not self._fits(run, buffers, _numbers(order, 1, 0, 0), order, True):
+            return self.backward(kept, grads, parameters, order)  # in mode "step"
         return Gradients(
             dwx,
             products,
@@ -150,7 +131,10 @@ class TritonLoops:
             tuple((part.sum(0) if pieces > 1 else part[0]).to(like.dtype) for part in start),
         )
 
-    def _run(self, run: Pass, buffers: Buffers, numbers: Numbers, order: Order, save: bool) -> None:
+    def _fits(
+        self, run: Pass, buffers: Buffers, numbers: Numbers, order: Order, save: bool
+    ) -> bool:
+        """Run a pass; whether it could, or exceeds the device's resources in other than steps."""
         like = buffers["saved"]  # every pass has it
         if run.tiles.mode == "grid":
             counters = 32 * run.tiles.groups  # each in its own cache line
@@ -164,8 +148,10 @@ class TritonLoops:
             with on_device(like.device):
                 run.run(buffers, numbers, (save, order.reverse, precision(like)))
         except OutOfResources:
+            if run.tiles.mode == "step":
+                raise
             run.too_large = True
-            raise
+        return not run.too_large
 
 
 def _first_states(program: Program, inputs: Inputs, order: Order) -> list[Tensor]:
