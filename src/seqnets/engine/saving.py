@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from seqnets.engine.graph import Node, walk
 from seqnets.engine.program import Stage
 from seqnets.engine.step import Step
+
+_SERIAL = attrgetter("serial")
 
 
 def nodes_to_save(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
@@ -18,7 +21,7 @@ def nodes_to_save(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
     the one with the least recomputation. State, parameters and crossing nodes are available anyway.
     """
     needed = _needed(stages) - crossing
-    early = [node for node in walk(sorted(needed, key=_serial), crossing) if node.width]
+    early = [node for node in walk(sorted(needed, key=_SERIAL), crossing) if node.width]
     network = FlowNetwork()
     for node in early:
         network.add((node, "after"), (node, "before"), node.width)
@@ -31,7 +34,7 @@ def nodes_to_save(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
             network.add((node, "before"), "had")
     near = network.near_side("needed", "had")
     cut = [n for n in early if (n, "after") in near and (n, "before") not in near]
-    return sorted(cut, key=_serial)
+    return sorted(cut, key=_SERIAL)
 
 
 def _needed(stages: Sequence[Stage]) -> set[Node]:
@@ -43,10 +46,6 @@ def _needed(stages: Sequence[Stage]) -> set[Node]:
             late.add(node)
     read = stored.union(*(node.args for node in late))
     return {node for node in read if node.width} - late
-
-
-def _serial(node: Node) -> int:
-    return node.serial
 
 
 def states_to_save(step: Step, stages: Sequence[Stage]) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.engine.buffers import addresses_of, parameter_buffers
+from seqnets.engine.buffers import addresses_of, numbered, parameter_buffers
 from seqnets.engine.c.loops import Library, Settings, shares
 from seqnets.engine.c.threads import most_threads
 from seqnets.engine.evaluate import parameters_of
@@ -55,8 +55,8 @@ class CStream:
         self._calls = []
         for packed in (0, 1):
             for before, after in ((0, 1), (1, 0)):
-                buffers = {f"initial_{p}": t for p, t in enumerate(self._states[before])}
-                buffers |= {f"final_{p}": t for p, t in enumerate(self._states[after])}
+                buffers = numbered("initial", self._states[before])
+                buffers |= numbered("final", self._states[after])
                 values = addresses_of(fixed | buffers) | {"packed": packed}
                 self._calls.append(self._library.members(members, values))
         self._run(self._calls[0])  # packs the weights; its outputs are discarded
