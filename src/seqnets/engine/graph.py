@@ -46,6 +46,11 @@ class Node:
     serial: int
 
     @property
+    def pieces(self) -> tuple[Node, ...]:
+        """What it is a concatenation of; itself if it is none."""
+        return self.args if self.op == "cat" else (self,)
+
+    @property
     def source(self) -> str | None:
         """What a leaf reads columns of, see ``Columns``; None for any other node."""
         return self.what.source if self.op == "leaf" else None
@@ -112,8 +117,7 @@ class Graph:
 
     def reduce(self, op: str, node: Node) -> Node:
         """The sum or maximum over the units of each row."""
-        pieces = node.args if node.op == "cat" else (node,)
-        return self.fold(op, [self._reduced(op, piece) for piece in pieces])
+        return self.fold(op, [self._reduced(op, piece) for piece in node.pieces])
 
     def _reduced(self, op: str, node: Node) -> Node:
         if node.op == "spread":
@@ -132,7 +136,7 @@ class Graph:
         """Concatenate nodes; adjacent columns of a matrix become one leaf."""
         pieces: list[Node] = []
         for node in nodes:
-            for piece in node.args if node.op == "cat" else (node,):
+            for piece in node.pieces:
                 joined = _joined(pieces[-1], piece) if pieces else None
                 if joined is None:
                     pieces.append(piece)
@@ -210,8 +214,7 @@ def _common_pieces(nodes: Sequence[Node]) -> list[tuple[int, int]]:
     """Offsets and widths of the coarsest pieces that cross no concatenation boundary of a node."""
     ends: set[int] = set()
     for node in nodes:
-        pieces = node.args if node.op == "cat" else (node,)
-        ends.update(accumulate(piece.width for piece in pieces))
+        ends.update(accumulate(piece.width for piece in node.pieces))
     cuts = sorted(ends | {0})
     return [(low, high - low) for low, high in pairwise(cuts)]
 

@@ -59,10 +59,7 @@ class Moving(Preparing):
         assert isinstance(found, Weight)  # square, larger than 1
         return found
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
+    def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         rows = self._in_rows(args, kwargs)
         if (simpler := self._by_others(func, name, args, kwargs, rows)) is not None:
             return simpler
@@ -72,8 +69,8 @@ class Moving(Preparing):
             with self:
                 return self._with_dim_moved(func, to, *args)
         if name in VIEWS and not rows:
-            return self._hoisted_view(func, args, kwargs)
-        return super().__torch_dispatch__(func, types, args, kwargs)
+            return self._hoisted_view(func, name, args, kwargs)
+        return super()._result_of(func, name, args, kwargs)
 
     def _by_others(
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any, rows: list[Tensor]
@@ -93,10 +90,10 @@ class Moving(Preparing):
                 return _padded(*args)
         return None
 
-    def _hoisted_view(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _hoisted_view(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         """A view of what depends on parameters alone; it may have a dimension of rows."""
         if id(args[0]) not in self._repeated:
-            result = super().__torch_dispatch__(func, (), args, kwargs)
+            result = super()._result_of(func, name, args, kwargs)
         else:
             result = func(*args, **kwargs)
             self.name(result, None)
@@ -149,7 +146,7 @@ class Moving(Preparing):
         reason = Untraceable(f"aten.{name} across rows")
         if name in _KNOWN and (name not in ("sum", "mean") or self._is_short(row, *args[1:])):
             try:
-                result = super().__torch_dispatch__(func, (), args, kwargs)
+                result = super()._result_of(func, name, args, kwargs)
             except Untraceable as untraceable:
                 reason = untraceable
             else:
@@ -258,7 +255,7 @@ class Moving(Preparing):
 
 def pieces_in(meaning: Any) -> int:
     """The number of pieces of a concatenation; 1 for anything else."""
-    return len(meaning.args) if isinstance(meaning, Node) and meaning.op == "cat" else 1
+    return len(meaning.pieces) if isinstance(meaning, Node) else 1
 
 
 def _padded(x: Tensor, sizes: Sequence[int], value: float) -> Tensor:

@@ -29,10 +29,7 @@ _FOUND = 4  # the most that topk finds, each by two reductions
 class Placing(Stretching):
     """A recorder that also traces data-dependent indices."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
+    def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         if name in _ENDS and len(args) == 1 and not kwargs and args[0].dtype == torch.int64:
             result = func(*args)
             for end in (result,) if isinstance(result, Tensor) else result:
@@ -48,7 +45,7 @@ class Placing(Stretching):
         if name in _PLACED and rows and not places_stay:
             with self:
                 return getattr(self, f"_{name}")(*args, **kwargs)
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        return super()._result_of(func, name, args, kwargs)
 
     @staticmethod
     def _counted(x: Tensor, dim: int) -> Tensor:

@@ -61,19 +61,16 @@ class Preparing(Recorder):
         calls = (call for call in self._calls if needed.issuperset(call.results or call.reads))
         return Preparation(tuple(calls), tuple(made.items()))
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
+    def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         given = [part for part in tree_iter((args, kwargs)) if isinstance(part, Tensor)]
         if name == "lift_fresh":
             return self._literal(args[0])
         if not _is_pure(func, given) or not all(map(self._is_hoisted, given)):
-            return super().__torch_dispatch__(func, types, args, kwargs)
+            return super()._result_of(func, name, args, kwargs)
         reason, result = None, None
         if name in VIEWS | FILLS or (name in POINTWISE and all(map(self._is_row, given))):
             try:
-                result = super().__torch_dispatch__(func, types, args, kwargs)
+                result = super()._result_of(func, name, args, kwargs)
             except Untraceable as untraceable:
                 reason = untraceable
         if result is None:

@@ -87,8 +87,10 @@ class Recorder(Meanings):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        name = func._schema.name.removeprefix("aten::")
+        return self._result_of(func, func._schema.name.removeprefix("aten::"), args, kwargs or {})
+
+    def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """The result of an operation on stand-ins, whose meaning is known from then on."""
         if torch.Tag.nondeterministic_seeded in func.tags and name not in COMPOSED:
             raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
         if name in _EMPTY:
@@ -237,8 +239,8 @@ class Recorder(Meanings):
 
     def times(self, node: Node, weight: Weight) -> Node:
         """``node @ weight.T``: one product for each piece of a concatenation, summed."""
-        pieces, terms, first = node.args if node.op == "cat" else (node,), [], 0
-        for piece in pieces:
+        terms, first = [], 0
+        for piece in node.pieces:
             terms.append(self.times_piece(piece, weight.part(1, first, piece.width)))
             first += piece.width
         return self.graph.fold("sum", terms)

@@ -34,7 +34,7 @@ def _largest(recorder: Recorder, node: Node, shape: Sequence[int], dim: int) -> 
     """The maximum; as in torch, equal maxima share the gradient equally."""
     apply, const, units = recorder.graph.apply, recorder.graph.const, recorder.units
     largest = units.reduced("amax", "max", node, shape, dim)
-    if all(each.op == "detach" for each in (node.args if node.op == "cat" else (node,))):
+    if all(each.op == "detach" for each in node.pieces):
         return largest
     largest = units.repeated(largest, shape, dim)
     found = apply("eq", node, largest)

@@ -21,14 +21,12 @@ from seqnets.engine.tracing.recorder import POINTWISE
 class Stretching(Moving):
     """A recorder that also repeats units where arithmetic broadcasts them."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func._schema.name == "aten::bmm":
+    def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
+        if name == "bmm":
             rows = self._in_rows(args, kwargs)
             if len(rows) == 2 and all(0 in self._places(row) for row in rows):
                 return self._contracted(func, *rows)
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        return super()._result_of(func, name, args, kwargs)
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         if name in POINTWISE:

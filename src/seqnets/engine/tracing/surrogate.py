@@ -35,9 +35,7 @@ class Surrogates(Placing):
         if tensor.is_floating_point():
             tensor.requires_grad_()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         if func is torch.ops.aten.detach.default and self._is_new(args[0].grad_fn):
             result = func(*args)  # inside a function that saves its own output
             if self._is_hoisted(args[0]):
@@ -48,7 +46,7 @@ class Surrogates(Placing):
         for tensor in tree_iter((args, kwargs)):
             if isinstance(tensor, Tensor):
                 self._look_at(tensor)
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        return super()._result_of(func, name, args, kwargs)
 
     def meaning_of(self, tensor: Any) -> Any:
         """A tensor's meaning, also if a custom function made it."""
