@@ -81,7 +81,8 @@ def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
     if obstacle is not None:  # all of them, or none
         given = {}
     for name in sorted(history.changed & numbers.keys()):
-        number = {name: _as_tensor(numbers[name], cell._like)}
+        kind = torch.int64 if type(numbers[name]) is int else cell._like.dtype
+        number = {name: cell._like.new_full((), numbers[name], dtype=kind)}
         if history.obstacle(cell, given, number) is None:
             given |= number
     return (cell.bind(cell.tensors() | given) if given else cell), obstacle
@@ -99,10 +100,6 @@ def _like_parameters(tensors: dict[str, Tensor], cell: Cell) -> dict[str, Tensor
         if tensor.device == like.device
         and (tensor.dtype == like.dtype or not tensor.is_floating_point())
     }
-
-
-def _as_tensor(number: int | float, like: Tensor) -> Tensor:
-    return like.new_full((), number, dtype=torch.int64 if type(number) is int else like.dtype)
 
 
 def _obstacle(cell: Cell) -> str | None:

@@ -132,10 +132,6 @@ def _clamp(recorder: Recorder, x: Any, low: Any = None, high: Any = None) -> Nod
     return node
 
 
-def _clamp_max(recorder: Recorder, x: Any, high: Any) -> Node:
-    return _clamp(recorder, x, None, high)
-
-
 # Powers.
 
 _LARGEST_POWER = 16
@@ -147,10 +143,6 @@ _POWERS: dict[Any, Callable[..., Node]] = {
     -0.5: lambda apply, const, a: apply("rsqrt", a),
     -1: lambda apply, const, a: apply("reciprocal", a),
 }
-
-
-def _square(recorder: Recorder, x: Any) -> Node:
-    return _pow(recorder, x, 2)
 
 
 def _pow(recorder: Recorder, base: Any, exponent: Any) -> Node:
@@ -220,10 +212,6 @@ def _threshold_backward(recorder: Recorder, grad: Any, x: Any, threshold: float)
     return apply("where", apply("le", node, const(threshold)), const(0), come_in)  # NaN passes
 
 
-def _detach(recorder: Recorder, x: Any) -> Node:
-    return recorder.detached(recorder.node(x))
-
-
 def _same(op: str, operands: int) -> _Function:
     """An operation that graphs have too."""
 
@@ -246,14 +234,14 @@ ARITHMETIC: dict[str, _Function] = {
     "rsub": _rsub,
     "mul": _mul,
     "div": _div,
-    "square": _square,
+    "square": lambda recorder, x: _pow(recorder, x, 2),
     "pow": _pow,
     "clamp": _clamp,
     "clamp_min": _clamp,
-    "clamp_max": _clamp_max,
+    "clamp_max": lambda recorder, x, high: _clamp(recorder, x, None, high),
     "sigmoid_backward": _sigmoid_backward,
     "tanh_backward": _tanh_backward,
     "threshold_backward": _threshold_backward,
-    "detach": _detach,
+    "detach": lambda recorder, x: recorder.detached(recorder.node(x)),
 }
 """Pointwise operations by name."""
