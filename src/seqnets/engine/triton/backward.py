@@ -121,14 +121,14 @@ class BackwardPrinter(PassPrinter):
             self.write_between("row", range(len(self.step.state)))
         self.write_initial()
         for k, width in enumerate(self.program.units.values()):
-            self.store(*self.place("unit", k, 0), width, f"unit_{k}")
+            self.store(f"unit_{k}", *self.place("unit", k, 0), width)
 
     def write_prologue(self) -> None:
         """Print what precedes the loop: incoming gradients, sums, and the first loads."""
         for p, size in enumerate(self.step.state_sizes):
             self.kernel.line(f"carry_{p} = {self.zeros(size)}")
             with self.kernel.given(f"grad_final_{p}"):
-                self.kernel.line(f"carry_{p} = {self.load(f'grad_final_{p}', 'b', size, 0, size)}")
+                self.kernel.line(f"carry_{p} = {self.load(f'grad_final_{p}', 'b', size)}")
             self.kernel.line(f"start_{p} = {self.zeros(size)}")
         for k, width in enumerate(self.program.units.values()):
             self.kernel.line(f"unit_{k} = {self.zeros(width)}")
@@ -174,10 +174,10 @@ class BackwardPrinter(PassPrinter):
         for p in parts:
             size = self.step.state_sizes[p]
             turn = "((i % 2) * B + b)"
-            self.kernel.line(f"carry_{p} = {self.load(f'carries_{p}', turn, size, 0, size)}")
+            self.kernel.line(f"carry_{p} = {self.load(f'carries_{p}', turn, size)}")
             self.kernel.line(f"start_{p} = {self.zeros(size)}")
             with self.kernel.given("resets"):
-                self.kernel.line(f"start_{p} = {self.load(f'grad_start_{p}', 'b', size, 0, size)}")
+                self.kernel.line(f"start_{p} = {self.load(f'grad_start_{p}', 'b', size)}")
         with self.kernel.block("if i > 0:"):
             self.kernel.line("later = t - 1 if REVERSE else t + 1")
             self.load_fresh("later")
@@ -188,7 +188,7 @@ class BackwardPrinter(PassPrinter):
         for p in parts:
             size = self.step.state_sizes[p]
             with self.kernel.given("resets"):
-                self.store(f"grad_start_{p}", "b", size, 0, size, f"start_{p}")
+                self.store(f"start_{p}", f"grad_start_{p}", "b", size)
 
     def write_places(self) -> None:
         """Print the step's time, and its row in the buffers."""
@@ -223,7 +223,7 @@ class BackwardPrinter(PassPrinter):
         if any(0 in stage.state for stage in stages):
             with self.kernel.given("grad_y"):
                 size = self.step.state_sizes[0]
-                self.kernel.line(f"y_0 = {self.load('grad_y', row, size, 0, size, when)}")
+                self.kernel.line(f"y_0 = {self.load('grad_y', row, size, when=when)}")
         roots = [node for stage in stages for node in stage.stored]
         self.load_saved(roots, self.program.saved, row, when)
         for node in walk(roots, self.names):
@@ -233,7 +233,7 @@ class BackwardPrinter(PassPrinter):
     def before(self, p: int, row: str, when: str = "") -> str:
         """Print the load of a state part before a step, and return its variable."""
         size = self.step.state_sizes[p]
-        return self.variable(f"b_{p}", self.load(f"before_{p}", row, size, 0, size, when))
+        return self.variable(f"b_{p}", self.load(f"before_{p}", row, size, when=when))
 
     def write_stage(self, stage: Stage) -> None:
         """Print the expressions of a stage's gradients."""
@@ -266,11 +266,11 @@ class BackwardPrinter(PassPrinter):
         shared = kind == "dz" and k in self.program.shared
         told = kind in ("dwx", "dz") or (kind == "dsum" and not self.alone) or self.steps
         if told and not shared:
-            self.store(*self.place(*place), width, variable)
+            self.store(variable, *self.place(*place), width)
 
     def write_initial(self) -> None:
         """Print stores of the gradients of the initial state, and of the state after a reset."""
         for p, size in enumerate(self.step.state_sizes):
-            self.store(f"grad_initial_{p}", "b", size, 0, size, f"carry_{p}")
+            self.store(f"carry_{p}", f"grad_initial_{p}", "b", size)
             with self.kernel.given("resets"):
-                self.store(f"grad_start_{p}", "b", size, 0, size, f"start_{p}")
+                self.store(f"start_{p}", f"grad_start_{p}", "b", size)

@@ -56,7 +56,7 @@ class ForwardPrinter(PassPrinter):
         if self.steps and p not in self._loaded:
             self._loaded.add(p)
             size = self.step.state_sizes[p]
-            value = self.load(f"state_{p}", "((i % 2) * B + b)", size, 0, size)
+            value = self.load(f"state_{p}", "((i % 2) * B + b)", size)
             self.kernel.line(f"s_{p} = {value}")
         return f"s_{p}"
 
@@ -95,7 +95,7 @@ class ForwardPrinter(PassPrinter):
             self.keep_all(self.stages[-1], told=False)
             self.keep_output()
         for p, size in enumerate(self.step.state_sizes):
-            self.store(f"final_{p}", "b", size, 0, size, f"s_{p}")
+            self.store(f"s_{p}", f"final_{p}", "b", size)
 
     def write_prologue(self) -> None:
         """Print what precedes the loop: the state before the first step."""
@@ -103,12 +103,12 @@ class ForwardPrinter(PassPrinter):
         for p, size in sizes:
             self.kernel.line(f"s_{p} = {self.zeros(size)}")
             with self.kernel.given(f"initial_{p}"):
-                self.kernel.line(f"s_{p} = {self.load(f'initial_{p}', 'b', size, 0, size)}")
+                self.kernel.line(f"s_{p} = {self.load(f'initial_{p}', 'b', size)}")
         self.kernel.line("t = T - 1 if REVERSE else 0")
         with self.kernel.given("resets"):
             self.kernel.line(f"fresh = {self.resets('t', 't < length')}")
             for p, size in sizes:
-                start = self.load(f"start_{p}", "b", size, 0, size)
+                start = self.load(f"start_{p}", "b", size)
                 self.kernel.line(f"s_{p} = tl.where(fresh, {start}, s_{p})")
         self.end_beginning()
 
@@ -130,7 +130,7 @@ class ForwardPrinter(PassPrinter):
                 self.write_end(parts)
                 for p in parts:
                     size = self.step.state_sizes[p]
-                    self.store(f"state_{p}", "(((i + 1) % 2) * B + b)", size, 0, size, f"s_{p}")
+                    self.store(f"s_{p}", f"state_{p}", "(((i + 1) % 2) * B + b)", size)
                 self.keep_before(parts, "then", "(i + 1)", "then < length")
                 if 0 in parts:
                     self.keep_output()
@@ -203,14 +203,14 @@ class ForwardPrinter(PassPrinter):
         width = node.width
         tile = f"tl.where(valid, {self.whole(node, width)}, 0.0)"
         if store.buffer.kind == "reduced" and not self.alone:
-            self.store(f"reduced_{k}", "b", width, 0, width, self.whole(node, width))
+            self.store(self.whole(node, width), f"reduced_{k}", "b", width)
         if store.buffer.kind == "value":
             with self.saving(not self.alone):
-                self.store(f"value_{k}", "kept", width, 0, width, tile)
+                self.store(tile, f"value_{k}", "kept", width)
         if store.buffer.kind == "saved":
             with self.saving(self.steps and store.offset < self.program.crossing):
                 size = self.program.saved_size
-                self.store("saved", "kept", size, store.offset, width, tile)
+                self.store(tile, "saved", "kept", size, store.offset, width)
 
     @contextmanager
     def saving(self, always: bool) -> Iterator[None]:
@@ -230,7 +230,7 @@ class ForwardPrinter(PassPrinter):
             row = f"(b * kept_b + ({time} if SAVE else {i} % 2) * turn_t)"
             tile = f"tl.where(({when})[:, None], s_{p}, 0.0)"
             with self.saving(p in self.multiplied()):
-                self.store(f"before_{p}", row, size, 0, size, tile, f"({time} >= 0) & ({time} < T)")
+                self.store(tile, f"before_{p}", row, size, when=f"({time} >= 0) & ({time} < T)")
 
     def write_end(self, parts: Sequence[int]) -> None:
         """Print the transition to the next step: lengths, then resets."""
@@ -242,10 +242,10 @@ class ForwardPrinter(PassPrinter):
         with self.kernel.given("resets"):
             for p in parts:
                 size = self.step.state_sizes[p]
-                start = self.load(f"start_{p}", "b", size, 0, size, "fresh")
+                start = self.load(f"start_{p}", "b", size, when="fresh")
                 self.kernel.line(f"s_{p} = tl.where(fresh, {start}, s_{p})")
 
     def keep_output(self) -> None:
         """Print the store of the output."""
         size = self.step.state_sizes[0]
-        self.store("y", "row", size, 0, size, "tl.where(valid, after_0, 0.0)")
+        self.store("tl.where(valid, after_0, 0.0)", "y", "row", size)

@@ -143,7 +143,7 @@ class _OverTime(PassPrinter):
         return super().variable(self.own(name), value)
 
     def at(
-        self, place: str, row: str, columns: int, offset: int, width: int, when: str = ""
+        self, place: str, row: str, columns: int, offset: int = 0, width: int = 0, *, when: str = ""
     ) -> str:
         row = self.own(row) if row == "row" else row
         more, inside = f" + {offset}" if offset else "", self.own("in_0")
@@ -269,15 +269,15 @@ class ForwardOverTime(_OverTime, ForwardPrinter):
             before = self.value(self.step.graph.leaf(Columns("state", p), self.width), 0)
             with self.saving(False):
                 tile = f"tl.where(valid, {before}, 0.0)"
-                self.store(f"before_{p}", "kept", self.width, 0, self.width, tile)
+                self.store(tile, f"before_{p}", "kept", self.width)
         self.last("0 if REVERSE else length - 1")
         for p, node in enumerate(self.step.state):
             after = self.whole(node, self.width)
             if p == 0:
                 value = f"tl.where(valid, {after}, 0.0)"
-                self.store("y", "row", self.width, 0, self.width, value)
+                self.store(value, "y", "row", self.width)
             value = f"tl.where(length == 0, {self.row('initial', p)}, {after})"
-            self.store(f"final_{p}", "(b + step * 0)", self.width, 0, self.width, value, "last")
+            self.store(value, f"final_{p}", "(b + step * 0)", self.width, when="last")
 
 
 class BackwardOverTime(_OverTime, BackwardPrinter):
@@ -301,7 +301,7 @@ class BackwardOverTime(_OverTime, BackwardPrinter):
         new = self.variable(f"g_{p}", f"tl.where({begins}, {final}, 0.0)")
         if p == 0:
             with self.kernel.given("grad_y"):
-                value = self.load("grad_y", "row", self.width, 0, self.width)
+                value = self.load("grad_y", "row", self.width)
                 self.kernel.line(f"{new} = {new} + tl.where({self.own('valid')}, {value}, 0.0)")
         if p not in self.linear:
             return new
@@ -342,7 +342,7 @@ class BackwardOverTime(_OverTime, BackwardPrinter):
         kind, k, tile = store.buffer.kind, store.buffer.key, self.whole(store.node, self.width)
         tile = f"tl.where(valid, {tile}, 0.0)"
         if kind == "dwx":
-            self.store(*self.place(kind, k, store.offset), self.width, tile)
+            self.store(tile, *self.place(kind, k, store.offset), self.width)
         elif kind == "unit":
             self.kernel.line(f"unit_{k} += tl.sum({self.inside(tile, self.width)}, 0)[None, :]")
         else:
@@ -353,8 +353,8 @@ class BackwardOverTime(_OverTime, BackwardPrinter):
                     f"next_{k} = tl.where(fresh, 0.0, next_{k})",
                 )
             value = f"tl.where(length == 0, {self.row('grad_final', k)}, next_{k})"
-            initial = f"grad_initial_{k}"
-            self.store(initial, "(b + step * 0)", self.width, 0, self.width, value, "last")
+            place = f"grad_initial_{k}", "(b + step * 0)", self.width
+            self.store(value, *place, when="last")
 
     def write_last(self) -> None:
         """Print the stores of what was summed over a piece."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from seqnets.engine.buffers import parameter_buffer
 from seqnets.engine.graph import COMPARISONS, Node, reached_among, walk
@@ -119,32 +120,20 @@ class PassPrinter:
         return self.widths.index(width)
 
     def at(
-        self, place: str, row: str, columns: int, offset: int, width: int, when: str = ""
+        self, place: str, row: str, columns: int, offset: int = 0, width: int = 0, *, when: str = ""
     ) -> str:
-        """The place of a tile in a buffer: the arguments that ``load`` and ``store`` share."""
-        i, more = self.index(width), f" + {offset}" if offset else ""
+        """The place of a tile in a buffer, as kernels are told it; by default of all columns."""
+        i, more = self.index(width or columns), f" + {offset}" if offset else ""
         inside = f"in_{i} & {when}" if when else f"in_{i}"
         return f"{self.kernel.pointer(place)}, {row} * {columns}{more}, u_{i}, {inside}"
 
-    def load(
-        self, place: str, row: str, columns: int, offset: int, width: int, when: str = ""
-    ) -> str:
-        """Load a tile, converted to float32."""
-        return f"load({self.at(place, row, columns, offset, width, when)})"
+    def load(self, *place: Any, when: str = "") -> str:
+        """Load a tile, converted to float32; the arguments are those of ``at``."""
+        return f"load({self.at(*place, when=when)})"
 
-    def store(
-        self,
-        place: str,
-        row: str,
-        columns: int,
-        offset: int,
-        width: int,
-        value: str,
-        when: str = "",
-    ) -> None:
-        """Print a store of a tile."""
-        at = self.at(place, row, columns, offset, width, when)
-        self.kernel.line(f"store({at}, {value})")
+    def store(self, tile: str, *place: Any, when: str = "") -> None:
+        """Print a store of a tile; the further arguments are those of ``at``."""
+        self.kernel.line(f"store({self.at(*place, when=when)}, {tile})")
 
     def zeros(self, width: int) -> str:
         """A tile of zeros."""
@@ -200,7 +189,7 @@ class PassPrinter:
         for node in reached_among(nodes, roots):
             if node not in self.names:
                 size = self.program.saved_size
-                value = self.load("saved", row, size, nodes[node], node.width, when)
+                value = self.load("saved", row, size, nodes[node], node.width, when=when)
                 if node.op in COMPARISONS:
                     value = f"{value} != 0"
                 self.names[node] = self.variable(f"k{node.serial}", value)
