@@ -57,31 +57,27 @@ def run(request: Request) -> tuple[Tensor, State]:
         return matrix_memory.run(request, cell)
     if _is_printed(request):
         return triton.run(request, access.loops_over_time())
-    step = request.program.step
-    wx = request.project(request.clean_x)
-    befores = _Befores()
-    parameters = parameters_of(step, request.tensors, wx.dtype)
-    values = values_of(step, wx, befores, parameters)
-    valid = None if request.valid is None else request.valid.unsqueeze(-1)
-    resets = None if request.resets is None else request.resets.unsqueeze(-1)
+    step, pieces, reverse = request.program.step, request.plan.pieces, request.reverse
+    wx, befores = request.project(request.clean_x), _Befores()
+    values = values_of(step, wx, befores, parameters_of(step, request.tensors, wx.dtype))
+    state, start = cut(request.state, pieces), cut(request.start, pieces)
+    masks = request.valid, request.resets
+    valid, resets = (None if mask is None else mask.unsqueeze(-1) for mask in masks)
     if resets is not None and valid is not None:
         resets = resets & valid
-    pieces = request.plan.pieces
-    state, start = cut(request.state, pieces), cut(request.start, pieces)
     afters: dict[int, Tensor] = {}
 
     for linear in linear_parts(request.program, _names(request)):
-        first = _as_one([state[p] for p in linear.parts])
-        shape = (*wx.shape[:2], first.shape[1])
-        a, b = (_as_one([values[n] for n in nodes]).expand(shape) for nodes in (linear.a, linear.b))
-        anew = None
+        first, anew = _as_one([state[p] for p in linear.parts]), None
         if resets is not None:
             anew = resets, _as_one([start[p] for p in linear.parts]).unsqueeze(1)
+        shape = (*wx.shape[:2], first.shape[1])
+        a, b = (_as_one([values[n] for n in nodes]).expand(shape) for nodes in (linear.a, linear.b))
         if linear.moves:
             after = b if valid is None else torch.where(valid, b, first.unsqueeze(1))
         else:
-            after = linear_scan(*_within(a, b, valid, anew), first, reverse=request.reverse)
-        befores.find(linear.parts, partial(_before, after, first, request.reverse, anew))
+            after = linear_scan(*_within(a, b, valid, anew), first, reverse=reverse)
+        befores.find(linear.parts, partial(_before, after, first, reverse, anew))
         for p, made in zip(linear.parts, _apart(after), strict=True):
             afters[p] = made
             if step.state[p].op != "leaf":  # other nodes may depend on it
@@ -90,10 +86,8 @@ def run(request: Request) -> tuple[Tensor, State]:
     for p, node in enumerate(step.state):
         if p not in afters:
             afters[p] = values[node].expand(*wx.shape[:2], step.state_sizes[p])
-    final = tuple(
-        last_step(afters[p], part, request.lengths, reverse=request.reverse)
-        for p, part in enumerate(state)
-    )
+    last = partial(last_step, lengths=request.lengths, reverse=reverse)
+    final = tuple(last(afters[p], part) for p, part in enumerate(state))
     y = afters[0].contiguous()
     return (y if valid is None else y.masked_fill(~valid, 0)), joined(final, pieces)
 
