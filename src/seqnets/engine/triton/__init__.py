@@ -78,4 +78,4 @@ def _say_once(reason: str) -> None:
 def resources() -> list[dict[str, Any]]:
     """Registers, spills and shared memory of every kernel that has run in this process."""
     both = access.printed_loops(), access.loops_over_time()
-    return [vars(found) for loops in both for found in loops.resources]
+    return [found for loops in both for found in loops.resources]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import linecache
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -28,27 +27,6 @@ Buffers = dict[str, Tensor]
 
 Constants = tuple[bool, bool, str]
 """The arguments SAVE, REVERSE and PRECISION of every kernel."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """The resources that a compiled kernel uses.
-
-    Attributes:
-        kernel: The kernel's name.
-        mode: See ``Tiles``.
-        registers: Registers per thread.
-        spills: Spilled bytes per thread.
-        shared: Bytes of shared memory per program.
-        warps: Warps per program.
-    """
-
-    kernel: str
-    mode: str
-    registers: int
-    spills: int
-    shared: int
-    warps: int
 
 
 class Pass:
@@ -122,17 +100,17 @@ class Pass:
         self._compiled[key] = self.functions[name][grid](*tensors, *rest, **options)
 
     @property
-    def resources(self) -> list[Resources]:
-        """The resources of the kernels that have run."""
+    def resources(self) -> list[dict[str, Any]]:
+        """What each kernel that has run uses."""
         return [
-            Resources(
-                key[0],
-                self.tiles.mode,
-                kernel.n_regs,
-                kernel.n_spills,
-                kernel.metadata.shared,
-                self.tiles.warps,
-            )
+            {
+                "kernel": key[0],
+                "mode": self.tiles.mode,
+                "registers": kernel.n_regs,  # per thread
+                "spills": kernel.n_spills,  # bytes per thread
+                "shared": kernel.metadata.shared,  # bytes of a program
+                "warps": self.tiles.warps,  # of a program
+            }
             for key, kernel in self._compiled.items()
         ]
 

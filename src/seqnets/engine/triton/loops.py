@@ -18,7 +18,7 @@ from seqnets.engine.loops import Gradients, Grads, Inputs, Kept, Order, Results
 from seqnets.engine.program import Program
 from seqnets.engine.triton.access import device_of
 from seqnets.engine.triton.kernel import Numbers
-from seqnets.engine.triton.launch import Buffers, Pass, Resources, on_device
+from seqnets.engine.triton.launch import Buffers, Pass, on_device
 from seqnets.engine.triton.printer import print_pass
 from seqnets.engine.triton.tiles import Tiles, choose
 
@@ -62,7 +62,7 @@ class TritonLoops:
         return self._passes[key]
 
     @property
-    def resources(self) -> list[Resources]:
+    def resources(self) -> list[dict[str, Any]]:
         """The resources of all kernels that have run."""
         return [found for each in self._passes.values() for found in each.resources]
 
