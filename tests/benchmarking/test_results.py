@@ -179,11 +179,12 @@ def test_a_report_of_a_gpu_begins_with_its_name_and_driver():
 def test_a_report_knows_its_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
 
     found = machine()
 
-    assert found["gpu"] == "H200"
-    assert {"driver", "cuda", "cudnn"} <= found.keys()
+    assert (found["gpu"], found["cudnn"]) == ("H200", 91002)
+    assert {"driver", "cuda"} <= found.keys()
 
 
 @pytest.mark.parametrize(
