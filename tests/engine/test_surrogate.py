@@ -68,6 +68,15 @@ class Hard(FastSigmoid):
         return grad.masked_fill_(v < -0.4, 0)
 
 
+class Leaky(FastSigmoid):
+    """Spikes, whose gradient is a sum: nowhere zero."""
+
+    @staticmethod
+    def backward(ctx, grad):
+        (v,) = ctx.saved_tensors
+        return 0.1 * grad + grad / (1 + 10 * v.abs()) ** 2
+
+
 class Scaled(torch.autograd.Function):
     """Signs times a mean (Rastegari et al., 2016): the gradient is one of all units of a row."""
 
@@ -176,6 +185,7 @@ SPIKES = {
     "straight through": Straight.apply,
     "one function after another": lambda v: FastSigmoid.apply(Straight.apply(v) * v),
     "a gradient that is filled in place": Hard.apply,
+    "a sum of two multiples of the gradient": Leaky.apply,
     "a function of two tensors": lambda v: Joined.apply(v.tanh(), v.sin()),
     "a function of three": lambda v: Thrice.apply(v.tanh(), v.cos(), v[:, :1].sin()),
     "a view of what it gave": lambda v: FastSigmoid.apply(v).view(-1, 2, H // 2).flatten(1),

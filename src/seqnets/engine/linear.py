@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
-from seqnets.engine.graph import Columns, Node, Untraceable, walk
+from seqnets.engine.graph import Columns, Graph, Node, Untraceable, walk
 from seqnets.engine.program import Program
 from seqnets.engine.step import Step
 
@@ -113,7 +113,7 @@ def _linear_gradient(step: Step, part: int, carry: Node) -> Linear:
         Untraceable: It is not linear.
     """
     mine = step.graph.leaf(Columns("grad", ("state", part)), step.state_sizes[part])
-    a, b = _Split(step, lambda leaf: 0 if leaf is mine else None, 1, f"gradient {part}").of(carry)
+    a, b = Split(step.graph, lambda leaf: 0 if leaf is mine else None, f"gradient {part}").of(carry)
     return Linear((part,), (a,), (b,), moves=a is step.graph.const(0))
 
 
@@ -148,7 +148,7 @@ def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequen
             raise Untraceable("units of the state depend on others")
         return parts.index(columns.key)
 
-    split = _Split(step, place, len(parts), names[parts[0]])
+    split = Split(step.graph, place, names[parts[0]], len(parts))
     forms = [split.of(step.state[p]) for p in parts]
     b = tuple(form[-1] for form in forms)
     if len(parts) == 1:
@@ -173,23 +173,22 @@ def read_parts(step: Step, nodes: Sequence[Node]) -> set[int]:
     return found
 
 
-class _Split:
+class Split:
     """Splits expressions into factors of some leaves and a summand.
 
     Args:
-        step: The step that owns the graph.
+        graph: The graph that owns them.
         place: The index of a leaf; None for one that is independent of them. It raises
             ``Untraceable`` for any other dependence.
+        name: Name of the first leaf, for error messages.
         count: Number of leaves.
-        name: Name of the first one, for error messages.
     """
 
     def __init__(
-        self, step: Step, place: Callable[[Node], int | None], count: int, name: str
+        self, graph: Graph, place: Callable[[Node], int | None], name: str, count: int = 1
     ) -> None:
         self._place, self._count, self._name = place, count, name
-        self._apply = step.graph.apply
-        self._zero, self._one = step.graph.const(0), step.graph.const(1)
+        self._apply, self._zero, self._one = graph.apply, graph.const(0), graph.const(1)
         self._found: dict[Node, tuple[Node, ...]] = {}
 
     def of(self, node: Node) -> tuple[Node, ...]:
@@ -217,7 +216,7 @@ class _Split:
         linear = [any(factor is not self._zero for factor in form[:-1]) for form in forms]
         rest = [form[-1] for form in forms]  # the operands without leaves that cancel out
         if not any(linear):
-            return self._without(self._apply(node.op, *rest) if rest else node)
+            return self._without(node if rest == [*node.args] else self._apply(node.op, *rest))
         if node.op in ("neg", "add", "sub"):
             return tuple(self._apply(node.op, *terms) for terms in zip(*forms, strict=True))
         if node.op == "mul" and not all(linear):

@@ -8,6 +8,7 @@ function of parameters alone any linear backward pass will do: torch runs it onc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_iter
 
-from seqnets.engine.graph import Columns, Node, Untraceable, walk
+from seqnets.engine.graph import Columns, Node, Untraceable
+from seqnets.engine.linear import Split
 from seqnets.engine.preparation import Call, Operand, OwnGradient
 from seqnets.engine.tracing.placing import Placing
 from seqnets.engine.tracing.views import VIEWS
@@ -158,21 +160,11 @@ class Surrogates(Placing):
 
     def _factor(self, node: Node, of: Node) -> Node:
         """The factor of ``of`` in a node that is a multiple of it."""
-        apply, args = self.graph.apply, node.args
-        if node is of:
-            return self.graph.const(1)
-        if node is self.graph.const(0):
-            return node
-        inside = [of in walk([arg]) for arg in args]
-        if node.op == "mul" and sum(inside) == 1:
-            part, other = args if inside[0] else args[::-1]
-            return apply("mul", self._factor(part, of), other)
-        if node.op == "div" and inside == [True, False]:
-            return apply("div", self._factor(args[0], of), args[1])
-        if node.op == "neg":
-            return apply("neg", self._factor(args[0], of))
-        if node.op == "where" and not inside[0]:
-            return apply("where", args[0], *(self._factor(part, of) for part in args[1:]))
+        split = Split(self.graph, lambda leaf: 0 if leaf is of else None, "the gradient")
+        with suppress(Untraceable):
+            factor, rest = split.of(node)
+            if rest is self.graph.const(0):
+                return factor
         raise Untraceable("it is not a factor times the gradient")
 
 
