@@ -17,35 +17,15 @@ from torch import Tensor
 
 from seqnets.engine.graph import COMPARISONS, Columns, Graph, Node, Untraceable
 from seqnets.engine.step import Product, Weight
+from seqnets.engine.tracing import pointwise, reductions, views
 from seqnets.engine.tracing.composed import COMPOSED, INSTEAD
 from seqnets.engine.tracing.meanings import UNWRITTEN, Meanings, Operation, described
-from seqnets.engine.tracing.pointwise import (
-    ARITHMETIC,
-    FILLS,
-    LOGICAL,
-    filled,
-    instead,
-    pointwise,
-    whole_quotient,
-)
-from seqnets.engine.tracing.reductions import NORMALISED, REDUCED, normalised, reduced
-from seqnets.engine.tracing.views import (
-    JOINED,
-    RESHAPED,
-    SLICED,
-    TURNED,
-    VIEWS,
-    joined,
-    reshaped,
-    sliced,
-    turned,
-)
 
 _EMPTY = {"empty", "empty_like", "new_empty"}
 _PRODUCTS = {"mm", "addmm", "bmm"}
-POINTWISE = {*ARITHMETIC} | FILLS | JOINED
+POINTWISE = {*pointwise.ARITHMETIC} | pointwise.FILLS | views.JOINED
 """Pointwise operations, and concatenation."""
-_KNOWN = VIEWS | POINTWISE | REDUCED | NORMALISED | _PRODUCTS | {"copy"}
+_KNOWN = views.VIEWS | POINTWISE | reductions.REDUCED | reductions.NORMALISED | _PRODUCTS | {"copy"}
 
 
 class Recorder(Meanings):
@@ -74,13 +54,13 @@ class Recorder(Meanings):
 
     def whole_quotient(self, rounding: str, a: Node, b: Node) -> Node:
         """A division rounded as torch's ``rounding_mode`` says."""
-        return whole_quotient(self, rounding, a, b)
+        return pointwise.whole_quotient(self, rounding, a, b)
 
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
-        return joined(self, name, result, tensors, dim)
+        return views.joined(self, name, result, tensors, dim)
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
-        return pointwise(self, name, args, kwargs)
+        return pointwise.pointwise(self, name, args, kwargs)
 
     # Recording.
 
@@ -121,7 +101,7 @@ class Recorder(Meanings):
                 return _decomposed(func, args, kwargs)
         except Untraceable as part:  # report the operation that the step calls
             inside = "" if name in INSTEAD or "prims::" in str(part) else f", in which {part}"
-            raise Untraceable(f"aten.{name}{inside}{instead(name)}") from part
+            raise Untraceable(f"aten.{name}{inside}{pointwise.instead(name)}") from part
 
     def _recorded(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run an operation on stand-ins, and set the meaning of its result, or results."""
@@ -162,7 +142,7 @@ class Recorder(Meanings):
         """
         if name not in _KNOWN:  # rejected elsewhere
             return
-        args = args[0] if name in JOINED else args
+        args = args[0] if name in views.JOINED else args
         given = [arg.dtype for arg in args if isinstance(arg, Tensor)]
         for tensor in result if isinstance(result, (list, tuple)) else [result]:
             if self._are_fine(name, args, given, tensor.dtype):
@@ -178,15 +158,15 @@ class Recorder(Meanings):
         """Whether nodes compute what an operation does with operands of these dtypes."""
         if name in _PRODUCTS:
             return {*given} <= self.dtypes
-        if name in LOGICAL:
+        if name in pointwise.LOGICAL:
             return {*given} <= {torch.bool} | (self.dtypes if "logical" in name else set())
-        if made in self.dtypes or name in COMPARISONS | FILLS:
+        if made in self.dtypes or name in COMPARISONS | pointwise.FILLS:
             return True
-        if name in VIEWS | {"detach"} and given[0] in (made, torch.bool):
+        if name in views.VIEWS | {"detach"} and given[0] in (made, torch.bool):
             return True
         if name == "where":
             return all(map(self.is_constant, args[1:]))
-        if name in JOINED:
+        if name in views.JOINED:
             return made == torch.bool
         return name in ("sum", "mul") and {*given} == {torch.bool}
 
@@ -194,7 +174,7 @@ class Recorder(Meanings):
         """The meaning of an operation's result, or a list of them."""
         if name == "_to_copy" and args[0].dtype == torch.bool and result.is_floating_point():
             return self.number(args[0])
-        if name in RESHAPED | SLICED:
+        if name in views.RESHAPED | views.SLICED:
             whole, made = args[0], [result] if isinstance(result, Tensor) else result
             if all(tensor.shape == whole.shape for tensor in made):
                 meaning = self._meaning.get(id(whole))
@@ -204,7 +184,7 @@ class Recorder(Meanings):
             return first
         if name in _FAMILIES:
             return _FAMILIES[name](self, Operation(name, args, kwargs, result, first))
-        if name in JOINED:
+        if name in views.JOINED:
             return self._joined(name, result, *args)
         if name in _PRODUCTS:
             return self._product(name, args, kwargs)
@@ -254,12 +234,12 @@ class Recorder(Meanings):
 
 
 _FAMILIES: dict[str, Callable[[Recorder, Operation], Any]] = {
-    **dict.fromkeys(RESHAPED, reshaped),
-    **dict.fromkeys(TURNED, turned),
-    **dict.fromkeys(SLICED, sliced),
-    **dict.fromkeys(FILLS, filled),
-    **dict.fromkeys(REDUCED, reduced),
-    **dict.fromkeys(NORMALISED, normalised),
+    **dict.fromkeys(views.RESHAPED, views.reshaped),
+    **dict.fromkeys(views.TURNED, views.turned),
+    **dict.fromkeys(views.SLICED, views.sliced),
+    **dict.fromkeys(pointwise.FILLS, pointwise.filled),
+    **dict.fromkeys(reductions.REDUCED, reductions.reduced),
+    **dict.fromkeys(reductions.NORMALISED, reductions.normalised),
 }
 """What tells the meaning of an operation's result; all others are methods of the recorder."""
 
