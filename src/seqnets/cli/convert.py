@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from seqnets.cells import Wrapper
 from seqnets.checks import name_of
 from seqnets.cli import report
 from seqnets.cli.build import build, option_errors
@@ -18,7 +17,7 @@ from seqnets.cli.options import Config, check_new, check_truths
 from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.conversion import FORMATS, read, write
 from seqnets.conversion.parts import layers_of
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, counted
 
 _OURS = "seqnets"
 
@@ -42,7 +41,8 @@ def run(options: Config, **_: Any) -> None:
     factory = cell and build({**cell, "_partial_": True}, options["allow"], "model.cell")
     console = terminal()
     if before == _OURS:
-        module = _trained(str(options["source"]), options["allow"])
+        with quiet():
+            module = load_module(find_checkpoint(str(options["source"])), options["allow"]).model
     else:
         with option_errors(cell or {}, "model.cell"):
             module, found = read(source, before, factory)
@@ -72,12 +72,6 @@ def _format(named: str | None, path: Path, key: str) -> str:
     )
 
 
-def _trained(path: str, allow: list[str]) -> nn.Module:
-    """The model of a checkpoint."""
-    with quiet():
-        return load_module(find_checkpoint(path), allow).model
-
-
 def _report_check(console: Console, form: str, found: float | None) -> None:
     """Print by how much the outputs of one side differ; None if its library is missing."""
     text = "is not installed: not checked" if found is None else f"differs by at most {found:.1g}"
@@ -88,7 +82,6 @@ def _summary(module: nn.Module) -> str:
     """A description of the layers: "2 layers of GRUCell, 8 to 16 units, both directions"."""
     layers = layers_of(module)
     first = layers[0][0]
-    cell = first.innermost if isinstance(first, Wrapper) else first
-    many = f"{len(layers)} layers" if len(layers) > 1 else "1 layer"
+    kind, units = name_of(first.innermost), f"{first.input_size} to {first.hidden_size} units"
     both = ", both directions" if len(layers[0]) == 2 else ""
-    return f"{many} of {name_of(cell)}, {first.input_size} to {first.hidden_size} units{both}"
+    return f"{counted(len(layers), 'layer')} of {kind}, {units}{both}"
