@@ -19,6 +19,7 @@ from seqnets.cells import (
     Dilated,
     GatedCell,
     GRUCell,
+    HGRN2Cell,
     InputDropout,
     LayerNorm,
     LearnedState,
@@ -323,6 +324,19 @@ def test_recurrent_dropout_drops_each_number_of_a_candidate_that_is_wider_than_t
     h, _ = dropped(torch.zeros(1, 1, dtype=torch.float64), (torch.zeros(1, 30).double(),))
 
     assert {round(value, 12) for value in h[0].tolist()} == {0.0, 1.0, 2.0}
+
+
+def test_recurrent_dropout_drops_numbers_of_candidates_by_heads_row_by_row():
+    cell = HGRN2Cell(3, 8, num_heads=2)
+    x = torch.randn(2, 1, 3)  # as many rows as heads
+    _, (_, whole) = unroll(cell, x, backend="reference")
+
+    _, (_, memory) = unroll(RecurrentDropout(cell, 0.5), x, backend="reference")
+
+    kept = (memory / whole).view(2, 2, 4, 4)  # a row, a head, a key, a value
+    torch.testing.assert_close(kept, kept[:, :, :1].expand_as(kept))
+    assert {round(share, 4) for share in kept.flatten().tolist()} == {0.0, 2.0}
+    assert not torch.equal(kept[0], kept[1])
 
 
 def test_recurrent_dropout_refuses_candidates_that_differ_in_width():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -164,7 +164,7 @@ class RecurrentDropout(_Masked):
         check_flags(self._name, per_step=per_step)
         self.per_step = per_step
         candidates = self._require_call("candidate", "has no candidate")
-        widths = sorted({candidate.shape[-1] for candidate in candidates})
+        widths = sorted({candidate.shape[1:].numel() for candidate in candidates})  # over heads
         if len(widths) > 1:
             raise ConfigError(
                 f"RecurrentDropout: the candidates of {cell.innermost._name} are "
@@ -184,8 +184,15 @@ class RecurrentDropout(_Masked):
 
     def masked_step(self, wx: Tensor, mask: Tensor, state: State) -> State:
         """A step with dropout on the candidate."""
-        dropped = self.cell.adapted(candidate=lambda f: lambda a: f(a) * mask)
-        return dropped.step(wx, state)
+
+        def dropped(candidate: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            def call(a: Tensor) -> Tensor:
+                found = candidate(a)
+                return found * (mask if found.dim() == mask.dim() else mask.view_as(found))
+
+            return call
+
+        return self.cell.adapted(candidate=dropped).step(wx, state)
 
 
 class VariationalDropout(_Masked):
