@@ -365,6 +365,25 @@ def test_onnx_runtime_has_nothing_to_say_of_a_file(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_disk_that_is_full_is_no_fault_of_the_model(tmp_path, monkeypatch):
+    def full(served, about, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(FORMATS, "pt2", FORMATS["pt2"]._replace(save=full))
+
+    with pytest.raises(ConfigError, match=r"target: is .*model.pt2.*: No space left on device"):
+        export(trained("tags"), tmp_path / "model.pt2")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a folder without files")
+def test_where_nothing_can_be_written_is_found_before_the_work(monkeypatch):
+    late = FORMATS["pt2"]._replace(save=lambda *given: pytest.fail("it was exported"))
+    monkeypatch.setitem(FORMATS, "pt2", late)
+
+    with pytest.raises(ConfigError, match=r"target: is '/proc/model.pt2', expected a file that"):
+        export(trained("tags"), "/proc/model.pt2")
+
+
 @pytest.mark.parametrize("name", ["model.ckpt", "model"])
 def test_a_name_says_the_format(name, tmp_path):
     with pytest.raises(ConfigError, match="expected one of onnx, pt2"):

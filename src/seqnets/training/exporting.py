@@ -116,6 +116,7 @@ def export(
         with ExitStack() as whole:  # no file has its name before all are checked
             for file, part in served.items():
                 partial = whole.enter_context(atomic(file))
+                partial.touch()  # where nothing can be written, at once
                 with _refusals(part, form):
                     kind.save(part, about[file], partial)
                 found.append(_checked(file, part, kind, partial, given))
@@ -256,7 +257,7 @@ def _refusals(served: Served, form: str) -> Iterator[None]:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             yield
-    except SeqnetsError:
+    except (SeqnetsError, OSError):  # the latter of a file
         raise
     except Exception as error:  # of torch's exporters, which document none
         cause: BaseException = error
