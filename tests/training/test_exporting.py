@@ -13,10 +13,12 @@ import torch
 from seqnets.cells import (
     ClockworkRNNCell,
     ConvLSTMCell,
+    ExpRNNCell,
     GRUCell,
     GRUDCell,
     LearnedState,
     LSTMCell,
+    orthogonal,
 )
 from seqnets.errors import ConfigError
 from seqnets.models import (
@@ -575,6 +577,35 @@ def test_a_model_and_an_objective_of_ones_own_are_exported_as_they_are(tmp_path)
     done = export(Trained(Sums, Mine(), {"sizes": {"input_size": 2}}), tmp_path / "model.pt2")
 
     assert ports(done, "outputs") == [["output (B, 2) float32"]]
+
+
+@pytest.mark.parametrize("form", mostly_slow(FORMATS, ["onnx"]))
+def test_weights_that_are_computed_are_in_the_file_as_they_are(form, tmp_path):
+    if form == "onnx" and not WRITES_ONNX:
+        pytest.skip("needs seqnets[onnx]")
+    module = Trained(
+        lambda: SequenceTagger(ExpRNNCell, 3, input_size=4, hidden_size=4, num_layers=2, tied=True),
+        Tagging(),
+        {"sizes": {"input_size": 4, "num_classes": 3}},
+    )
+    before = {name: part.clone() for name, part in module.model.state_dict().items()}
+
+    done = export(module, tmp_path / f"model.{form}")  # of matrix exponentials torch writes none
+
+    assert done.difference < 1e-5
+    torch.testing.assert_close(dict(module.model.state_dict()), before, atol=0, rtol=0)
+
+
+def test_weights_of_two_parts_are_settled_too():
+    model = SequenceTagger(GRUCell, 3, input_size=4, hidden_size=4, num_layers=2, tied=True)
+    torch.nn.utils.parametrizations.weight_norm(model.output)
+    orthogonal(model.encoder.recurrent.layers[0].cell)
+    x = torch.randn(2, 5, 4)
+
+    served = Served(model, Tagging(), {"sizes": {"input_size": 4, "num_classes": 3}})
+
+    assert not any("original" in name for name, _ in served.named_parameters())
+    torch.testing.assert_close(served.model(x)[0], model.eval()(x)[0])
 
 
 def test_the_model_that_is_exported_stays_as_it_is(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 import seqnets
 from seqnets.checks import name_of
@@ -72,7 +73,7 @@ class Served(nn.Module):
                 f"export: the dataset has the sizes {', '.join(sizes)}, expected vocab_size, "
                 "input_size, or channels, height and width, which say what the model's inputs are."
             )
-        self.model = copy.deepcopy(model).to("cpu", torch.float32).eval()
+        self.model = _settled(copy.deepcopy(model).to("cpu", torch.float32).eval())
         self.objective, self.known = objective, known
         self.x_scaling, self.y_scaling = _input_scaling(known), objective.scaling(known)
         self.takes_lengths = not isinstance(objective, Forecasting)
@@ -220,6 +221,20 @@ BEFORE = "initial_"
 """Before the name of a part of the state, where it is an input."""
 
 _OF_CRF = ("start", "transitions", "end")
+
+
+def _settled(model: nn.Module) -> nn.Module:
+    """A model, changed: weights that are computed from others are now parameters themselves."""
+    computed: list[Any] = [m for m in model.modules() if parametrize.is_parametrized(m)]
+    with torch.no_grad():
+        for module in computed:
+            weights = {name: getattr(module, name).clone() for name in module.parametrizations}
+            # torch's own removal writes to the class and to the originals, which others may share
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, weight in weights.items():
+                module.register_parameter(name, nn.Parameter(weight))
+    return model
 
 
 def _input_scaling(known: Known) -> Scaling | None:
