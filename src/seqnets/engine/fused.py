@@ -98,7 +98,7 @@ class _Fused(torch.autograd.Function):
         random = random_state(x) if request.plan.draws else None
         order = _order(request, x)
         inside = rows_inside(loops, request, order.layout)
-        projection = make_projection(request, order.layout, names, tensors, inside)
+        projection = make_projection(loops, request, order.layout, names, tensors, inside)
         used = parameters_of(request.program.step, parameters, x.dtype)
         wx = projection.project(x, parameters)
         state, start = cut(request.given or (), pieces), cut(projection.start, pieces)
@@ -138,7 +138,9 @@ class _Fused(torch.autograd.Function):
         found.initial = () if request.given is None else joined(found.initial, pieces)
         found.start = joined(found.start, pieces)
         wanted = {*compress(names, needed[count - len(names) :])}
-        of_parameters = parameter_gradients(program, found, kept, used, wanted, ctx.inside)
+        of_parameters = parameter_gradients(
+            program, found, kept, used, wanted, ctx.inside, ctx.loops.tiled
+        )
         here = (None, *found.initial, *map(of_parameters.get, names))
         through = ctx.projection.backward(found, x, parameters, needed)
         return None, None, None, *map(_total, here, through)

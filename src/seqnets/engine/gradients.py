@@ -27,6 +27,7 @@ def parameter_gradients(
     parameters: dict[str, Tensor],
     wanted: Container[str],
     inside: Tensor | None = None,
+    tiled: bool = False,
 ) -> dict[str, Tensor]:
     """The gradients of the parameters by name.
 
@@ -37,6 +38,7 @@ def parameter_gradients(
         parameters: The parameters as loops used them.
         wanted: Names of the parameters that need gradients.
         inside: Row indices of the steps with nonzero gradients; all if omitted.
+        tiled: Whether tiles of bfloat16 may multiply.
     """
     gradients = {
         name: parameter.gradient(found)
@@ -54,10 +56,10 @@ def parameter_gradients(
         parameter = parameters[weight.name]
         if weight.covers(parameter.shape) and weight.name not in gradients:
             factors = (right.T, left.T) if weight.turned else (left, right)
-            gradients[weight.name] = product(*factors)
+            gradients[weight.name] = product(*factors, tiled=tiled)
         else:
             total = gradients.setdefault(weight.name, torch.zeros_like(parameter))
-            add_product(weight.of(total), left, right)
+            add_product(weight.of(total), left, right, tiled)
     return gradients
 
 

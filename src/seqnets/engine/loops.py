@@ -127,9 +127,11 @@ class Loops(Protocol):
 
     Attributes:
         skips_padding: Whether ``wx`` past a row's end is never read, and may be uninitialised.
+        tiled: Whether tiles of bfloat16 may compute products, in these loops and beside them.
     """
 
     skips_padding: bool
+    tiled: bool
 
     def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         """The results, with what the backward pass needs if ``save`` is true."""

@@ -1,13 +1,13 @@
 """Matrix products outside the loops: input projections, and gradients of weights and inputs.
 
 Each runs by torch or by the engine's own C kernel, whichever was measured to be faster on such a
-processor.
+processor. In half precision, a processor's tiles of bfloat16 come first.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -21,7 +21,13 @@ from seqnets.engine.measured import nearest, of_processor, table
 from seqnets.engine.modes import is_batched, is_watched, refusal_of_one_operation
 
 
-def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+def product(
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None = None,
+    out: Tensor | None = None,
+    tiled: bool = False,
+) -> Tensor:
     """``a @ b + bias``, by torch or by our kernel, whichever was faster on such a processor.
 
     On x86, torch's library does not use the full vectors of an AMD processor.
@@ -31,29 +37,32 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None
         b: (k, n), of any strides.
         bias: (n); none if omitted.
         out: The destination, (m, n), contiguous; allocated if omitted.
+        tiled: Whether tiles of bfloat16 may compute it, to 5 digits, where the processor has them.
     """
-    if _is_ours(a, b, bias):
+    tiled = tiled and _is_ours(a, b, bias, tiled)
+    if tiled or _is_ours(a, b, bias):
         out = a.new_empty(len(a), b.shape[1]) if out is None else out
-        multiply(a, b, bias if bias is None else bias.contiguous(), out)
+        multiply(a, b, bias if bias is None else bias.contiguous(), out, tiled)
         return out
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
 
 
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(total: Tensor, a: Tensor, b: Tensor, tiled: bool = False) -> None:
     """``total += a @ b``, likewise."""
-    if _is_ours(a, b):
-        total.add_(product(a, b))
+    if _is_ours(a, b) or (tiled and _is_ours(a, b, None, tiled)):
+        total.add_(product(a, b, tiled=tiled))
     else:
         total.addmm_(a, b)
 
 
-def _is_ours(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether our kernel is available, supports these operands, and was faster."""
+def _is_ours(a: Tensor, b: Tensor, bias: Tensor | None = None, tiled: bool = False) -> bool:
+    """Whether our kernel is available, supports these operands, and is faster; or that by tiles."""
+    sizes = *a.shape, b.shape[1]
     return (
         a.is_cpu
-        and _ours(*a.shape, b.shape[1])
+        and (_tiles_pay(*sizes) if tiled else _ours(*sizes))
         and _are_taken(a, b.T, bias)
-        and can_multiply(a.dtype)
+        and can_multiply(a.dtype, tiled)
     )
 
 
@@ -71,12 +80,15 @@ def _are_taken(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     )
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, tiled: bool = False
+) -> Tensor:
     """``F.linear`` by :func:`product`, unless operations are traced or intercepted."""
     given = (input, weight, bias)
-    if torch.compiler.is_compiling() or _is_seen(*given) or not _is_worth(*given):
+    if torch.compiler.is_compiling() or _is_seen(*given) or not _is_worth(*given, tiled):
         return F.linear(*given)
-    return _Linear.apply(input.flatten(0, -2), weight, bias).unflatten(0, input.shape[:-1])
+    y = _Linear.apply(input.flatten(0, -2), weight, bias, tiled)
+    return y.unflatten(0, input.shape[:-1])
 
 
 def _is_seen(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -88,50 +100,68 @@ def _is_seen(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     )
 
 
-def _is_worth(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether our kernel supports the operands and is faster."""
+def _is_worth(input: Tensor, weight: Tensor, bias: Tensor | None, tiled: bool) -> bool:
+    """Whether one of our kernels supports the operands and is faster."""
     if not input.is_cpu or input.dim() < 2 or weight.dim() != 2:
         return False
     n, k = weight.shape
+    sizes = input.numel() // max(1, k), k, n
+    tiled = tiled and _tiles_pay(*sizes) and can_multiply(input.dtype, tiled)
     return (
-        _ours(input.numel() // max(1, k), k, n)
+        (tiled or (_ours(*sizes) and can_multiply(input.dtype)))
         and _are_taken(input, weight, bias)
-        and can_multiply(input.dtype)
         and not autocasts(input)
     )
 
 
-def in_linear(x: Tensor) -> AbstractContextManager[Any]:
+def in_linear(x: Tensor, tiled: bool) -> AbstractContextManager[Any]:
     """A context in which :func:`linear` replaces ``F.linear``, if it may be faster."""
-    return _InLinear() if x.is_cpu and _measured() else nullcontext()
+    return _InLinear(tiled) if x.is_cpu and (tiled or _measured()) else nullcontext()
 
 
 class _InLinear(TorchFunctionMode):
     """Replaces ``F.linear`` by :func:`linear`, whatever calls it."""
 
+    def __init__(self, tiled: bool) -> None:
+        super().__init__()
+        self._linear = partial(linear, tiled=tiled)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Torch's function, or its replacement."""
-        return (linear if func is F.linear else func)(*args, **(kwargs or {}))
+        return (self._linear if func is F.linear else func)(*args, **(kwargs or {}))
 
 
 class _Linear(torch.autograd.Function):
     """A linear layer by :func:`product`; second derivatives are torch's."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiled: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight.T, bias)
+        ctx.tiled = tiled
+        return product(x, weight.T, bias, tiled=tiled)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        multiplied = torch.mm if torch.is_grad_enabled() or is_batched(grad) else product
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        by_torch = torch.is_grad_enabled() or is_batched(grad)
+        multiplied = torch.mm if by_torch else partial(product, tiled=ctx.tiled)
         return (
             multiplied(grad, weight) if of_x else None,
             multiplied(grad.T, x) if of_weight else None,
             grad.sum(0) if of_bias else None,
+            None,
         )
+
+
+def _tiles_pay(m: int, k: int, n: int) -> bool:
+    """Whether tiles multiply (m, k) and (k, n) faster: if there is much to do with each number."""
+    work = m * k * n
+    return work >= max(_WORTH_TILES, _TIMES_EACH * (m * k + k * n + m * n))
+
+
+_WORTH_TILES = 2**21  # multiplications: a call takes 15 µs longer than torch's
+_TIMES_EACH = 32  # multiplications for each number that is packed or stored
 
 
 @lru_cache(maxsize=4096)

@@ -33,15 +33,16 @@ def project(
         parameters: The cell's tensors.
     """
     if request.plan.projection is None:
-        return _projected(request, x, layout)
+        return _projected(request, x, layout, loops.tiled)
     inside = rows_inside(loops, request, layout)
-    return _product(layout.rows(x), parameters, inside, *request.plan.projection)
+    return _product(layout.rows(x), parameters, inside, loops.tiled, *request.plan.projection)
 
 
 def _product(
     x: Tensor,
     parameters: dict[str, Tensor],
     inside: Tensor | None,
+    tiled: bool,
     weight_name: str,
     bias_name: str | None,
 ) -> Tensor:
@@ -49,15 +50,15 @@ def _product(
     wx = room(x, x.shape[0], weight.shape[0])
     out = wx if inside is None else x.new_empty(inside.shape[0], weight.shape[0])
     bias = None if bias_name is None else parameters[bias_name]
-    product(picked(x, inside), weight.T, bias, out)
+    product(picked(x, inside), weight.T, bias, out, tiled)
     if inside is not None:
         wx.index_copy_(0, inside, out)
     return wx
 
 
-def _projected(request: Request, x: Tensor, layout: Layout) -> Tensor:
+def _projected(request: Request, x: Tensor, layout: Layout, tiled: bool) -> Tensor:
     """The projected input, (B*T, W), by the cell's own ``project``."""
-    with in_linear(x):
+    with in_linear(x, tiled):
         if layout.time_first and request.plan.per_step:
             return request.project(x.transpose(0, 1)).contiguous().flatten(0, 1)
         return layout.rows(request.project(x)).contiguous()
@@ -105,6 +106,7 @@ class Projection(Protocol):
 
 
 def make_projection(
+    loops: Loops,
     request: Request,
     layout: Layout,
     names: Sequence[str],
@@ -118,8 +120,8 @@ def make_projection(
         with torch.enable_grad():
             start = request.start
     if affine is None or any(part.requires_grad for part in start):
-        return _RecordedProjection(request, layout, names, tensors)
-    return _AffineProjection(start, layout, names, inside, *affine)
+        return _RecordedProjection(request, layout, names, tensors, loops.tiled)
+    return _AffineProjection(start, layout, names, inside, loops.tiled, *affine)
 
 
 class _AffineProjection:
@@ -131,14 +133,16 @@ class _AffineProjection:
         layout: Layout,
         names: Sequence[str],
         inside: Tensor | None,
+        tiled: bool,
         weight: str,
         bias: str | None,
     ) -> None:
         self.start, self.layout, self.names, self.inside = start, layout, names, inside
-        self.weight, self.bias = weight, bias
+        self.tiled, self.weight, self.bias = tiled, weight, bias
 
     def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        return _product(self.layout.rows(x), parameters, self.inside, self.weight, self.bias)
+        rows = self.layout.rows(x)
+        return _product(rows, parameters, self.inside, self.tiled, self.weight, self.bias)
 
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
@@ -147,12 +151,13 @@ class _AffineProjection:
         wanted = dict(zip(self.names, needed[1 + states :], strict=True))
         gradients = {}
         if wanted[self.weight]:
-            gradients[self.weight] = product(grads.T, picked(self.layout.rows(x), self.inside))
+            rows = picked(self.layout.rows(x), self.inside)
+            gradients[self.weight] = product(grads.T, rows, tiled=self.tiled)
         if self.bias is not None and wanted[self.bias]:
             gradients[self.bias] = found.total
         grad_x = None
         if needed[0]:
-            through = product(grads, parameters[self.weight])
+            through = product(grads, parameters[self.weight], tiled=self.tiled)
             if self.inside is not None:
                 everywhere = through.new_zeros(len(found.wx), through.shape[1])
                 through = everywhere.index_copy_(0, self.inside, through)
@@ -169,12 +174,13 @@ class _RecordedProjection:
         layout: Layout,
         names: Sequence[str],
         tensors: Sequence[Tensor],
+        tiled: bool,
     ) -> None:
         self._inputs = tuple(t.detach().requires_grad_(t.requires_grad) for t in tensors)
         again = rebuilt(request, names, self._inputs)
         self._entering: list[Tensor] = []
         with torch.enable_grad():
-            wx = _projected(again, again.x, layout)
+            wx = _projected(again, again.x, layout, tiled)
             self.start = again.start
             self._entry = Entry.apply(self._entering, wx, *self.start)
         self._again = request.memory == "lean"  # it is read twice, but masks must be drawn once

@@ -1,4 +1,7 @@
-"""Half and mixed precision on a CPU: the loops in C compute in float32."""
+"""Half and mixed precision on a CPU: the loops in C compute in float32.
+
+Where a processor has tiles of bfloat16, they multiply: ``test_tiles.py``.
+"""
 
 from functools import partial
 
@@ -17,7 +20,7 @@ from seqnets.cells import (
     RNNCell,
     Zoneout,
 )
-from seqnets.engine import native, runs
+from seqnets.engine import c, native, runs
 from seqnets.engine.c import compiler
 from seqnets.errors import DtypeError
 from tests.engine.user_cells import MGUCell
@@ -88,7 +91,8 @@ def _assert_rounded(found, expected):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_mixed_precision_changes_no_bit_of_float32(name):
+def test_mixed_precision_changes_no_bit_of_float32_where_there_are_no_tiles(name, monkeypatch):
+    monkeypatch.setattr(c, "has_tiles", lambda: False)
     torch.manual_seed(0)
     cell, x = CELLS[name](I, H), torch.randn(B, T, I)
 
@@ -235,7 +239,7 @@ def test_a_compiler_sees_one_operator_for_any_number_of_steps(mixed):
             y, state = compiled(x)
             expected = layer(x)
 
-        torch.testing.assert_close((y, state), expected, rtol=0, atol=1e-6 if mixed else 1e-2)
+        torch.testing.assert_close((y, state), expected, rtol=0, atol=1e-4 if mixed else 1e-2)
 
     operators = [node.target for node in graphs[0].graph.nodes if "unroll" in str(node.target)]
     assert (len(graphs), len(operators)) == (1, 2)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -16,10 +16,11 @@ from seqnets.cells.base import autocasts
 from seqnets.engine import fused, operator
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.compiler import compiler as system_compiler
-from seqnets.engine.c.loops import C_LOOPS
+from seqnets.engine.c.loops import C_LOOPS, TILED_LOOPS, CLoops
+from seqnets.engine.c.tiles import has_tiles
 from seqnets.engine.modes import refusal_of_one_operation
 from seqnets.engine.request import Request, converted
-from seqnets.typing import State
+from seqnets.typing import HALF, State
 
 name = "c"
 
@@ -40,7 +41,7 @@ def refusal(request: Request) -> str | None:
     if reason := request.untraceable:
         return reason
     try:
-        C_LOOPS.library(request.program, _dtype(x))
+        _loops(request).library(request.program, _dtype(x))
     except NoCompiler as reason:
         _say_once(str(reason))
         return str(reason)
@@ -72,6 +73,8 @@ def run(request: Request) -> tuple[Tensor, State]:
     dtype, mixed = _dtype(x), autocasts(x)
     if x.dtype is dtype and not mixed:
         return runs(request)
+    if not torch.compiler.is_compiling():
+        runs = partial(fused.run, _loops(request))
     with torch.autocast("cpu", enabled=False):
         y, state = runs(converted(request, dtype))
     return y.to(x.dtype), state if mixed else tuple([part.to(x.dtype) for part in state])
@@ -79,6 +82,11 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 def _run(request: Request) -> tuple[Tensor, State]:
     return fused.run(C_LOOPS, request)
+
+
+def _loops(request: Request) -> CLoops:
+    """The loops for a request: in half and mixed precision, tiles may multiply."""
+    return TILED_LOOPS if request.dtype in HALF and has_tiles() else C_LOOPS
 
 
 def _dtype(x: Tensor) -> torch.dtype:

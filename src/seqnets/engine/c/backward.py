@@ -193,3 +193,4 @@ class BackwardPrinter(PassPrinter):
             for n, stage in enumerate(self.stages):
                 if stage.state:
                     self.line(f"backward_end_{n}(c, m, s, after, now);")
+            self.end_loop()

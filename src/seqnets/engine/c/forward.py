@@ -166,3 +166,4 @@ class ForwardPrinter(PassPrinter):
             if not self.exchanges:
                 self.line("meet(s->own, s->units);")
             self.shares(end)
+            self.end_loop()

@@ -54,13 +54,24 @@ class Settings(NamedTuple):
 class Library:
     """A program's loops for one floating-point type.
 
+    Args:
+        program: The program.
+        dtype: float32 or float64.
+        tiled: Whether tiles of bfloat16 may multiply.
+
+    Attributes:
+        tiled: Whether they do: in float32, if the weights are worth it.
+
     Raises:
         NoCompiler: They cannot be compiled here.
     """
 
-    def __init__(self, program: Program, dtype: torch.dtype) -> None:
-        source = print_program(program)
-        text = with_headers(source.text, "vector.h", "loops.h", double=dtype == torch.float64)
+    def __init__(self, program: Program, dtype: torch.dtype, tiled: bool = False) -> None:
+        numbers = sum(each.weight.rows * each.weight.columns for each in program.step.products)
+        self.tiled = tiled and dtype == torch.float32 and numbers >= _WORTH_TILES
+        source = print_program(program, self.tiled)
+        headers = ["vector.h", "loops.h", *["tiles.h", "tiled_loops.h"] * self.tiled]
+        text = with_headers(source.text, *headers, double=dtype == torch.float64)
         self._library = compiler.load(text)
         self.lanes = ctypes.c_int64.in_dll(self._library, "lanes_of_a_vector").value
         sizes = [f"n{i}" for i in range(len(source.sizes))]
@@ -148,17 +159,23 @@ def shares(program: Program, lanes: int, B: int, T: int, threads: int) -> tuple[
     return threads, rows
 
 
+_WORTH_TILES = 2**15  # numbers in the weights of a step
 _WORTH_A_THREAD = 8192
 _ROWS_OF_A_THREAD = 8
 _NUMBERS_OF_A_CORE = 131072
 
 
 class CLoops:
-    """``Loops`` in C."""
+    """``Loops`` in C.
+
+    Args:
+        tiled: Whether products may be by tiles of bfloat16, which the processor has.
+    """
 
     skips_padding = True
 
-    def __init__(self) -> None:
+    def __init__(self, tiled: bool = False) -> None:
+        self.tiled = tiled
         self._libraries: dict[tuple[Program, torch.dtype], Library] = {}
         self._refused: dict[tuple[Any, ...], str] = {}
 
@@ -174,7 +191,7 @@ class CLoops:
             if again in self._refused:
                 raise compiler.NoCompiler(self._refused[again])
             try:
-                self._libraries[key] = Library(program, dtype)
+                self._libraries[key] = Library(program, dtype, self.tiled)
             except compiler.NoCompiler as reason:
                 self._refused[again] = str(reason)
                 raise
@@ -233,3 +250,4 @@ def _addresses(buffers: dict[str, Tensor], order: Order) -> _Values:
 
 
 C_LOOPS = CLoops()
+TILED_LOOPS = CLoops(tiled=True)

@@ -27,13 +27,14 @@ class PassPrinter:
         stages: The program's stages of this pass.
         widths: Vectors in a panel, of each product.
         declared: How a stage's function is declared.
+        tiled: Whether tiles of bfloat16 multiply, as in ``tiled_loops.h``.
     """
 
     name: str
     source: str
 
-    def __init__(self, program: Program, text: Text) -> None:
-        self.program, self.step, self.text = program, program.step, text
+    def __init__(self, program: Program, text: Text, tiled: bool) -> None:
+        self.program, self.step, self.text, self.tiled = program, program.step, text, tiled
         self.stages = stages = program.stages(self.name)
         self.line, self.size, self.pointer = text.line, text.size, text.pointer
         self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
@@ -122,7 +123,11 @@ class PassPrinter:
         self.line("const Call *c = ((Team *)team)->call;")
         self.line("const Share mine = share(team), *s = &mine;")
         self.line(f"{self.name.title()}Room room, *m = &room;")
-        self.line(f"{self.name}_room(c, m);", pack)
+        self.line(f"{self.name}_room(c, m);", pack, *(["use_tiles();"] * self.tiled))
+
+    def end_loop(self) -> None:
+        """Print what each thread does at last."""
+        self.line(*(["leave_tiles();"] * self.tiled))
 
     def meet(self) -> None:
         """Print a barrier for the group, if its threads read each other's results."""
@@ -135,6 +140,8 @@ class PassPrinter:
             for p in stage.products:
                 members[f"weight_{p.product}"] = f"{self._panels(stage)} * {self._panel(p, stage)}"
                 members[f"kept_{p.product}"] = f"{self._panels(stage)} * {self._kept(p)}"
+                if self.tiled:
+                    members[f"tiles_{p.product}"] = f"c->threads * {self._tiles(p)}"
         members |= self.room()
         room = f"{self.name.title()}Room"
         with self.text.block("typedef struct", f"}} {room};"):
@@ -143,7 +150,8 @@ class PassPrinter:
         with self.text.function(f"static int64_t {self.name}_room(const Call *c, {room} *m)"):
             self.line("int64_t n = 0;")
             for member, numbers in members.items():
-                self.line(f"m->{member} = c->scratch + n, n += {numbers};")
+                wide = f"({numbers} + LANES - 1) / LANES * LANES" if self.tiled else numbers
+                self.line(f"m->{member} = c->scratch + n, n += {wide};")
             self.line("return n;")
         with self.text.function(f"EXPORT int64_t {self.name}_scratch(const Call *c)"):
             self.line(f"{room} m;", f"return {self.name}_room(c, &m);")
@@ -159,6 +167,8 @@ class PassPrinter:
                 with self.text.block(panels):
                     self.line(self.pack(p, stage, panel))
                     self.line(f"keep_rows({panel}, {shape}, {kept});")
+                    if self.tiled:
+                        self.line(f"pack_tiles({panel}, {shape}, {kept});")
 
     def _panels(self, stage: Stage) -> str:
         """The number of panels into which the weights of a stage are cut."""
@@ -173,8 +183,13 @@ class PassPrinter:
     def _kept(self, product: StageProduct) -> str:
         return f"KEPT({self.size(self.reach(product.product))})"
 
+    def _tiles(self, product: StageProduct) -> str:
+        """The size of the packed operand of a product, for all rows."""
+        return f"TILES_OF(c->B, {self.size(self.reach(product.product))})"
+
     def _panel(self, product: StageProduct, stage: Stage) -> str:
         numbers = self.size(self.reach(product.product))
+        numbers = f"IN_TERMS({numbers})" if self.tiled else numbers
         return f"{numbers} * {wide_of(product, stage)} * LANES"
 
     @contextmanager
@@ -187,6 +202,10 @@ class PassPrinter:
         """
         vectors, W = vectors_of(stage), self.size(stage.width)
         tall = f"MOST_{max(wide_of(p, stage) for p in stage.products)}" if rows else "8"
+        high = f"tile(s->last - b0, {tall})"
+        if self.tiled and rows:
+            tall, high = "OF_TILES", "rows_of_tiles(s->last - b0)"
+            self._write_tiles(stage, rows)
         sums = [s.buffer.key for s in stage.stores if s.buffer.kind == "unit"]
         self.line(f"const long many = {self._panels(stage)};")
         self.line("const long last = share_of(many, s->unit + 1, s->units);")
@@ -194,7 +213,7 @@ class PassPrinter:
             self.line(*(f"vec unit_{i}[{vectors}] = {{{{0}}}};" for i in sums))
             self.line("long high;")
             with self.text.block("for (long b0 = s->first; b0 < s->last; b0 += high)"):
-                self.line(f"high = tile(s->last - b0, {tall});")
+                self.line(f"high = {high};")
                 self._write_products(stage, rows, tall)
                 with self.text.block("for (long i = 0; i < high; i++)"):
                     self.line("const long b = b0 + i, row = b * c->row_b + t * c->row_t;")
@@ -217,9 +236,28 @@ class PassPrinter:
             self.line(f"_Alignas(64) real z_{k}[{tall} * {wide} * LANES];")
             panel = ", ".join(self._packed(p, stage))
             self.line("if (some)")
-            self.line(f"    times_panel(product_{wide}[high], {rows[k]}, high,")
-            self.line(f"                {panel}, z_{k});")
+            if self.tiled:
+                kernels, K = f"product_{wide}, MOST_{wide}", self.size(self.reach(k))
+                self.line(f"    times_tiles({kernels}, {rows[k]}, high, {self._tiles_at(p)},")
+                self.line(f"                {panel}, {K}, {wide}, z_{k});")
+            else:
+                self.line(f"    times_panel(product_{wide}[high], {rows[k]}, high,")
+                self.line(f"                {panel}, z_{k});")
             self.line(f"else __builtin_memset(z_{k}, 0, sizeof z_{k});")
+
+    def _write_tiles(self, stage: Stage, rows: dict[int, str]) -> None:
+        """Print the packing of the operands of a stage, which each thread does for itself."""
+        with self.text.block("for (long b0 = s->first; b0 < s->last; b0 += OF_TILES)"):
+            self.line("const long high = rows_of_tiles(s->last - b0);")
+            for p in stage.products:
+                K = self.size(self.reach(p.product))
+                self.line(f"pack_numbers({rows[p.product]}, high, {K}, {self._tiles_at(p)});")
+
+    def _tiles_at(self, product: StageProduct) -> str:
+        """The address of the packed operand of a product, for rows from b0 on."""
+        K = self.size(self.reach(product.product))
+        mine = f"m->tiles_{product.product} + s->thread * {self._tiles(product)}"
+        return f"{mine} + (b0 - s->first) * IN_TERMS({K})"
 
     @contextmanager
     def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:

@@ -30,12 +30,17 @@ class Source:
     pointers: list[str]
 
 
-def print_program(program: Program) -> Source:
-    """Print both passes, or the forward pass alone if the program has no other."""
+def print_program(program: Program, tiled: bool = False) -> Source:
+    """Print both passes, or the forward pass alone if the program has no other.
+
+    Args:
+        program: The program.
+        tiled: Whether tiles of bfloat16 multiply; then ``tiled_loops.h`` comes before.
+    """
     text = Text()
-    passes: list[PassPrinter] = [ForwardPrinter(program, text)]
+    passes: list[PassPrinter] = [ForwardPrinter(program, text, tiled)]
     if program.backward:
-        passes.append(BackwardPrinter(program, text))
+        passes.append(BackwardPrinter(program, text, tiled))
     for each in passes:
         each.write()
     products = _products(sorted(set().union(*(each.widths for each in passes))))
@@ -59,8 +64,6 @@ def _products(widths: Sequence[int]) -> list[str]:
 
 
 _EXPORTS = """\
-#define EXPORT __attribute__((visibility("default")))
-
 EXPORT const int64_t lanes_of_a_vector = LANES;
 """
 

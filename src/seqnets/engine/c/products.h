@@ -1,8 +1,8 @@
-/* A product of two matrices: c (m, n) = a (m, k) b (k, n) + bias, of any strides.
+/* The blocks of a product.
  *
- * Each thread computes rows of its own. It packs a block of b that stays in its second-level cache,
- * and multiplies its rows of a by it, a tile at a time: the tile's sums stay in registers. Every
- * sum is taken from the first term to the last, whatever m and the number of threads are.
+ * A block of b stays in a thread's second-level cache, and rows of a are multiplied by it, a tile
+ * at a time: the tile's sums stay in registers. Every sum is taken from the first term to the
+ * last, whatever m and the number of threads are.
  */
 enum {
     VECTORS = SUMS > 12 ? 4 : 2, /* of a panel of b */
@@ -12,26 +12,7 @@ enum {
     WIDE = 8 * VECTORS * LANES   /* columns of a block of b */
 };
 
-typedef struct {
-    int64_t m, n, k;
-    const real *a;
-    int64_t a_row, a_column; /* strides */
-    const real *b;
-    int64_t b_row, b_column;
-    real *c;
-    int64_t c_row;
-    const real *bias; /* (n), or null */
-    real *scratch;
-    int64_t threads;
-    void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
-    int (*thread)(void), (*team)(void);
-} Product;
-
-#define EXPORT __attribute__((visibility("default")))
-
 EXPORT const int64_t scratch_of_a_thread = DEEP * (WIDE + TALL);
-
-INLINE long least(long a, long b) { return a < b ? a : b; }
 
 /* Pack n lines of k numbers as columns of rows that are `width` wide; the rest is not written. */
 static void pack(const real *from, long across, long along, long n, long k, long width, real *to) {
@@ -119,22 +100,4 @@ static void multiply_block(const Product *p, long first, long last, long i, long
                 put(p, z, vectors, row + r, high, column + j, i > 0);
             }
     }
-}
-
-static void multiply_rows(void *product) {
-    const Product *p = product;
-    const long threads = p->threads > 1 ? p->team() : 1, thread = threads > 1 ? p->thread() : 0;
-    const long tiles = (p->m + ROWS - 1) / ROWS;
-    const long first = tiles * thread / threads * ROWS;
-    const long last = least(tiles * (thread + 1) / threads * ROWS, p->m);
-    real *const room = p->scratch + thread * scratch_of_a_thread;
-    for (long column = 0; column < p->n && first < last; column += WIDE)
-        for (long i = 0; i < p->k; i += DEEP) multiply_block(p, first, last, i, column, room);
-}
-
-EXPORT void multiply(Product *p) {
-    if (p->threads > 1)
-        p->parallel(multiply_rows, p, (unsigned)p->threads, 0);
-    else
-        multiply_rows(p);
 }

@@ -1,4 +1,4 @@
-"""A matrix product by the engine's C kernel, ``products.h``."""
+"""A matrix product by the engine's C kernels, ``products.h`` and ``tiled_products.h``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from seqnets.engine.c import compiler
 from seqnets.engine.c.text import with_headers
 from seqnets.engine.c.threads import most_threads, openmp
+from seqnets.engine.c.tiles import has_tiles
 from seqnets.engine.memory import room
 
 _MEMBERS = (
@@ -22,12 +23,13 @@ _Struct = ctypes.c_int64 * len(_MEMBERS)
 _WORTH_A_THREAD = 2**18  # multiplications
 
 
-def can_multiply(dtype: torch.dtype) -> bool:
-    """Whether the kernel is available for a dtype."""
-    return dtype in (torch.float32, torch.float64) and _library(dtype) is not None
+def can_multiply(dtype: torch.dtype, tiled: bool = False) -> bool:
+    """Whether the kernel is available for a dtype; that by tiles takes float32 alone."""
+    dtypes = (torch.float32,) if tiled else (torch.float32, torch.float64)
+    return dtype in dtypes and _library(dtype, tiled) is not None
 
 
-def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor) -> None:
+def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, tiled: bool = False) -> None:
     """``out = a @ b + bias``.
 
     Args:
@@ -35,8 +37,10 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor) -> None:
         b: (k, n), of any strides.
         bias: (n), contiguous, or None.
         out: (m, n), with contiguous rows; no alias of the operands.
+        tiled: Whether a processor's tiles of bfloat16 multiply: of each number, 17 of 24 bits are
+            used, so that the result is right to 5 digits, relative to ``|a| @ |b|``.
     """
-    library = _library(a.dtype)
+    library = _library(a.dtype, tiled)
     assert library is not None  # callers check ``can_multiply``
     a, b = a.resolve_neg(), b.resolve_neg()  # an imaginary part may be lazily negated
     bias = None if bias is None else bias.resolve_neg()
@@ -61,11 +65,14 @@ class _Library(NamedTuple):
 
 
 @cache
-def _library(dtype: torch.dtype) -> _Library | None:
-    """The kernel for a dtype; None if it cannot be compiled."""
-    text = with_headers("", "vector.h", "products.h", double=dtype == torch.float64)
+def _library(dtype: torch.dtype, tiled: bool) -> _Library | None:
+    """The kernel for a dtype; None if it cannot be compiled, or there are no tiles."""
+    if tiled and not has_tiles():
+        return None
+    blocks = ("tiles.h", "product.h", "tiled_products.h") if tiled else ("product.h", "products.h")
+    headers = ("vector.h", *blocks, "product_rows.h")
     try:
-        library = compiler.load(text)
+        library = compiler.load(with_headers("", *headers, double=dtype == torch.float64))
     except compiler.NoCompiler:
         return None
     library.multiply.restype = None

@@ -102,6 +102,7 @@ static const real ATAN[] = {-0.333333313f, 0.199995399f, -0.142639562f, 0.107437
 #define SUMS 12
 #endif
 
+#define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline, unused))
 #ifdef __clang__ /* it ignores GCC's pragma */
 #define UNROLL _Pragma("clang loop unroll(full)")

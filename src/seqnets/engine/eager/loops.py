@@ -71,6 +71,7 @@ class _Loops:
     """``Loops`` in torch's operations, on any device."""
 
     skips_padding = False
+    tiled = False
 
     def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         wx, initial, start, parameters = inputs

@@ -31,6 +31,7 @@ class TritonLoops:
     """
 
     skips_padding = False
+    tiled = False
 
     def __init__(self, mode: str | None = None) -> None:
         self.mode = mode

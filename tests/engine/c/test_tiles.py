@@ -1,0 +1,294 @@
+"""Products by a processor's tiles of bfloat16, beside the loops and in them."""
+
+import ctypes
+import mmap
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from seqnets import unroll
+from seqnets.cells import (
+    GRUCell,
+    LayerNorm,
+    LMUCell,
+    LSTMCell,
+    MultiplicativeLSTMCell,
+    PeepholeLSTMCell,
+    RecurrentHighwayCell,
+    optioned,
+)
+from seqnets.engine import c
+from seqnets.engine.c import products
+from seqnets.engine.c.loops import C_LOOPS, CLoops
+from seqnets.engine.c.products import can_multiply, multiply
+from seqnets.engine.c.tiles import has_tiles
+from seqnets.engine.plans import program_of
+from seqnets.engine.products import _tiles_pay
+
+if not has_tiles():
+    pytest.skip("no tiles of bfloat16, which Intel's AMX has", allow_module_level=True)
+
+SIZES = [  # m, k and n: less than a tile, whole ones, and parts of tiles, strips and blocks
+    *[(1, 1, 1), (5, 3, 2), (16, 32, 16), (32, 64, 32), (7, 257, 65), (96, 40, 512)],
+    *[(100, 600, 30), (49, 513, 129), (16, 5, 600), (3, 2, 1000), (33, 1025, 33)],
+]
+
+
+def matrix(rows, columns, turned=False):
+    return torch.randn(columns, rows).T if turned else torch.randn(rows, columns)
+
+
+def multiplied(a, b, bias=None):
+    out = a.new_full((len(a), b.shape[1]), torch.nan)
+    multiply(a, b, bias, out, tiled=True)
+    return out
+
+
+def error(found, a, b, bias=0):
+    """The largest difference from the product in double precision, over that of magnitudes."""
+    wanted = a.double() @ b.double() + bias
+    return float(((found - wanted).abs() / (a.double().abs() @ b.double().abs()).max()).max())
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_products_are_right_to_sixteen_bits_whatever_lies_how_in_memory(sizes):
+    m, k, n = sizes
+    for a_turned, b_turned, with_bias in product((False, True), repeat=3):
+        a, b = matrix(m, k, a_turned), matrix(k, n, b_turned)
+        bias = torch.randn(n) if with_bias else None
+
+        found = multiplied(a, b, bias)
+
+        assert error(found, a, b, bias if with_bias else 0) < 2**-16
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("which", ["a", "b", "both"])
+def test_numbers_of_bfloat16_lose_nothing(which, sizes):
+    m, k, n = sizes
+    a, b = matrix(m, k), matrix(k, n, turned=True)
+    a = a if which == "b" else a.bfloat16().float()
+    b = b if which == "a" else b.bfloat16().float()
+
+    found = error(multiplied(a, b), a, b)
+
+    assert found < (2**-21 if which == "both" else 2**-16)
+
+
+def test_small_and_large_numbers_are_split_too():
+    a = torch.randn(40, 50) * 10 ** torch.linspace(-30, 30, 40)[:, None]
+    b = torch.randn(50, 40)
+
+    found, wanted = multiplied(a, b).double(), a.double() @ b.double()
+
+    scale = a.double().abs() @ b.double().abs()
+    assert float(((found - wanted).abs() / scale).max()) < 2**-16
+
+
+def test_rows_may_lie_apart_columns_repeat_and_numbers_be_stored_as_their_opposites():
+    a, b = torch.randn(40, 19)[::2, 1:], torch.randn(18, 1).expand(18, 70)
+    turned = torch.randn(13, 6, dtype=torch.complex64).conj().imag
+    assert turned.is_neg()
+
+    assert error(multiplied(a, b), a, b) < 2**-16
+    assert error(multiplied(turned, b[:6]), turned, b[:6]) < 2**-16
+
+
+def test_nothing_is_written_beside_the_product():
+    around = torch.zeros(45, 70)
+
+    multiply(torch.randn(43, 5), torch.randn(5, 50), None, around[1:44, :50], tiled=True)
+
+    assert around[1:44, :50].all()
+    assert around.count_nonzero() == 43 * 50
+
+
+def guarded(tensor):
+    """A copy of a tensor that ends where reading on would end the process."""
+    size = tensor.numel() * 4
+    pages = -(-size // mmap.PAGESIZE) + 1
+    memory = mmap.mmap(-1, pages * mmap.PAGESIZE)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    last = ctypes.c_void_p(begin + (pages - 1) * mmap.PAGESIZE)
+    assert not ctypes.CDLL(None).mprotect(last, ctypes.c_size_t(mmap.PAGESIZE), 0)
+    first = (pages - 1) * mmap.PAGESIZE - size
+    copy = torch.frombuffer(memory, dtype=torch.float32, count=tensor.numel(), offset=first)
+    return copy.view(tensor.shape).copy_(tensor)
+
+
+@pytest.mark.parametrize("sizes", [(3, 5, 2), (33, 47, 35), (20, 600, 530)], ids=str)
+def test_nothing_is_read_beyond_the_ends(sizes):
+    m, k, n = sizes
+    for a_turned, b_turned in product((False, True), repeat=2):
+        a = guarded(torch.randn(k, m)).T if a_turned else guarded(torch.randn(m, k))
+        b = guarded(torch.randn(n, k)).T if b_turned else guarded(torch.randn(k, n))
+        bias, out = guarded(torch.randn(n)), guarded(torch.zeros(m, n))
+
+        multiply(a, b, bias, out, tiled=True)
+
+        assert error(out, a, b, bias) < 2**-16
+
+
+def test_a_row_has_the_same_bits_alone_among_others_and_on_any_number_of_threads(monkeypatch):
+    a, b = torch.randn(200, 600), torch.randn(600, 128)
+    together = multiplied(a, b)
+
+    torch.testing.assert_close(multiplied(a[150:157], b), together[150:157], rtol=0, atol=0)
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(products, "most_threads", lambda threads=threads: threads)
+        torch.testing.assert_close(multiplied(a, b), together, rtol=0, atol=0)
+
+
+def test_a_number_that_is_none_stays_in_its_row_and_column():
+    a, b = torch.randn(43, 36), torch.randn(36, 40)
+    a[4, 2], a[9, 3], b[1, 30] = torch.nan, -torch.nan, torch.inf
+
+    found = multiplied(a, b)
+
+    assert found[[4, 9]].isnan().all()
+    assert not found.isfinite()[:, 30].any()
+    assert found.isfinite().sum() == 41 * 39
+
+
+def test_tiles_take_float32_alone():
+    assert can_multiply(torch.float32, tiled=True)
+    assert not can_multiply(torch.float64, tiled=True)
+    assert not can_multiply(torch.bfloat16, tiled=True)
+
+
+CELLS = {
+    "gru": GRUCell,
+    "lstm with peepholes": PeepholeLSTMCell,
+    "projected lstm": partial(LSTMCell, proj_size=19),
+    "a product of a product": MultiplicativeLSTMCell,
+    "several products": RecurrentHighwayCell,
+    "weights that are mostly zeros": LMUCell,
+    "a layer norm before the loop": partial(optioned, cell=GRUCell, options=[LayerNorm]),
+}
+
+
+@pytest.fixture
+def tiled(monkeypatch, unoptimised):
+    """Loops in which tiles multiply, and so they do beside them, whatever the sizes are."""
+    monkeypatch.setattr(c.loops, "_WORTH_TILES", 0)
+    monkeypatch.setattr("seqnets.engine.products._tiles_pay", lambda m, k, n: True)
+    return CLoops(tiled=True)
+
+
+def weighted_sum(*tensors):
+    """A loss whose gradients, the weights, are numbers of bfloat16."""
+    torch.manual_seed(1)
+    return sum((t.double() * torch.randn(t.shape).bfloat16()).sum() for t in tensors)
+
+
+def results(cell, x, loops, mixed=False, **options):
+    """Outputs, state and all gradients of a weighted sum, by some loops in C."""
+    x = x.detach().requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(c, "_loops", lambda request: loops)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            y, state = unroll(cell, x, backend="c", **options)
+        loss = weighted_sum(y, *state)
+        grads = torch.autograd.grad(loss, [x, *cell.parameters()], allow_unused=True)
+    return [y, *state, *(grad for grad in grads if grad is not None)]
+
+
+def all_options(B, T):
+    lengths, resets = torch.randint(0, T + 1, (B,)), torch.rand(B, T) < 0.1
+    return {"lengths": lengths, "resets": resets, "reverse": True, "memory": "lean"}
+
+
+def assert_alike(found, expected, bits):
+    """Equal but for some bits of the largest number of each tensor."""
+    for ours, theirs in zip(found, expected, strict=True):
+        scale = max(float(theirs.detach().abs().max()), 1e-3)
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=scale * 2**-bits)
+
+
+@pytest.mark.parametrize("B", [1, 3, 21])
+@pytest.mark.parametrize("name", CELLS)
+def test_loops_by_tiles_are_those_without_to_five_digits(name, B, tiled):
+    torch.manual_seed(0)
+    cell, x = CELLS[name](18, 37), torch.randn(B, 13, 18)
+
+    for options in ({}, all_options(B, 13)):
+        expected = results(cell, x, C_LOOPS, **options)
+        found = results(cell, x, tiled, mixed=True, **options)
+
+        assert_alike(found, expected, bits=13)
+        assert any((ours != theirs).any() for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("cell_cls", [GRUCell, PeepholeLSTMCell, LSTMCell])
+def test_layers_of_bfloat16_are_those_of_float64_rounded_once(cell_cls, tiled):
+    half, x = cell_cls(33, 70).bfloat16(), torch.randn(20, 40, 33).bfloat16()
+    oracle = cell_cls(33, 70).double()
+    oracle.load_state_dict({name: value.double() for name, value in half.state_dict().items()})
+
+    found = results(half, x, tiled)
+    expected = results(oracle, x.double(), C_LOOPS)
+
+    assert {tensor.dtype for tensor in found} == {torch.bfloat16}
+    assert_alike(found, expected, bits=8)
+
+
+def test_gradients_are_nearer_to_those_of_float64_than_torchs_in_bfloat16(tiled):
+    half, x = LSTMCell(33, 70).bfloat16(), torch.randn(20, 40, 33).bfloat16()
+    oracle, theirs = LSTMCell(33, 70).double(), nn.LSTM(33, 70, batch_first=True).bfloat16()
+    oracle.load_state_dict({name: value.double() for name, value in half.state_dict().items()})
+    theirs.load_state_dict({f"{name}_l0": value for name, value in half.state_dict().items()})
+
+    ours = results(half, x, tiled)[3:]
+    expected = results(oracle, x.double(), C_LOOPS)[3:]
+    x = x.requires_grad_()
+    y, state = theirs(x)
+    grads = torch.autograd.grad(
+        weighted_sum(y, *(part[0] for part in state)), [x, *theirs.parameters()]
+    )
+
+    for mine, yours, right in zip(ours, grads, expected, strict=True):
+        assert (mine - right).abs().max() < (yours - right).abs().max()
+
+
+def test_loops_by_tiles_have_the_same_bits_on_any_number_of_threads(monkeypatch, tiled):
+    cell, x = GRUCell(18, 70), torch.randn(37, 13, 18)
+
+    found = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(c.loops, "most_threads", lambda threads=threads: threads)
+        *rest, _ = results(cell, x, tiled, mixed=True)
+        found.append(rest)  # without a bias's gradient, which is a sum of the threads' sums
+
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0], rtol=0, atol=0)
+
+
+def test_half_and_mixed_precision_take_tiles_and_float32_does_not(monkeypatch):
+    taken, run = [], c.fused.run
+    monkeypatch.setattr(
+        c.fused, "run", lambda loops, request: taken.append(loops.tiled) or run(loops, request)
+    )
+    cell, x = GRUCell(4, 5), torch.randn(2, 3, 4)
+
+    unroll(cell, x, backend="c")
+    with torch.autocast("cpu", torch.bfloat16):
+        unroll(cell, x, backend="c")
+        unroll(cell, x.double().float(), backend="c")
+    unroll(cell.double(), x.double(), backend="c")
+    unroll(cell.bfloat16(), x.bfloat16(), backend="c")
+
+    assert taken == [False, True, True, False, True]
+
+
+def test_small_weights_are_not_worth_tiles_and_small_products_neither():
+    small, large = (program_of(GRUCell(4, H)) for H in (64, 128))
+
+    assert not c.loops.Library(small, torch.float32, tiled=True).tiled
+    assert c.loops.Library(large, torch.float32, tiled=True).tiled
+    assert not c.loops.Library(large, torch.float64, tiled=True).tiled
+    assert _tiles_pay(2048, 128, 512)
+    assert not _tiles_pay(16, 256, 1024)
+    assert not _tiles_pay(64, 64, 64)
