@@ -108,3 +108,11 @@ def test_a_machine_without_a_compiler_cannot(monkeypatch, tmp_path):
     finally:
         products._library.cache_clear()
     assert not products.can_multiply(torch.bfloat16)
+
+
+def test_a_processor_without_tiles_does_not_multiply_by_them(monkeypatch):
+    monkeypatch.setattr(products, "has_tiles", lambda: False)
+    monkeypatch.setattr(products, "_library", products._library.__wrapped__)
+
+    assert not products.can_multiply(torch.float32, tiled=True)
+    assert products.can_multiply(torch.float32)
