@@ -176,6 +176,18 @@ def test_windows_are_exported_for_any_number_of_steps_where_no_gradient_is_asked
         torch.testing.assert_close(exported.module()(other), layer(other))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_cells_that_are_no_operator_are_exported_for_any_number_of_steps_likewise(reverse):
+    layer = Recurrent(sized(ConvLSTMCell, 3, 5), reverse=reverse).eval()
+    x, lengths = torch.randn(2, 6, layer.input_size), torch.tensor([6, 4])
+    other = torch.randn(3, 9, layer.input_size), None, torch.tensor([1, 9, 0])
+
+    with torch.no_grad():
+        shapes = (SIZES, None, {0: SIZES[0]})
+        exported = torch.export.export(layer, (x, None, lengths), dynamic_shapes=shapes)
+        torch.testing.assert_close(exported.module()(*other), layer(*other))
+
+
 def test_a_stack_that_ran_is_exported_for_any_number_of_rows():
     stack = seqnets.LSTM(3, 80, num_layers=2, batch_first=True).eval()  # too wide for one call
     x, other = torch.randn(2, 6, 3), torch.randn(3, 6, 3)

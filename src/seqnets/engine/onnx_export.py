@@ -2,7 +2,8 @@
 
 Cells that ONNX has become its operators GRU, LSTM and RNN. All others become torch's operator
 ``scan``, which the exporter writes as ONNX's ``Scan``: a graph of one step, run over time. The
-older exporter, ``dynamo=False``, traces the plain loop as any other code.
+older exporter, ``dynamo=False``, traces the plain loop as any other code. ``torch.export`` sees
+``scan`` in place of the plain loop, where it leaves the number of steps open without gradients.
 """
 
 from __future__ import annotations

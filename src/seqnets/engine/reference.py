@@ -35,7 +35,7 @@ def _run(request: Request) -> tuple[Tensor, State]:
     cell, x, state = request.cell, request.clean_x, request.state
     B, T, _ = x.shape
     projected = cell.check_projected(cell.project(x), x)
-    if onnx_export.runs_here():
+    if onnx_export.runs_here() or _is_exported_without_gradient(x):
         return _scanned(request, projected)
     lengths, inside = request.lengths, request.valid
     if lengths is not None and inside is not None:
@@ -62,8 +62,14 @@ def _run(request: Request) -> tuple[Tensor, State]:
     return torch.stack(outputs[::-1] if request.reverse else outputs, 1), state
 
 
+def _is_exported_without_gradient(x: Tensor) -> bool:
+    """Whether ``torch.export`` leaves the steps open, and only outputs are asked for."""
+    open_steps = isinstance(x.shape[1], torch.SymInt)
+    return open_steps and torch.compiler.is_exporting() and not torch.is_grad_enabled()
+
+
 def _scanned(request: Request, projected: Tensor) -> tuple[Tensor, State]:
-    """The loop as an operator of ONNX, for any number of steps."""
+    """The loop as torch's operator ``scan``, for any number of steps."""
     cell, tensors = request.cell, request.cell.tensors()
 
     def step(wx: Tensor, state: State, given: Sequence[Tensor]) -> State:

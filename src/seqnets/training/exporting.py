@@ -18,9 +18,7 @@ from torch import Tensor
 
 from seqnets.atomic import atomic
 from seqnets.checks import name_of
-from seqnets.engine.operator import text_of
 from seqnets.errors import ConfigError, SeqnetsError
-from seqnets.layers import Recurrent
 from seqnets.optional import optional
 from seqnets.training.module import SequenceModule
 from seqnets.training.objectives import Transduction
@@ -264,24 +262,13 @@ def _refusals(served: Served, form: str) -> Iterator[None]:
         while cause.__cause__ is not None:  # below what the exporter says of it
             cause = cause.__cause__
         first, *_ = [*str(cause).strip().splitlines(), ""]
-        said = f"{type(cause).__name__}: {first.rstrip('.')}"
-        advice = "`seqnets predict` runs the model"
-        if form == "pt2" and (cells := _unrolled(served)):
-            said = f"torch.export would unroll the loop of {cells}, whose step cannot be traced"
-            advice = "As ONNX it can be"
         raise ConfigError(
             f"export: {name_of(served.model)} cannot be written as {form} for any number of rows "
-            f"and steps: {said}.\n  Nothing was written. {advice}."
+            f"and steps: {type(cause).__name__}: {first.rstrip('.')}.\n"
+            "  Nothing was written. `seqnets predict` runs the model."
         ) from error
     finally:
         logger.setLevel(level)
-
-
-def _unrolled(served: Served) -> str:
-    """The cells whose loop torch.export cannot keep as one operator; "" if it can keep all."""
-    cells = [layer.cell for layer in served.modules() if isinstance(layer, Recurrent)]
-    named = (name_of(cell.innermost) for cell in cells if not cell.asked(text_of))
-    return ", ".join(dict.fromkeys(named))
 
 
 def _difference(served: Served, run: Run, batches: Iterable[Sequence[Tensor]]) -> float:
