@@ -144,6 +144,20 @@ def test_rows_without_a_step_keep_the_gradient_of_their_state_or_say_that_they_c
             gradients(RTRL(layer), pieces, of=last)
 
 
+@pytest.mark.parametrize("cell_cls", [LSTMCell, LRUCell])
+def test_batches_without_rows_have_influences_without_rows(cell_cls):
+    layer, state = RTRL(plain(cell_cls(I, H))), None
+    x = torch.randn(B, 2, I, dtype=torch.float64)
+    _, (_, like) = layer(x)
+
+    for _ in range(2):
+        y, state = layer(x[:0], detach(state))
+
+    assert [part.shape for part in state[1]] == [(0, *part.shape[1:]) for part in like]
+    y.sum().backward()
+    assert not any(p.grad is not None and p.grad.any() for p in layer.parameters())
+
+
 def test_a_state_that_keeps_its_graph_counts_once():
     layer = plain(GRUCell(I, H))
     pieces = stream(layer)

@@ -63,6 +63,11 @@ class Influence(NamedTuple):
             found[p] = part
         return with_leaves(state, found)
 
+    def of_no_rows(self, layer: nn.Module, state: Any) -> Numbers:
+        """The influence on a state of no rows, over which ``vmap`` does not run."""
+        pairs = zip(map(layer.get_parameter, self.names), self.shapes(layer, state), strict=True)
+        return tuple([parameter.new_zeros(shape) for parameter, shape in pairs])
+
     def after(
         self,
         layer: nn.Module,

@@ -136,6 +136,8 @@ class RTRL(Around):
                 f"  Put dropout around it, and take zoneout and the like out of its cells."
             )
         self._check_size(after)
+        if not len(x):
+            return y, (after, kept.of_no_rows(self.layer, after))
         return y, (after, kept.after(self.layer, before, numbers, x, lengths, resets))
 
     if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
