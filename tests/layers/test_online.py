@@ -151,7 +151,7 @@ def test_batches_without_rows_have_influences_without_rows(cell_cls):
     _, (_, like) = layer(x)
 
     for _ in range(2):
-        y, state = layer(x[:0], detach(state))
+        y, state = layer(x[:0], detach(state), torch.zeros(0, dtype=torch.int64))
 
     assert [part.shape for part in state[1]] == [(0, *part.shape[1:]) for part in like]
     y.sum().backward()
