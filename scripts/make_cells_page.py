@@ -37,8 +37,8 @@ classes.
   channels.
 - **Backends** are those that can run the cell on a CPU, besides the plain loop `reference`, which
   runs all of them.
-- **Matrix memories**, cells with a state S or C, need a norm between the layers of a stack, which
-  you add: [stacks of matrix memories](layers.md#stacks-of-matrix-memories).
+- **Matrix memories**, cells with a state S or C, need a norm between the layers of a stack:
+  `norm="rms"`, or `model.norm=rms` ([blocks](layers.md#blocks)).
 """
 SIZES = [(2, 4), (3, 4), (2, 8), (4, 8), (5, 16), (7, 16), (3, 12), (9, 12), (3, 32)]
 TERMS = ("I·H", "H²", "I²", "H", "I", "1")

@@ -9,7 +9,6 @@ import runpy
 import shlex
 import subprocess
 import sys
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqnets import DeepRNN, cells, datasets
-from seqnets.cells import GRUCell, RetentionCell, RWKV7Cell, optioned
+from seqnets import datasets
+from seqnets.cells import GRUCell
 from seqnets.cli.main import command as seqnets
 from seqnets.datasets import ClassificationFiles
 from seqnets.datasets.codecs import TokenCodec, fit_codecs
@@ -219,23 +218,6 @@ def test_the_page_about_export_draws_tokens_by_their_shares():
 
     shares = np.bincount(tokens, minlength=4) / 4_000
     assert shares == pytest.approx([0, 0, 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))], abs=0.03)
-
-
-@pytest.mark.parametrize("cell_cls", [RetentionCell, RWKV7Cell])
-def test_the_norm_of_the_page_about_layers_keeps_a_stack_of_memories_in_scale(cell_cls):
-    text = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
-    (code,) = (block for block in blocks(text, "python") if "class Normed" in block)
-    page = {"torch": torch, "cells": cells, "DeepRNN": DeepRNN, "x": torch.randn(1, 2, 8)}
-    exec(code, page)
-    torch.manual_seed(0)
-    x = torch.randn(4, 50, 64)
-
-    def change(options):
-        make = partial(optioned, cell=cell_cls, options=options)
-        first, *_, last = (h.std() for (h, _) in DeepRNN(make, 64, 64, 3)(x)[1])
-        return (last / first).log10().abs()
-
-    assert change([page["Normed"]]) < 1 < 6 < change([])
 
 
 def test_the_page_about_export_decodes_as_the_models_do():

@@ -125,6 +125,8 @@ def test_weight_drop_is_ignored():
         (Reversed(DeepRNN(cells.GRUCell, 3, 5)), "runs backwards only"),
         (DeepRNN(cells.GRUCell, 5, 5, 2, alternating=True), "runs backwards only"),
         (DeepRNN(cells.GRUCell, 3, 5, 2, connection="dense"), "connection='none'"),
+        (DeepRNN(cells.GRUCell, 3, 5, norm="rms"), "norm='none'"),
+        (DeepRNN(cells.GRUCell, 3, 5, feed_forward=1), "feed_forward=0"),
         (nn.Linear(3, 5), "has 0 recurrent parts"),
         (nn.Sequential(cells.GRUCell(3, 5), cells.GRUCell(5, 5)), "has 2 recurrent parts"),
     ],

@@ -307,9 +307,10 @@ def _iter_layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
     elif isinstance(module, Recurrent):
         yield (module.cell,)
     elif isinstance(module, DeepRNN):
-        if any(module.skip_connections()):
+        if not module.is_bare:
             raise ConfigError(
-                "convert: the network has skip connections, expected connection='none'.\n"
+                "convert: the network has skip connections, norms or feed-forward layers, expected "
+                "connection='none', norm='none' and feed_forward=0.\n"
                 "  Its layers, in `network.layers`, can be converted one by one."
             )
         for layer in module.layers:

@@ -1,8 +1,15 @@
-"""Skip connections around the layers of a stack: functions of a layer's input and its output."""
+"""What is between the layers of a stack: skip connections, norms and feed-forward layers.
+
+A connection is a function of a layer's input and its output; the others are functions of a step.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.errors import ShapeError, counted
@@ -72,3 +79,50 @@ def connect(name: str, depth: int, num_layers: int, width: int, output_size: int
             f"  connection={name!r} adds the two; change hidden_size or merge."
         )
     return kind(width)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "none": nn.Identity,
+    "layer": nn.LayerNorm,
+    "rms": partial(nn.RMSNorm, eps=1e-5),  # as of LayerNorm; torch's own depends on the dtype
+}
+"""Norms of a step's features by name, made from their number."""
+
+
+class FeedForward(nn.Module):
+    """Add to each step what a perceptron with a gate makes of it (SwiGLU, without biases).
+
+    Args:
+        width: Features of a step, H.
+        size: Features between the perceptron's two layers, F.
+        norm: The name of the norm in front of it.
+        dropout: What drops features between the two.
+
+    References:
+        Shazeer, 2020, "GLU Variants Improve Transformer", arXiv:2002.05202.
+    """
+
+    def __init__(self, width: int, size: int, norm: str, dropout: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.dropout = NORMS[norm](width), dropout
+        self.enter = Linear(width, 2 * size, bias=False)
+        self.leave = Linear(size, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` and what is made of it, added, (..., H)."""
+        value, gate = self.enter(self.dropout(self.norm(x))).chunk(2, -1)
+        return x + self.leave(F.silu(gate) * value)
+
+
+def joined(
+    connection: nn.Module,
+    feed_forward: nn.Module | None,
+    norm: nn.Module | None,
+    x: Tensor,
+    y: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """What is above a layer, from what is below it and its output, and the same through a norm."""
+    x = connection(x, y)
+    if feed_forward is not None:
+        x = feed_forward(x)
+    return x, x if norm is None else norm(x)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -11,13 +13,21 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells, explained
-from seqnets.checks import check_choice, check_count, check_flags, check_probability
+from seqnets.checks import check_choice, check_count, check_flags, check_number, check_probability
 from seqnets.errors import ConfigError, counted
 from seqnets.layers.bidirectional import Bidirectional
 from seqnets.layers.checks import cannot_step, check_parts, check_run_options
-from seqnets.layers.connections import CONNECTIONS, Dense, NoConnection, connect
+from seqnets.layers.connections import (
+    CONNECTIONS,
+    NORMS,
+    Dense,
+    FeedForward,
+    NoConnection,
+    connect,
+    joined,
+)
 from seqnets.layers.dropout import LockedDropout
-from seqnets.layers.lengths import resets_for_reverse
+from seqnets.layers.lengths import resets_for_reverse, without_padding
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.torch_base import leaf_call
 
@@ -43,8 +53,15 @@ class DeepRNN(nn.Module):
         connection: Skip connections: "none"; "residual" adds a layer's input to its output, and
             "highway" mixes the two by a gate, both from the second layer on; "dense" gives each
             layer the input and the outputs of all layers below, concatenated.
+        norm: A norm between layers and behind the last, with parameters of its own at each place:
+            "none", "layer" or "rms". Layers read what is below them through it, and connections
+            lead around both.
+        feed_forward: Width of a feed-forward layer with a gate (SwiGLU) behind each layer, as a
+            multiple of its input's width; none if 0. It reads through a norm too, and what it makes
+            is added to its input, whatever the connection.
         tied: Whether all layers share the parameters of one cell, or of two if bidirectional.
-        dropout: Probability in [0, 1) of dropping an output between layers, in training.
+        dropout: Probability in [0, 1) of dropping an output between layers, in training, where a
+            layer or a feed-forward layer reads it.
         locked: Whether all steps of a sequence share one dropout mask.
         backend: "auto", or the name of the backend that must run.
         memory: "full" or "lean"; see ``unroll``.
@@ -72,6 +89,8 @@ class DeepRNN(nn.Module):
         alternating: bool = False,
         merge: str = "concat",
         connection: str = "none",
+        norm: str = "none",
+        feed_forward: float = 0,
         tied: bool = False,
         dropout: float = 0.0,
         locked: bool = False,
@@ -80,6 +99,8 @@ class DeepRNN(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("DeepRNN", CONNECTIONS, connection=connection)
+        check_choice("DeepRNN", NORMS, norm=norm)
+        check_number("DeepRNN", least=0, below=math.inf, feed_forward=feed_forward)
         check_run_options("DeepRNN", backend, memory)
         check_probability("DeepRNN", dropout=dropout)
         check_flags("DeepRNN", alternating=alternating, tied=tied, locked=locked)
@@ -96,6 +117,8 @@ class DeepRNN(nn.Module):
         self.dropout = (LockedDropout if locked else nn.Dropout)(dropout)
         self.layers = nn.ModuleList()
         self.connections = nn.ModuleList()
+        self.feed_forwards = nn.ModuleList()  # one per layer, or none
+        self.norms = nn.ModuleList()  # likewise: of what is above each layer
         width = input_size
         for depth, (make, size, both) in enumerate(zip(cells, sizes, directions, strict=True)):
             spec = _LayerSpec(width, make, size, both)
@@ -110,6 +133,11 @@ class DeepRNN(nn.Module):
             skip = connect(connection, depth, L, width, layer.output_size)
             self.connections.append(skip)
             width = layer.output_size + (width if isinstance(skip, Dense) else 0)
+            if feed_forward:
+                size = max(1, round(feed_forward * width))
+                self.feed_forwards.append(FeedForward(width, size, norm, self.dropout))
+            if norm != "none":
+                self.norms.append(NORMS[norm](width))
 
     @property
     def output_size(self) -> int:
@@ -136,12 +164,13 @@ class DeepRNN(nn.Module):
             return leaf_call(self, x, state, lengths, resets)
         states = self._states(state)
         after = []
-        for depth, layer in enumerate(self.layers):
+        read, filled = x, lengths if self.norms or self.feed_forwards else None  # they fill padding
+        for depth, (layer, above) in enumerate(zip(self.layers, self.above(), strict=True)):
             own = resets_for_reverse(resets, lengths) if _runs_backwards(layer) else resets
-            y, final = layer(self.dropout(x) if depth else x, states[depth], lengths, own)
-            x = self.connections[depth](x, y)
+            y, final = layer(self.dropout(read) if depth else read, states[depth], lengths, own)
+            x, read = above(x if depth else without_padding(x, filled), y)
             after.append(final)
-        return x, tuple(after)
+        return without_padding(read, filled), tuple(after)
 
     if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
         __call__ = forward
@@ -160,20 +189,34 @@ class DeepRNN(nn.Module):
             ConfigError: A layer runs backwards or in both directions.
         """
         states = self._states(state)
-        after = []
-        for depth, layer in enumerate(self.layers):
+        after, read = [], x
+        for depth, (layer, above) in enumerate(zip(self.layers, self.above(), strict=True)):
             if isinstance(layer, Bidirectional) or _runs_backwards(layer):
                 where = "backwards" if _runs_backwards(layer) else "in both directions"
                 raise cannot_step("DeepRNN", f"layer {depth} runs {where}")
-            below = self.dropout(x) if depth else x
-            y, final = layer.step(below, states[depth], resets)  # type: ignore[operator]
-            x = self.connections[depth](x, y)
+            taken = self.dropout(read) if depth else read
+            y, final = layer.step(taken, states[depth], resets)  # type: ignore[operator]
+            x, read = above(x, y)
             after.append(final)
-        return x, tuple(after)
+        return read, tuple(after)
 
-    def skip_connections(self) -> list[nn.Module | None]:
-        """The skip connection of each layer, a function of its input and output, or None."""
-        return [None if type(c) is NoConnection else c for c in self.connections]
+    def above(self) -> list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+        """What is above each layer.
+
+        Returns:
+            A function for each layer, of what its input was before norm and dropout, and of its
+            output. It returns what the next function takes first, and the same through the norm.
+        """
+        nothing = [None] * len(self.layers)
+        feeds, norms = self.feed_forwards or nothing, self.norms or nothing
+        parts = zip(self.connections, feeds, norms, strict=True)
+        return [partial(joined, *each) for each in parts]
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether outputs of layers are inputs of the next as they are, but for dropout."""
+        skips = any(type(connection) is not NoConnection for connection in self.connections)
+        return not (skips or self.feed_forwards or self.norms)
 
     def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
         if state is None:

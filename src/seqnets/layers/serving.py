@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -24,11 +25,11 @@ class Stream:
     The layer keeps its mode: call ``layer.eval()`` first, or zoneout, dropped weights and other
     noise are drawn as in training. Weights are copied and packed for the processor when the stream
     is made: make a new one after further training. A call allocates no memory, except for skip
-    connections.
+    connections, norms and feed-forward layers.
 
     Args:
         layer: ``Recurrent``, ``DeepRNN`` or a torch.nn-like module that runs forwards. Dropout
-            between layers is not applied.
+            in front of its layers is not applied.
         batch_size: Rows of each step, B.
 
     Attributes:
@@ -52,21 +53,21 @@ class Stream:
 
     def _build(self, layer: nn.Module, batch_size: int) -> None:
         """Allocate the buffers and make a stream of each layer's cell."""
-        cells, self._connections = _cells_and_connections(layer)
+        cells, self._above = _cells_and_what_is_above(layer)
         self._x = cells[0]._like.new_zeros(batch_size, cells[0].input_size).detach()
         self._starts = [tuple(s.detach() for s in c.checked_start(batch_size)) for c in cells]
         self._streams: list[CellStream] = []
-        self._inputs: list[Tensor] = []
+        self._buffers: list[tuple[Tensor, Tensor, Tensor]] = []
         reasons = []
-        x = self._x
-        for cell, connection in zip(cells, self._connections, strict=True):
-            stream, reason = stream_cell(cell, x)
+        below = read = self._x
+        for cell, join in zip(cells, self._above, strict=True):
+            stream, reason = stream_cell(cell, read)
+            above, read = join(below, stream.y)
             self._streams.append(stream)
-            self._inputs.append(x)
+            self._buffers.append((below, above, read))
             reasons.append(reason)
-            x = stream.y if connection is None else connection(x, stream.y).detach()
-        self._y = x
-        self._outputs = [*self._inputs[1:], x]
+            below = above
+        self._y = read
         self.reason = next((reason for reason in reasons if reason is not None), None)
         self.backend = "c" if self.reason is None else "reference"
         self.reset()
@@ -93,13 +94,16 @@ class Stream:
         ):
             self._refuse(x)
         self._x.copy_(x.detach())
-        for stream, connection, below, above in zip(
-            self._streams, self._connections, self._inputs, self._outputs, strict=True
+        for stream, join, (below, above, read) in zip(
+            self._streams, self._above, self._buffers, strict=True
         ):
             stream()
-            if connection is not None:
+            if read is not stream.y:
                 with torch.no_grad():
-                    above.copy_(connection(below, stream.y))
+                    now, normed = join(below, stream.y)
+                    above.copy_(now)
+                    if read is not above:
+                        read.copy_(normed)
         return self._y
 
     def reset(self, rows: Tensor | None = None) -> None:
@@ -159,8 +163,8 @@ def _shapes(state: Any) -> Any:
 _STREAMED = (Recurrent, DeepRNN, TorchLike)
 
 
-def _cells_and_connections(layer: nn.Module) -> tuple[list[Any], list[Any]]:
-    """The cells of a layer, and the skip connection of each, or None."""
+def _cells_and_what_is_above(layer: nn.Module) -> tuple[list[Any], list[Callable[..., Any]]]:
+    """The cells of a layer, and what is above each; see ``DeepRNN.above``."""
     for part in layer.modules() if isinstance(layer, nn.Module) else ():
         own = next((kind for kind in _STREAMED if isinstance(part, kind)), None)
         if own is not None and type(part).forward is not own.forward:
@@ -171,14 +175,14 @@ def _cells_and_connections(layer: nn.Module) -> tuple[list[Any], list[Any]]:
             )
     if isinstance(layer, Recurrent):
         layers: list[Any] = [layer]
-        connections: list[Any] = [None]
+        above: list[Callable[..., Any]] = [_alone]
     elif isinstance(layer, DeepRNN):
         layers = list(layer.layers)
-        connections = list(layer.skip_connections())
+        above = layer.above()
     elif isinstance(layer, TorchLike):
         if layer.bidirectional:
             raise ConfigError("Stream: the layer runs in both directions, expected one.")
-        return layer.bound_cells(), [None] * layer.num_layers
+        return layer.bound_cells(), [_alone] * layer.num_layers
     else:
         raise wrong_argument(
             "Stream", "layer", layer, "Recurrent, DeepRNN or a module like torch.nn's"
@@ -187,4 +191,9 @@ def _cells_and_connections(layer: nn.Module) -> tuple[list[Any], list[Any]]:
         raise ConfigError(
             "Stream: the layer runs backwards or in both directions, expected a forward layer."
         )
-    return [part.cell for part in layers], connections
+    return [part.cell for part in layers], above
+
+
+def _alone(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's output, as it is."""
+    return y, y

@@ -24,9 +24,9 @@ class LanguageModel(nn.Module):
             a :class:`~seqnets.models.Head` with a loss of its own.
         tie_weights: Whether output and embedding share their weights (Press & Wolf, 2017,
             arXiv:1608.05859); the last layer must then be as wide as the embedding.
-        init_range: Draw all parameters uniformly from [-init_range, init_range], except those that
-            options of the cell add or initialise; if omitted, each layer is initialised in its own
-            way.
+        init_range: Draw all parameters uniformly from [-init_range, init_range], except those of
+            norms, and those that options of the cell add or initialise; if omitted, each layer is
+            initialised in its own way.
         options: Further arguments of :class:`Encoder`, except ``input_size``, ``bidirectional`` and
             ``alternating``.
 
@@ -91,9 +91,9 @@ class LanguageModel(nn.Module):
         return y, self.encoder.dropout(y), state
 
     def _draw(self, init_range: float) -> None:
-        """Draw parameters uniformly, except those that options of cells add or initialise."""
+        """Draw parameters uniformly, but those of norms and those of, or set by, cells' options."""
         for module in self.modules():
-            if not isinstance(module, Wrapper):
+            if not isinstance(module, (Wrapper, nn.LayerNorm, nn.RMSNorm)):
                 for parameter in module.parameters(recurse=False):
                     nn.init.uniform_(parameter, -init_range, init_range)
         for module in self.modules():

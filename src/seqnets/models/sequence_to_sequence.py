@@ -16,7 +16,7 @@ from seqnets.models.decoder import AttentionFactory, Decoder, Memory, over_steps
 from seqnets.models.encoder import Encoder, dropout_rates, with_options
 from seqnets.typing import END, IGNORE
 
-_OF_BOTH = ("num_layers", "connection", "tied", "backend", "memory")
+_OF_BOTH = ("num_layers", "connection", "norm", "feed_forward", "tied", "backend", "memory")
 """Further arguments of :class:`DeepRNN` that encoder and decoder share."""
 
 
@@ -46,9 +46,9 @@ class SequenceToSequence(nn.Module):
         dropout: Of both stacks; as for :class:`Encoder`.
         cell_options: Options of every cell; as for :class:`Encoder`.
         options: Further arguments of :class:`Encoder`: ``vocab_size`` (of the source) or
-            ``input_size``; ``num_layers``, ``connection``, ``tied``, ``backend`` and ``memory`` of
-            both stacks; ``bidirectional``, ``alternating``, ``locked``, ``embedding`` and
-            ``bptt_steps`` of the encoder.
+            ``input_size``; ``num_layers``, ``connection``, ``norm``, ``feed_forward``, ``tied``,
+            ``backend`` and ``memory`` of both stacks; ``bidirectional``, ``alternating``,
+            ``locked``, ``embedding`` and ``bptt_steps`` of the encoder.
 
     Raises:
         ConfigError: ``sampling``, ``sampling_steps`` or ``target_vocab_size`` is out of range, or
