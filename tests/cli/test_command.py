@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import seqnets as package
 from seqnets.cli.arguments import parsed, quoted
-from seqnets.cli.hydra_errors import _unknown_key
+from seqnets.cli.hydra_errors import _meant, _unknown_key
 from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
 from seqnets.cli.names import near
@@ -138,6 +138,19 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
     [
         (["tarin"], "Did you mean train?"),
         (["train", "model/cell=lsmt"], "Did you mean lstm or"),
+        (["train", "model/cell=LSTM"], "Did you mean lstm"),
+        (
+            ["train", "model=gru"],
+            "model: there is no option 'gru'.\n  Did you mean model/cell=gru?",
+        ),
+        (["train", "gru"], "Did you mean model/cell=gru?"),
+        (["benchmark", "gru"], "Did you mean 'cells=[gru]'?"),
+        (
+            ["train", "dataset.path=a.csv"],
+            "  Others have it: dataset=classification, forecasting",
+        ),
+        (["train", "optimizer.momentum=1"], "  Others have it: optimizer=sgd.\n"),
+        (["train", "dataset=no/such.csv"], "dataset: there is no option 'no/such.csv'."),
         (["train", "dataset=partiy"], "Did you mean parity"),
         (["train", "datset=parity"], "Did you mean dataset"),
         (["train", "model/cel=gru"], "Did you mean model/cell"),
@@ -276,6 +289,25 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
     assert "Error executing job" not in done.err, "Hydra says nothing of its own"
     assert "Traceback" not in done.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "FILE"], "A dataset reads it: dataset=NAME dataset.path=FILE."),
+        (["train", "dataset=FILE"], "A dataset reads it: dataset=NAME dataset.path=FILE."),
+        (["evaluate", "FILE"], "Give it as checkpoint=FILE."),
+        (["convert", "FILE"], "Give it as source=FILE."),
+    ],
+)
+def test_a_file_whose_key_is_missing_is_told_one(arguments, told, seqnets, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "walks.csv").touch()
+    done = seqnets(*(argument.replace("FILE", "data/walks.csv") for argument in arguments))
+
+    assert done.code == 2
+    assert told.replace("FILE", "data/walks.csv") in done.err
+    assert _meant("predict", ["checkpoint=last"], "data") == "Give it as input=data."
 
 
 @pytest.mark.parametrize(

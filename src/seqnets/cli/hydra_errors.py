@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
 from seqnets.cli.arguments import config_folders, is_read
-from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys
+from seqnets.cli.keys import LIST_GROUPS, choosers_of, groups_of, known_keys, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near
 from seqnets.quoting import override, shell
@@ -31,17 +32,20 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
     text = str(error)
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        while "/" in group and not group.startswith("hydra/") and not (configs() / group).is_dir():
+            group, _, folder = group.rpartition("/")  # the option is the path of a file
+            option = f"{folder}/{option}"
         # Hydra does not say what there is if the name was one of a list
         known = error.options or list(options(group, [configs(), *config_folders(arguments)]))
         if known:
-            return _unknown_option(group, option, known)
+            return _unknown_option(verb, arguments, group, option, known)
     if several := re.match(_SEVERAL, text):
         return _several_values(verb, several[2] or several[3], ambiguous=bool(several[1]))
     if unknown := re.search(_UNKNOWN, text):
         key = unknown[2].split("@")[0]
         return _unknown_key(verb, base, arguments, key, to_set=unknown[1] == "override")
     if isinstance(error, OverrideParseException):
-        return _unreadable(verb, error.override)
+        return _unreadable(verb, arguments, error.override)
     if "BasicSweeper does not support" in text:
         return UsageError(
             f"seqnets {verb} -m: got an interval, expected values to be tried one by one.\n"
@@ -56,11 +60,13 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
 
 
-def _unreadable(verb: str, argument: str) -> UsageError:
+def _unreadable(verb: str, arguments: Sequence[str], argument: str) -> UsageError:
     """The error for an override that Hydra's grammar does not allow."""
     key, equals, value = argument.partition("=")
     proposed = override(key, value)
-    if not equals:
+    if not equals and (meant := _meant(verb, arguments, key)):
+        advice = meant
+    elif not equals:
         advice = f"{shell(f'{key}=VALUE')} gives a value." if is_read(f"{key}=1") else ""
     elif re.search(r"(^|,)\s*(,|$)", value):
         advice = f"Several values are given as {key}=ONE,ANOTHER, none of them empty."
@@ -72,14 +78,35 @@ def _unreadable(verb: str, argument: str) -> UsageError:
     return UsageError("\n  ".join(filter(None, [said, advice])))
 
 
-def _unknown_option(group: str, option: str, known: Sequence[str]) -> UsageError:
+def _meant(verb: str, arguments: Sequence[str], given: str) -> str:
+    """What to write for a file, or for an option of some group, whose key is missing or wrong."""
+    keys, own = own_of(verb)
+    if os.path.exists(given):
+        if "dataset" in own:
+            path = shell(override("dataset.path", given))
+            return f"A dataset reads it: dataset=NAME {path}. `seqnets list datasets` has names."
+        left = keys - {argument.partition("=")[0] for argument in arguments}
+        key = next((key for key in ("checkpoint", "input", "source") if key in left), None)
+        return f"Give it as {shell(override(key, given))}." if key else ""
+    folders, option = [configs(), *config_folders(arguments)], given.casefold()
+    groups = [g for g in sorted(groups_of(verb, folders)) if option in options(g, folders)]
+    choices = [f"'cells=[{option}]'" if "cells" in keys else f"{g}={option}" for g in groups]
+    return f"Did you mean {' or '.join(choices)}?" if choices else ""
+
+
+def _unknown_option(
+    verb: str, arguments: Sequence[str], group: str, option: str, known: Sequence[str]
+) -> UsageError:
     if (group, option) == ("hydra/sweeper", "optuna"):
         return UsageError(
             "hydra/sweeper: optuna is not installed, expected the library of that name.\n"
             "  Install it: pip install 'seqnets[optuna]'"
         )
+    advice = near(option, known)
+    if not advice.startswith("Did"):
+        advice = _meant(verb, arguments, option) or advice
     return UsageError(
-        f"{group}: there is no option {option!r}.\n  {near(option, known)}\n"
+        f"{group}: there is no option {option!r}.\n  {advice}\n"
         f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
     )
 
@@ -112,13 +139,25 @@ def _unknown_key(
         return UsageError(
             f"{key}: is not there yet, expected it to be added.\n  +{key}=VALUE adds it."
         )
+    advice, (outer, _, inner) = near(key, keys), key.rpartition(".")
+    owners = _owners(arguments, outer, inner) if base == verb and outer else []
+    if owners and not advice.startswith("Did"):
+        advice = f"Others have it: {outer}={', '.join(owners)}."
     how_to_add = ""
     if to_set and isinstance(keys.get(key.rpartition(".")[0]), dict):
         how_to_add = f"  An option that is not listed is added by +{key}=VALUE.\n"
     return UsageError(
-        f"{key}: is no key or group of `seqnets {verb}`.\n  {near(key, keys)}\n{how_to_add}"
+        f"{key}: is no key or group of `seqnets {verb}`.\n  {advice}\n{how_to_add}"
         f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
     )
+
+
+def _owners(arguments: Sequence[str], group: str, key: str) -> list[str]:
+    """The options of a group whose files have a key."""
+    folders = [configs(), *config_folders(arguments)]
+    files = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
+    has = re.compile(rf"^{re.escape(key)}:", re.MULTILINE)
+    return [path.stem for path in files if has.search(path.read_text(encoding="utf-8"))]
 
 
 def _around(key: str) -> list[str]:
