@@ -76,6 +76,12 @@ def test_help_lists_the_verbs(arguments, seqnets):
         assert f"\n  {verb} " in done.out
 
 
+@pytest.mark.parametrize("verb", ["convert", "list", "completion", "help"])
+def test_help_followed_by_a_verb_is_the_help_of_the_verb(verb, seqnets):
+    assert seqnets("help", verb) == seqnets(verb, "--help")
+    assert seqnets("help", "convrt").err == seqnets("convrt").err
+
+
 @pytest.mark.parametrize(
     "arguments", [("--help",), ("train", "--help"), ("evaluate", "--help"), ("list",)]
 )

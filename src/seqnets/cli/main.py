@@ -144,6 +144,8 @@ def _drop_output() -> None:
 
 def _dispatch(arguments: Sequence[str]) -> int:
     verb, rest = (arguments[0], arguments[1:]) if arguments else ("--help", ())
+    if verb == "help" and rest:
+        verb, rest = rest[0], ("--help",)
     if verb in ("--help", "-h", "help"):
         width = max(map(len, VERBS))
         rows = (f"  {name:{width}}  {what}" for name, what in VERBS.items())
