@@ -192,6 +192,13 @@ def test_divergence_in_float16_is_blamed_on_the_precision(tmp_path):
         fit(with_adam, text_data(tmp_path), tmp_path, max_steps=4, precision="16-true")
 
 
+def test_divergence_before_the_first_update_is_not_blamed_on_the_rate(tmp_path):
+    with pytest.raises(DivergenceError, match=r"not the cause(.|\n)*model\.norm=rms") as error:
+        fit(language_module, text_data(tmp_path), tmp_path, PoisonAt(0, "loss"), max_steps=4)
+
+    assert "optimizer.lr" not in str(error.value)
+
+
 def test_no_checkpoint_stores_weights_that_are_nan(tmp_path):
     poisoned = PoisonAt(8, "weights")
 

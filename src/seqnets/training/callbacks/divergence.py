@@ -124,6 +124,11 @@ def _advice(trainer: Trainer) -> str:
             "take model/cell=grud, or dataset.missing=forward or zero.\n"
             f"  If the cell does: {_of_numbers(trainer.precision)}"
         )
+    if trainer.global_step == 0 and trainer.precision != "16-true":
+        return (
+            "No weight was changed before, so that the rate is not the cause. If outputs grow from "
+            "layer to layer, as those of cells that keep matrices do: model.norm=rms."
+        )
     return _of_numbers(trainer.precision)
 
 
