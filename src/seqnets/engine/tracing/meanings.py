@@ -217,4 +217,4 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
     if a.dim() != 2 or a.stride() != b.stride() or a.stride(1) != 1:
         return True
     first, second = (t.storage_offset() % t.stride(0) for t in (a, b))
-    return first < second + b.shape[1] and second < first + a.shape[1]
+    return bool(first < second + b.shape[1] and second < first + a.shape[1])
