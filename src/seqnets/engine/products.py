@@ -39,31 +39,36 @@ def product(
         out: The destination, (m, n), contiguous; allocated if omitted.
         tiled: Whether tiles of bfloat16 may compute it, to 5 digits, where the processor has them.
     """
-    tiled = tiled and _is_ours(a, b, bias, tiled)
-    if tiled or _is_ours(a, b, bias):
+    for by_tiles in _kernels(a, b.T, bias, tiled):
         out = a.new_empty(len(a), b.shape[1]) if out is None else out
-        multiply(a, b, bias if bias is None else bias.contiguous(), out, tiled)
-        return out
+        if multiply(a, b, bias if bias is None else bias.contiguous(), out, by_tiles):
+            return out
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, tiled: bool = False) -> None:
     """``total += a @ b``, likewise."""
-    if _is_ours(a, b) or (tiled and _is_ours(a, b, None, tiled)):
+    if _kernels(a, b.T, None, tiled):
         total.add_(product(a, b, tiled=tiled))
     else:
         total.addmm_(a, b)
 
 
-def _is_ours(a: Tensor, b: Tensor, bias: Tensor | None = None, tiled: bool = False) -> bool:
-    """Whether our kernel is available, supports these operands, and is faster; or that by tiles."""
-    sizes = *a.shape, b.shape[1]
-    return (
-        a.is_cpu
-        and (_tiles_pay(*sizes) if tiled else _ours(*sizes))
-        and _are_taken(a, b.T, bias)
-        and can_multiply(a.dtype, tiled)
-    )
+def _kernels(x: Tensor, weight: Tensor, bias: Tensor | None, tiled: bool) -> list[bool]:
+    """Our kernels that support the operands and are faster than torch, the fastest first.
+
+    Each by whether it is that by tiles, which comes first where ``tiled`` permits it.
+    """
+    if not x.is_cpu:
+        return []
+    n, k = weight.shape
+    sizes = x.numel() // max(1, k), k, n
+    faster = {True: tiled and _tiles_pay(*sizes), False: _ours(*sizes)}
+    return [
+        by_tiles
+        for by_tiles, is_faster in faster.items()
+        if is_faster and _are_taken(x, weight, bias) and can_multiply(x.dtype, by_tiles)
+    ]
 
 
 def _are_taken(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -102,16 +107,8 @@ def _is_seen(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def _is_worth(input: Tensor, weight: Tensor, bias: Tensor | None, tiled: bool) -> bool:
     """Whether one of our kernels supports the operands and is faster."""
-    if not input.is_cpu or input.dim() < 2 or weight.dim() != 2:
-        return False
-    n, k = weight.shape
-    sizes = input.numel() // max(1, k), k, n
-    tiled = tiled and _tiles_pay(*sizes) and can_multiply(input.dtype, tiled)
-    return (
-        (tiled or (_ours(*sizes) and can_multiply(input.dtype)))
-        and _are_taken(input, weight, bias)
-        and not autocasts(input)
-    )
+    is_product = input.dim() >= 2 and weight.dim() == 2
+    return is_product and bool(_kernels(input, weight, bias, tiled)) and not autocasts(input)
 
 
 def in_linear(x: Tensor, tiled: bool) -> AbstractContextManager[Any]:

@@ -21,12 +21,12 @@ from seqnets.cells import (
     optioned,
 )
 from seqnets.engine import c
+from seqnets.engine import products as engine_products
 from seqnets.engine.c import products
 from seqnets.engine.c.loops import C_LOOPS, CLoops
 from seqnets.engine.c.products import can_multiply, multiply
 from seqnets.engine.c.tiles import has_tiles
 from seqnets.engine.plans import program_of
-from seqnets.engine.products import _tiles_pay
 
 if not has_tiles():
     pytest.skip("no tiles of bfloat16, which Intel's AMX has", allow_module_level=True)
@@ -43,7 +43,7 @@ def matrix(rows, columns, turned=False):
 
 def multiplied(a, b, bias=None):
     out = a.new_full((len(a), b.shape[1]), torch.nan)
-    multiply(a, b, bias, out, tiled=True)
+    assert multiply(a, b, bias, out, tiled=True)
     return out
 
 
@@ -142,15 +142,32 @@ def test_a_row_has_the_same_bits_alone_among_others_and_on_any_number_of_threads
         torch.testing.assert_close(multiplied(a, b), together, rtol=0, atol=0)
 
 
-def test_a_number_that_is_none_stays_in_its_row_and_column():
-    a, b = torch.randn(43, 36), torch.randn(36, 40)
-    a[4, 2], a[9, 3], b[1, 30] = torch.nan, -torch.nan, torch.inf
+LARGEST = torch.finfo(torch.float32).max  # infinite in bfloat16
+NOT_IN_TILES = [torch.inf, -torch.inf, torch.nan, LARGEST, -LARGEST]
 
-    found = multiplied(a, b)
 
-    assert found[[4, 9]].isnan().all()
-    assert not found.isfinite()[:, 30].any()
-    assert found.isfinite().sum() == 41 * 39
+@pytest.mark.parametrize("value", NOT_IN_TILES)
+@pytest.mark.parametrize("k", [36, 600])
+def test_products_of_numbers_beyond_bfloat16_are_those_of_float32(monkeypatch, k, value):
+    monkeypatch.setattr(engine_products, "_tiles_pay", lambda m, k, n: True)
+    for of_a, of_b in [((41, 2), None), (None, (1, 39)), ((41, 2), (1, 39))]:
+        a, b = torch.randn(43, k), torch.randn(k, 40)
+        b[2, 5] = 0
+        for matrix, place in [(a, of_a), (b, of_b)]:
+            if place is not None:
+                matrix[place] = value
+
+        found = engine_products.product(a, b, tiled=True)
+
+        torch.testing.assert_close(found, a @ b, equal_nan=True)
+
+
+def test_sums_beyond_float32_are_infinite_as_in_float32(monkeypatch):
+    monkeypatch.setattr(engine_products, "_tiles_pay", lambda m, k, n: True)
+    a, b = 1e25 * (torch.rand(43, 36) + 1), 1e25 * (torch.rand(36, 40) + 1)
+
+    assert not multiply(a, b, None, torch.empty(43, 40), tiled=True)
+    assert (engine_products.product(a, b, tiled=True) == torch.inf).all()
 
 
 def test_tiles_take_float32_alone():
@@ -174,7 +191,7 @@ CELLS = {
 def tiled(monkeypatch, unoptimised):
     """Loops in which tiles multiply, and so they do beside them, whatever the sizes are."""
     monkeypatch.setattr(c.loops, "_WORTH_TILES", 0)
-    monkeypatch.setattr("seqnets.engine.products._tiles_pay", lambda m, k, n: True)
+    monkeypatch.setattr(engine_products, "_tiles_pay", lambda m, k, n: True)
     return CLoops(tiled=True)
 
 
@@ -220,6 +237,40 @@ def test_loops_by_tiles_are_those_without_to_five_digits(name, B, tiled):
 
         assert_alike(found, expected, bits=13)
         assert any((ours != theirs).any() for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("value", NOT_IN_TILES)
+@pytest.mark.parametrize("where", ["x", "state", "weight"])
+@pytest.mark.parametrize("cell_cls", [GRUCell, LSTMCell])
+def test_numbers_beyond_bfloat16_make_nan_where_they_do_in_float32(cell_cls, where, value, tiled):
+    torch.manual_seed(0)
+    cell, x = cell_cls(18, 37), torch.randn(21, 5, 18)
+    state = tuple(torch.randn(21, size) for size in program_of(cell).step.state_sizes)
+    numbers = {"x": x[:, 1], "state": state[0], "weight": cell.weight_hh.data}[where]
+    numbers[9, 2] = value
+
+    expected = results(cell, x, C_LOOPS, state=state)
+    found = results(cell, x, tiled, mixed=True, state=state)
+
+    for ours, theirs in zip(found, expected, strict=True):
+        usual = theirs[theirs.abs() < 1e30]
+        scale = float(usual.detach().abs().max()) if len(usual) else 1
+        torch.testing.assert_close(
+            ours, theirs, rtol=2**-13, atol=scale * 2**-13, equal_nan=True, check_dtype=False
+        )
+
+
+def test_other_rows_have_the_same_bits_beside_one_with_nan(tiled):
+    cell, x = GRUCell(18, 70), torch.randn(21, 13, 18)
+    state = torch.randn(21, 70)
+    expected = results(cell, x, tiled, mixed=True, state=(state,))[0]
+
+    state[9, 2] = torch.nan
+    found = results(cell, x, tiled, mixed=True, state=(state,))[0]
+
+    others = [b for b in range(21) if b != 9]
+    assert found[9].isnan().all()
+    torch.testing.assert_close(found[others], expected[others], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("cell_cls", [GRUCell, PeepholeLSTMCell, LSTMCell])
@@ -289,6 +340,6 @@ def test_small_weights_are_not_worth_tiles_and_small_products_neither():
     assert not c.loops.Library(small, torch.float32, tiled=True).tiled
     assert c.loops.Library(large, torch.float32, tiled=True).tiled
     assert not c.loops.Library(large, torch.float64, tiled=True).tiled
-    assert _tiles_pay(2048, 128, 512)
-    assert not _tiles_pay(16, 256, 1024)
-    assert not _tiles_pay(64, 64, 64)
+    assert engine_products._tiles_pay(2048, 128, 512)
+    assert not engine_products._tiles_pay(16, 256, 1024)
+    assert not engine_products._tiles_pay(64, 64, 64)

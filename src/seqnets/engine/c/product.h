@@ -12,6 +12,7 @@ typedef struct {
     int64_t threads;
     void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
     int (*thread)(void), (*team)(void);
+    int64_t fails; /* set where a sum is not finite, by tiles */
 } Product;
 
 INLINE long least(long a, long b) { return a < b ? a : b; }

@@ -1,6 +1,6 @@
 /* Rows of a product, by threads: each packs a block of b, and multiplies its rows of a by it. */
 static void multiply_rows(void *product) {
-    const Product *p = product;
+    Product *p = product;
     const long threads = p->threads > 1 ? p->team() : 1, thread = threads > 1 ? p->thread() : 0;
     const long tiles = (p->m + ROWS - 1) / ROWS;
     const long first = tiles * thread / threads * ROWS;
@@ -10,9 +10,11 @@ static void multiply_rows(void *product) {
         for (long i = 0; i < p->k; i += DEEP) multiply_block(p, first, last, i, column, room);
 }
 
-EXPORT void multiply(Product *p) {
+/* Returns whether c is the product. */
+EXPORT int multiply(Product *p) {
     if (p->threads > 1)
         p->parallel(multiply_rows, p, (unsigned)p->threads, 0);
     else
         multiply_rows(p);
+    return !p->fails;
 }

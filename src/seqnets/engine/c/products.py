@@ -17,7 +17,7 @@ from seqnets.engine.memory import room
 
 _MEMBERS = (
     *("m", "n", "k", "a", "a_row", "a_column", "b", "b_row", "b_column", "c", "c_row", "bias"),
-    *("scratch", "threads", "parallel", "thread", "team"),
+    *("scratch", "threads", "parallel", "thread", "team", "fails"),
 )
 _Struct = ctypes.c_int64 * len(_MEMBERS)
 _WORTH_A_THREAD = 2**18  # multiplications
@@ -29,8 +29,8 @@ def can_multiply(dtype: torch.dtype, tiled: bool = False) -> bool:
     return dtype in dtypes and _library(dtype, tiled) is not None
 
 
-def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, tiled: bool = False) -> None:
-    """``out = a @ b + bias``.
+def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, tiled: bool = False) -> bool:
+    """``out = a @ b + bias``; returns whether ``out`` is that.
 
     Args:
         a: (m, k), of any strides.
@@ -38,7 +38,9 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, tiled: bool
         bias: (n), contiguous, or None.
         out: (m, n), with contiguous rows; no alias of the operands.
         tiled: Whether a processor's tiles of bfloat16 multiply: of each number, 17 of 24 bits are
-            used, so that the result is right to 5 digits, relative to ``|a| @ |b|``.
+            used, so that the result is right to 5 digits, relative to ``|a| @ |b|``. It is not
+            where a sum is infinite or NaN: tiles may make NaN of infinite factors, and of those
+            near the end of float32's range, where float32 does not.
     """
     library = _library(a.dtype, tiled)
     assert library is not None  # callers check ``can_multiply``
@@ -48,13 +50,14 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, tiled: bool
     threads = min(most_threads(), max(1, m * n * k // _WORTH_A_THREAD))
     scratch = room(out, threads, library.scratch)
     calls = openmp().values() if threads > 1 else (0, 0, 0)
-    library.multiply(
+    done = library.multiply(
         _Struct(
             *(m, n, k, a.data_ptr(), *a.stride(), b.data_ptr(), *b.stride()),
             *(out.data_ptr(), out.stride(0), 0 if bias is None else bias.data_ptr()),
             *(scratch.data_ptr(), threads, *calls),
         )
     )
+    return bool(done)
 
 
 class _Library(NamedTuple):
@@ -75,6 +78,5 @@ def _library(dtype: torch.dtype, tiled: bool) -> _Library | None:
         library = compiler.load(with_headers("", *headers, double=dtype == torch.float64))
     except compiler.NoCompiler:
         return None
-    library.multiply.restype = None
     scratch = ctypes.c_int64.in_dll(library, "scratch_of_a_thread").value
     return _Library(library.multiply, scratch)

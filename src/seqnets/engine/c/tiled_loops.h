@@ -28,11 +28,14 @@ APART void pack_numbers(const real *a, long stride, long rows, long K, real *to)
     }
 }
 
-/* Pack a panel (K, wide vectors) that is not sparse as tiles. */
+/* Pack a panel (K, wide vectors) as tiles, unless it is sparse, or has NaN or a number that would be
+ * rounded to infinity. */
 APART void pack_tiles(real *panel, long K, long wide, int32_t *kept) {
     if (kept[0] != K || kept[1] != 0) return;
     vec rows[TERMS * wide];
     ivec *to = (ivec *)panel, any = {0};
+    for (long i = 0; i < K * wide; i++) any |= ~(v_abs(v_load(panel + i * LANES)) < 0x1.ffp127f);
+    if (any_of(any)) return;
     for (long k = 0; k < K; k += TERMS, to += TERMS * wide) {
         const long left = (K - k < TERMS ? K - k : TERMS) * wide;
         for (long i = 0; i < TERMS * wide; i++)
@@ -42,21 +45,47 @@ APART void pack_tiles(real *panel, long K, long wide, int32_t *kept) {
                 any |= put_line(rows[w * wide + v], rows[(w + LINES) * wide + v],
                                 to + v * LINES + w, wide * LINES);
     }
-    kept[1] = IN_TILES;
-    for (int i = 0; i < LANES; i++)
-        if (any[i]) kept[1] = LOSING_TILES;
+    kept[1] = any_of(any) ? LOSING_TILES : IN_TILES;
+}
+
+/* The product (wide vectors) of a row and a panel of tiles, in float32. */
+APART void product_in_float32(const real *a, const real *panel, long K, long wide, real *z) {
+    memset(z, 0, (size_t)(wide * LANES) * sizeof(real));
+    for (long k = 0; k < K; k++)
+        for (long v = 0; v < wide; v++) {
+            const ivec *tile = (const ivec *)panel + (k / TERMS * 2 * wide + v) * LINES;
+            const ivec first = tile[k % LINES], second = tile[k % LINES + wide * LINES];
+            const vec w = k % TERMS < LINES ? (vec)(first << 16) + (vec)(second << 16)
+                                            : (vec)(first & -65536) + (vec)(second & -65536);
+            v_store(z + v * LANES, v_load(z + v * LANES) + v_set(a[k]) * w);
+        }
+}
+
+/* Take those rows of a product in float32 that are not finite. */
+APART void mend_rows(const real *a, long stride, long rows, const real *panel, long K, long wide,
+                     real *z) {
+    for (long r = 0; r < rows; r++, a += stride, z += wide * LANES) {
+        ivec bad = {0};
+        for (long v = 0; v < wide; v++) bad |= not_finite(v_load(z + v * LANES));
+        if (any_of(bad)) product_in_float32(a, panel, K, wide, z);
+    }
 }
 
 /* Store the sums of a tile's numbers and of what was lost of them. */
 #define SUM(tile, row, column)                                                                   \
     TILE_STORE(tile, sums, sizeof(vec));                                                         \
-    for (long r = row; r < row + 8 && r < rows; r++)                                             \
-        v_store(z + (r * wide + (column)) * LANES, sums[r - row] + sums[r - row + 8])
+    for (long r = row; r < row + 8 && r < rows; r++) {                                           \
+        const vec sum = sums[r - row] + sums[r - row + 8];                                       \
+        v_store(z + (r * wide + (column)) * LANES, sum);                                         \
+        bad |= not_finite(sum);                                                                  \
+    }
 
-/* The product (rows, wide vectors) of up to 16 packed rows and a panel of tiles. */
-APART void product_of_tiles(const real *packed, long rows, const real *panel, long K, long wide,
-                            int loses, real *z) {
+/* The product (rows, wide vectors) of up to 16 packed rows and a panel of tiles; returns whether it
+ * is finite. */
+APART int product_of_tiles(const real *packed, long rows, const real *panel, long K, long wide,
+                           int loses, real *z) {
     const long size = IN_TERMS(K) / TERMS * LINES;
+    ivec bad = {0};
     for (long v = 0; v < wide; v += 2) {
         const ivec *a = (const ivec *)packed, *b = (const ivec *)panel + v * LINES;
         vec sums[LINES];
@@ -83,15 +112,17 @@ APART void product_of_tiles(const real *packed, long rows, const real *panel, lo
             SUM(3, 8, v + 1);
         }
     }
+    return !any_of(bad);
 }
 
 /* The product of rows and a panel: by tiles if it is packed so, else of a few rows at a time. */
 INLINE void times_tiles(const Product *products, long most, const real *a, long stride, long rows,
                         const real *packed, const real *panel, const int32_t *kept, long K,
                         long wide, real *z) {
-    if (kept[1] <= IN_TILES)
-        product_of_tiles(packed, rows, panel, K, wide, kept[1] == LOSING_TILES, z);
-    else
+    if (kept[1] <= IN_TILES) {
+        if (!product_of_tiles(packed, rows, panel, K, wide, kept[1] == LOSING_TILES, z))
+            mend_rows(a, stride, rows, panel, K, wide, z);
+    } else
         for (long r = 0; r < rows; r += most) {
             const long high = rows - r < most ? rows - r : most;
             times_panel(products[high], a + r * stride, stride, high, panel, kept,

@@ -41,9 +41,7 @@ static int pack(const real *from, long across, long along, long n, long k, int t
                 }
             if (turned == (across != 1)) turn(to), turn(to + apart);
         }
-    for (int i = 0; i < LANES; i++)
-        if (any[i]) return 1;
-    return 0;
+    return any_of(any);
 }
 
 /* Sums are in tiles 0 to 3; those of a go to 4 and 5, and those of b to 6 and 7. */
@@ -79,6 +77,14 @@ static void copy(const real *from, long from_row, real *to, long to_row, long ro
         }
 }
 
+static int all_finite(const real *from, long from_row, long rows, long columns) {
+    ivec bad = {0};
+    for (long r = 0; r < rows; r++)
+        for (long j = 0; j < columns; j += LANES)
+            bad |= not_finite(v_load_n(from + r * from_row + j, (int)least(LANES, columns - j)));
+    return !any_of(bad);
+}
+
 #define EACH_SUM(do, at, row)                                                                    \
     do(0, at, (row) * 4);                                                                        \
     do(1, (at) + LANES, (row) * 4);                                                              \
@@ -86,9 +92,9 @@ static void copy(const real *from, long from_row, real *to, long to_row, long ro
     do(3, (at) + LINES * (row) + LANES, (row) * 4)
 
 /* Multiply a strip and a panel: numbers of c, or of a copy of its edge, to which sums `onto` what
- * is there are added. */
-static void multiply_strip(const Product *p, const ivec *a, const ivec *b, long tiles, int a_loses,
-                           int b_loses, long row, long column, int onto) {
+ * is there are added. Returns whether they are finite. */
+static int multiply_strip(const Product *p, const ivec *a, const ivec *b, long tiles, int a_loses,
+                          int b_loses, long row, long column, int onto) {
     const long rows = least(ROWS, p->m - row), columns = least(ROWS, p->n - column);
     const int whole = rows == ROWS && columns == ROWS;
     real edge[ROWS * ROWS];
@@ -114,10 +120,11 @@ static void multiply_strip(const Product *p, const ivec *a, const ivec *b, long 
         add_products(a, b, tiles, 0, 0);
     EACH_SUM(TILE_STORE, to, to_row);
     if (!whole) copy(edge, ROWS, at, p->c_row, rows, columns);
+    return all_finite(at, p->c_row, rows, columns);
 }
 
 /* Multiply rows of a by the block of b that begins at row i and a column. */
-static void multiply_block(const Product *p, long first, long last, long i, long column, real *room) {
+static void multiply_block(Product *p, long first, long last, long i, long column, real *room) {
     ivec *const strip = (ivec *)(((uintptr_t)room + sizeof(vec) - 1) & -sizeof(vec));
     const long k = least(DEEP, p->k - i), n = least(WIDE, p->n - column);
     const long tiles = (k + TERMS - 1) / TERMS, size = 2 * tiles * ROWS;
@@ -132,8 +139,9 @@ static void multiply_block(const Product *p, long first, long last, long i, long
         const real *from = p->a + row * p->a_row + i * p->a_column;
         const int a_loses = pack(from, p->a_row, p->a_column, last - row, k, 0, strip);
         for (long j = 0; j < n; j += ROWS)
-            multiply_strip(p, strip, strip + (1 + j / ROWS) * size, tiles, a_loses, loses[j / ROWS],
-                           row, column + j, i > 0);
+            if (!multiply_strip(p, strip, strip + (1 + j / ROWS) * size, tiles, a_loses,
+                                loses[j / ROWS], row, column + j, i > 0))
+                __atomic_store_n(&p->fails, 1, __ATOMIC_RELAXED);
     }
     leave_tiles();
 }

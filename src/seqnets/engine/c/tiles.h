@@ -62,16 +62,22 @@ INLINE ivec paired(vec first, vec second) {
     return (ivec)__builtin_shufflevector(x, x, EIGHT(0), EIGHT(4), EIGHT(8), EIGHT(12));
 }
 
-/* What rounding has lost; none of what is infinite. */
-INLINE vec lost(vec x, ivec rounded) {
-    return v_pick(v_abs((vec)rounded) == INFINITY, (vec){0}, x - (vec)rounded);
+INLINE int any_of(ivec words) {
+    int any = 0;
+    for (int i = 0; i < LANES; i++) any |= words[i];
+    return any;
 }
+
+/* Where a number is infinite or NaN. Sums by tiles that are so are taken again in float32, where
+ * they may be others: factors near the end of its range are rounded to infinity, and second parts,
+ * which have either sign or are zero, make NaN of what is infinite. */
+INLINE ivec not_finite(vec x) { return ~(v_abs(x) < INFINITY); }
 
 /* Store a line of a tile, and `apart` lines from it what rounding loses; this is returned. */
 INLINE ivec put_line(vec first, vec second, ivec *to, long apart) {
     const ivec line = paired(first, second);
     *to = line;
-    return to[apart] = paired(lost(first, line << 16), lost(second, line & -65536));
+    return to[apart] = paired(first - (vec)(line << 16), second - (vec)(line & -65536));
 }
 
 /* Words of x and y: of blocks of d by d words, those that stay when blocks above and below the
