@@ -126,6 +126,11 @@ class Program:
         return self.forward if name == "forward" else self.backward
 
     @cached_property
+    def weight_numbers(self) -> int:
+        """Numbers in the weights of the step's products."""
+        return sum(each.weight.rows * each.weight.columns for each in self.step.products)
+
+    @cached_property
     def saved_size(self) -> int:
         """Total width of ``saved``."""
         return sum(node.width for node in self.saved)

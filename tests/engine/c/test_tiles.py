@@ -334,6 +334,12 @@ def test_half_and_mixed_precision_take_tiles_and_float32_does_not(monkeypatch):
     assert taken == [False, True, True, False, True]
 
 
+def test_a_processor_without_tiles_runs_loops_without_them(monkeypatch):
+    monkeypatch.setattr(c.loops, "has_tiles", lambda: False)
+
+    assert not c.loops.Library(program_of(GRUCell(4, 128)), torch.float32, tiled=True).tiled
+
+
 def test_small_weights_are_not_worth_tiles_and_small_products_neither():
     small, large = (program_of(GRUCell(4, H)) for H in (64, 128))
 

@@ -22,6 +22,7 @@ from seqnets.engine.c import compiler
 from seqnets.engine.c.printer import print_program
 from seqnets.engine.c.text import MEMBERS, with_headers
 from seqnets.engine.c.threads import most_threads, openmp
+from seqnets.engine.c.tiles import has_tiles
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Grads, Inputs, Kept, Order, Results
 from seqnets.engine.memory import room
@@ -60,17 +61,19 @@ class Library:
         tiled: Whether tiles of bfloat16 may multiply.
 
     Attributes:
-        tiled: Whether they do: in float32, if the weights are worth it.
+        tiled: Whether they do: in float32, if the weights are worth it, and there are tiles.
 
     Raises:
         NoCompiler: They cannot be compiled here.
     """
 
     def __init__(self, program: Program, dtype: torch.dtype, tiled: bool = False) -> None:
-        numbers = sum(each.weight.rows * each.weight.columns for each in program.step.products)
-        self.tiled = tiled and dtype == torch.float32 and numbers >= _WORTH_TILES
+        is_worth = dtype == torch.float32 and program.weight_numbers >= _WORTH_TILES
+        self.tiled = tiled and is_worth and has_tiles()
         source = print_program(program, self.tiled)
-        headers = ["vector.h", "loops.h", *["tiles.h", "tiled_loops.h"] * self.tiled]
+        headers = ["vector.h", "loops.h"]
+        if self.tiled:
+            headers += ["tiles.h", "tiled_loops.h"]
         text = with_headers(source.text, *headers, double=dtype == torch.float64)
         self._library = compiler.load(text)
         self.lanes = ctypes.c_int64.in_dll(self._library, "lanes_of_a_vector").value
@@ -145,10 +148,9 @@ def _settings(
 
 def shares(program: Program, lanes: int, B: int, T: int, threads: int) -> tuple[int, int]:
     """The number of threads of a call, and of groups of rows among which they are divided."""
-    products = [product.weight for product in program.step.products]
-    numbers = sum(weight.rows * weight.columns for weight in products)
+    numbers = program.weight_numbers
     width = min(stage.width for stage in program.forward)
-    work = B * (numbers if products else T * width)
+    work = B * (numbers or T * width)
     if work < _WORTH_A_THREAD * 2:
         threads = 1
     threads = min(threads, max(1, work // _WORTH_A_THREAD))
@@ -169,7 +171,7 @@ class CLoops:
     """``Loops`` in C.
 
     Args:
-        tiled: Whether products may be by tiles of bfloat16, which the processor has.
+        tiled: Whether products may be by tiles of bfloat16, where the processor has them.
     """
 
     skips_padding = True
