@@ -239,6 +239,28 @@ def test_loops_by_tiles_are_those_without_to_five_digits(name, B, tiled):
         assert any((ours != theirs).any() for ours, theirs in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("cell_cls", [GRUCell, PeepholeLSTMCell])
+def test_rows_that_are_not_packed_at_once_are_multiplied_too(cell_cls, tiled):
+    torch.manual_seed(0)
+    cell, x = cell_cls(18, 37), torch.randn(300, 3, 18)
+
+    expected = results(cell, x, C_LOOPS)
+    found = results(cell, x, tiled, mixed=True)
+
+    assert_alike(found, expected, bits=13)
+
+
+def test_packed_rows_of_many_threads_take_no_more_memory_for_more_rows(tiled):
+    program = program_of(GRUCell(4, 128))
+    library = tiled.library(program, torch.float32)
+
+    def memory_of_threads(B):
+        one, many = (c.loops.Settings(B, 8, threads, 1) for threads in (1, 16))
+        return library.ready("backward", many)[2] - library.ready("backward", one)[2]
+
+    assert memory_of_threads(16) < memory_of_threads(128) == memory_of_threads(1000) > 0
+
+
 @pytest.mark.parametrize("value", NOT_IN_TILES)
 @pytest.mark.parametrize("where", ["x", "state", "weight"])
 @pytest.mark.parametrize("cell_cls", [GRUCell, LSTMCell])

@@ -123,11 +123,14 @@ class PassPrinter:
         self.line("const Call *c = ((Team *)team)->call;")
         self.line("const Share mine = share(team), *s = &mine;")
         self.line(f"{self.name.title()}Room room, *m = &room;")
-        self.line(f"{self.name}_room(c, m);", pack, *(["use_tiles();"] * self.tiled))
+        self.line(f"{self.name}_room(c, m);", pack)
+        if self.tiled:
+            self.line("use_tiles();")
 
     def end_loop(self) -> None:
         """Print what each thread does at last."""
-        self.line(*(["leave_tiles();"] * self.tiled))
+        if self.tiled:
+            self.line("leave_tiles();")
 
     def meet(self) -> None:
         """Print a barrier for the group, if its threads read each other's results."""
@@ -184,8 +187,8 @@ class PassPrinter:
         return f"KEPT({self.size(self.reach(product.product))})"
 
     def _tiles(self, product: StageProduct) -> str:
-        """The size of the packed operand of a product, for all rows."""
-        return f"TILES_OF(c->B, {self.size(self.reach(product.product))})"
+        """The size of the packed operand of a product, for a block of rows."""
+        return f"TILES_OF(least(c->B, ROWS_AT_ONCE), {self.size(self.reach(product.product))})"
 
     def _panel(self, product: StageProduct, stage: Stage) -> str:
         numbers = self.size(self.reach(product.product))
@@ -200,19 +203,34 @@ class PassPrinter:
             stage: The stage, whose products are computed for each panel and tile of rows.
             rows: For each of its products the operand in C: address of row ``b0``, and row stride.
         """
+        if self.tiled and rows:
+            blocks = "for (long from = s->first; from < s->last; from += ROWS_AT_ONCE)"
+            with self.text.block(blocks):
+                self.line("const long to = least(from + ROWS_AT_ONCE, s->last);")
+                self._write_tiles(stage, rows)
+                with self._units_of_block(stage, rows, "from", "to"):
+                    yield
+        else:
+            with self._units_of_block(stage, rows, "s->first", "s->last"):
+                yield
+
+    @contextmanager
+    def _units_of_block(
+        self, stage: Stage, rows: dict[int, str], first: str, last: str
+    ) -> Iterator[None]:
+        """Print these loops for rows ``first`` ... ``last - 1``, which tiles find packed."""
         vectors, W = vectors_of(stage), self.size(stage.width)
         tall = f"MOST_{max(wide_of(p, stage) for p in stage.products)}" if rows else "8"
-        high = f"tile(s->last - b0, {tall})"
+        high = f"tile({last} - b0, {tall})"
         if self.tiled and rows:
-            tall, high = "OF_TILES", "rows_of_tiles(s->last - b0)"
-            self._write_tiles(stage, rows)
+            tall, high = "OF_TILES", f"least({last} - b0, OF_TILES)"
         sums = [s.buffer.key for s in stage.stores if s.buffer.kind == "unit"]
         self.line(f"const long many = {self._panels(stage)};")
         self.line("const long last = share_of(many, s->unit + 1, s->units);")
         with self.text.block("for (long p = share_of(many, s->unit, s->units); p < last; p++)"):
             self.line(*(f"vec unit_{i}[{vectors}] = {{{{0}}}};" for i in sums))
             self.line("long high;")
-            with self.text.block("for (long b0 = s->first; b0 < s->last; b0 += high)"):
+            with self.text.block(f"for (long b0 = {first}; b0 < {last}; b0 += high)"):
                 self.line(f"high = {high};")
                 self._write_products(stage, rows, tall)
                 with self.text.block("for (long i = 0; i < high; i++)"):
@@ -246,9 +264,9 @@ class PassPrinter:
             self.line(f"else __builtin_memset(z_{k}, 0, sizeof z_{k});")
 
     def _write_tiles(self, stage: Stage, rows: dict[int, str]) -> None:
-        """Print the packing of the operands of a stage, which each thread does for itself."""
-        with self.text.block("for (long b0 = s->first; b0 < s->last; b0 += OF_TILES)"):
-            self.line("const long high = rows_of_tiles(s->last - b0);")
+        """Print the packing of a block of a stage's operands, which each thread does for itself."""
+        with self.text.block("for (long b0 = from; b0 < to; b0 += OF_TILES)"):
+            self.line("const long high = least(to - b0, OF_TILES);")
             for p in stage.products:
                 K = self.size(self.reach(p.product))
                 self.line(f"pack_numbers({rows[p.product]}, high, {K}, {self._tiles_at(p)});")
@@ -257,7 +275,7 @@ class PassPrinter:
         """The address of the packed operand of a product, for rows from b0 on."""
         K = self.size(self.reach(product.product))
         mine = f"m->tiles_{product.product} + s->thread * {self._tiles(product)}"
-        return f"{mine} + (b0 - s->first) * IN_TERMS({K})"
+        return f"{mine} + (b0 - from) * IN_TERMS({K})"
 
     @contextmanager
     def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:

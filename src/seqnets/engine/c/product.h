@@ -14,5 +14,3 @@ typedef struct {
     int (*thread)(void), (*team)(void);
     int64_t fails; /* set where a sum is not finite, by tiles */
 } Product;
-
-INLINE long least(long a, long b) { return a < b ? a : b; }

@@ -5,18 +5,17 @@
  * place, 32 rows at a time, each with what rounding loses of it.
  */
 enum {
-    OF_TILES = 16,    /* rows of the batch that are multiplied at once */
-    IN_TILES = -2,    /* in the place of a panel's first row: it is packed as tiles, exactly, */
-    LOSING_TILES = -3 /* or with what rounding loses */
+    OF_TILES = 16,      /* rows of the batch that are multiplied at once */
+    ROWS_AT_ONCE = 128, /* and that a thread packs at once */
+    IN_TILES = -2,      /* in the place of a panel's first row: it is packed as tiles, exactly, */
+    LOSING_TILES = -3   /* or with what rounding loses */
 };
 
 /* Numbers in whole tiles. */
 #define IN_TERMS(K) (((K) + TERMS - 1) / TERMS * TERMS)
 
-/* Reals that hold the tiles of B rows of K numbers, and of rows that begin at the b-th. */
+/* Reals that hold the tiles of B rows of K numbers. */
 #define TILES_OF(B, K) (((B) + OF_TILES - 1) / OF_TILES * OF_TILES * IN_TERMS(K))
-
-INLINE long rows_of_tiles(long left) { return left < OF_TILES ? left : OF_TILES; }
 
 /* Pack rows of K numbers. */
 APART void pack_numbers(const real *a, long stride, long rows, long K, real *to) {
@@ -124,7 +123,7 @@ INLINE void times_tiles(const Product *products, long most, const real *a, long 
             mend_rows(a, stride, rows, panel, K, wide, z);
     } else
         for (long r = 0; r < rows; r += most) {
-            const long high = rows - r < most ? rows - r : most;
+            const long high = least(rows - r, most);
             times_panel(products[high], a + r * stride, stride, high, panel, kept,
                         z + r * wide * LANES);
         }

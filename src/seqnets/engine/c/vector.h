@@ -155,6 +155,8 @@ typedef word ivec __attribute__((vector_size(VECTOR_BYTES)));
 #endif
 #endif
 
+INLINE long least(long a, long b) { return a < b ? a : b; }
+
 /* Memory. */
 
 INLINE vec v_set(real x) { return x - (vec){0}; }
