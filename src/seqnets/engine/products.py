@@ -154,10 +154,10 @@ class _Linear(torch.autograd.Function):
 def _tiles_pay(m: int, k: int, n: int) -> bool:
     """Whether tiles multiply (m, k) and (k, n) faster: if there is much to do with each number."""
     work = m * k * n
-    return work >= max(_WORTH_TILES, _TIMES_EACH * (m * k + k * n + m * n))
+    return work >= max(_LEAST_WORK, _TIMES_EACH * (m * k + k * n + m * n))
 
 
-_WORTH_TILES = 2**21  # multiplications: a call takes 15 µs longer than torch's
+_LEAST_WORK = 2**21  # multiplications: a call takes 15 µs longer than torch's
 _TIMES_EACH = 32  # multiplications for each number that is packed or stored
 
 

@@ -69,19 +69,14 @@ def run(request: Request) -> tuple[Tensor, State]:
     In half and mixed precision, the loops compute in float32. Outputs have the inputs' dtype; so
     has the state, but in mixed precision, where it is carried on as it is.
     """
-    x, runs = request.x, operator.run if torch.compiler.is_compiling() else _run
+    x, is_compiling = request.x, torch.compiler.is_compiling()
+    runs = operator.run if is_compiling else partial(fused.run, _loops(request))
     dtype, mixed = _dtype(x), autocasts(x)
     if x.dtype is dtype and not mixed:
         return runs(request)
-    if not torch.compiler.is_compiling():
-        runs = partial(fused.run, _loops(request))
     with torch.autocast("cpu", enabled=False):
         y, state = runs(converted(request, dtype))
     return y.to(x.dtype), state if mixed else tuple([part.to(x.dtype) for part in state])
-
-
-def _run(request: Request) -> tuple[Tensor, State]:
-    return fused.run(C_LOOPS, request)
 
 
 def _loops(request: Request) -> CLoops:

@@ -40,7 +40,8 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor, tiled: bool
         tiled: Whether a processor's tiles of bfloat16 multiply: of each number, 17 of 24 bits are
             used, so that the result is right to 5 digits, relative to ``|a| @ |b|``. It is not
             where a sum is infinite or NaN: tiles may make NaN of infinite factors, and of those
-            near the end of float32's range, where float32 does not.
+            near the end of float32's range, where float32 does not. Numbers below 1e-33 have fewer
+            bits.
     """
     library = _library(a.dtype, tiled)
     assert library is not None  # callers check ``can_multiply``
