@@ -295,6 +295,36 @@ def test_a_module_inside_a_cell_draws_its_values_anew_with_it():
     assert cell.skip[0].weight.any()
 
 
+class Shut(nn.Module):
+    """A gate of one number per row, which counts how often it was drawn and starts shut."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.of_state = nn.Linear(width, 1)
+        self.draws = 0
+
+    def reset_parameters(self):
+        self.draws += 1
+        self.of_state.reset_parameters()
+        nn.init.constant_(self.of_state.bias, -2.0)
+
+    def forward(self, h):
+        return torch.sigmoid(self.of_state(h))
+
+
+@pytest.mark.parametrize("around", [lambda gate: gate, nn.Sequential])
+def test_a_module_inside_a_cell_says_how_its_own_modules_start(around):
+    class ShutCell(SkippingCell):
+        def add_parameters(self, parameter):
+            self.skip = around(Shut(self.hidden_size))
+
+    cell = ShutCell(3, 4)
+    (shut,) = (inside for inside in cell.modules() if isinstance(inside, Shut))
+
+    assert shut.of_state.bias == -2
+    assert shut.draws == 1
+
+
 @pytest.mark.parametrize("cell_cls", GENERIC)
 def test_a_parameter_of_the_wrong_shape_is_refused(cell_cls):
     for name in sized(cell_cls, 3, 4).parameter_shapes:

@@ -127,14 +127,16 @@ class GatedCell(Cell):
     def add_parameters(self, parameter: Any) -> None:
         """Register a subclass's further parameters; ``parameter(*shape)`` makes an empty one.
 
-        Modules may be made here too. Values are drawn in :meth:`reset_parameters`.
+        Modules may be made here too. Values are set in :meth:`reset_parameters`, which draws them
+        anew: those that are set here are lost.
         """
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the parameters: Xavier for input, orthogonal for recurrent weights, others zero.
 
-        Modules inside the cell draw theirs by their own ``reset_parameters``.
+        A module inside the cell draws its own, and those of what it has inside, by its
+        ``reset_parameters``; in one without it, each module inside does so.
         """
         for parameter in self.parameters(recurse=False):
             nn.init.zeros_(parameter)
@@ -143,9 +145,7 @@ class GatedCell(Cell):
                 for parameter in module.parameters():
                     nn.init.zeros_(parameter)
                 continue
-            for inside in module.modules():
-                if callable(reset := getattr(inside, "reset_parameters", None)):
-                    reset()
+            _draw(module)
         if self.weight_ih is not None:  # as in the later cells of DeepTransition
             initializers.xavier_(self.learned("weight_ih"), len(self.inputs))
         if self.recurrent:
@@ -235,6 +235,15 @@ class GatedCell(Cell):
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""
         return super().extra_repr() + ("" if self.bias_ih is not None else ", bias=False")
+
+
+def _draw(module: nn.Module) -> None:
+    """Draw a module's parameters by its ``reset_parameters``, or else by those of its parts."""
+    if callable(reset := getattr(module, "reset_parameters", None)):
+        reset()
+        return
+    for inside in module.children():
+        _draw(inside)
 
 
 @cache
