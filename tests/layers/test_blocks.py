@@ -1,5 +1,7 @@
 """Norms and feed-forward layers between the layers of a stack."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -116,6 +118,16 @@ def test_without_them_a_stack_has_the_parameters_that_it_had():
     net = DeepRNN(GRUCell, I, H, 2, connection="highway")
 
     assert all(name.startswith(("layers.", "connections.1.gate.")) for name in net.state_dict())
+
+
+@pytest.mark.parametrize(
+    "options", [{"norm": "layer"}, {"norm": "rms", "feed_forward": 2}, {"connection": "highway"}]
+)
+def test_what_is_between_layers_is_of_the_dtype_and_on_the_device_of_their_cells(options, x):
+    DeepRNN(partial(GRUCell, dtype=x.dtype), I, H, 2, **options)(x)
+    elsewhere = DeepRNN(partial(GRUCell, device="meta"), I, H, 2, **options)
+
+    assert all(parameter.is_meta for parameter in elsewhere.parameters())
 
 
 def test_norms_and_feed_forward_layers_are_apart_where_cells_are_tied():

@@ -1,12 +1,14 @@
 """What is between the layers of a stack: skip connections, norms and feed-forward layers.
 
 A connection is a function of a layer's input and its output; the others are functions of a step.
+What they learn has the ``device`` and the ``dtype`` that they are made with, as in torch.nn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ from seqnets.layers.linear import Linear
 class NoConnection(nn.Module):
     """The layer's output alone."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, **like: Any) -> None:
         super().__init__()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -41,9 +43,9 @@ class Highway(nn.Module):
     It starts closed: the input passes.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, **like: Any) -> None:
         super().__init__()
-        self.gate = Linear(width, width)
+        self.gate = Linear(width, width, **like)
         nn.init.constant_(self.gate.bias, -2.0)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -68,7 +70,9 @@ CONNECTIONS: dict[str, type[nn.Module]] = {
 """Skip connections by name."""
 
 
-def connect(name: str, depth: int, num_layers: int, width: int, output_size: int) -> nn.Module:
+def connect(
+    name: str, depth: int, num_layers: int, width: int, output_size: int, **like: Any
+) -> nn.Module:
     """The connection of one layer; the first has none, and in a dense stack the last."""
     skips = depth < num_layers - 1 if name == "dense" else depth > 0
     kind = CONNECTIONS[name] if skips else NoConnection
@@ -78,10 +82,10 @@ def connect(name: str, depth: int, num_layers: int, width: int, output_size: int
             f"expected the same number.\n"
             f"  connection={name!r} adds the two; change hidden_size or merge."
         )
-    return kind(width)
+    return kind(width, **like)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
+NORMS: dict[str, Callable[..., nn.Module]] = {
     "none": nn.Identity,
     "layer": nn.LayerNorm,
     "rms": partial(nn.RMSNorm, eps=1e-5),  # as of LayerNorm; torch's own depends on the dtype
@@ -102,11 +106,11 @@ class FeedForward(nn.Module):
         Shazeer, 2020, "GLU Variants Improve Transformer", arXiv:2002.05202.
     """
 
-    def __init__(self, width: int, size: int, norm: str, dropout: nn.Module) -> None:
+    def __init__(self, width: int, size: int, norm: str, dropout: nn.Module, **like: Any) -> None:
         super().__init__()
-        self.norm, self.dropout = NORMS[norm](width), dropout
-        self.enter = Linear(width, 2 * size, bias=False)
-        self.leave = Linear(size, width, bias=False)
+        self.norm, self.dropout = NORMS[norm](width, **like), dropout
+        self.enter = Linear(width, 2 * size, bias=False, **like)
+        self.leave = Linear(size, width, bias=False, **like)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` and what is made of it, added, (..., H)."""

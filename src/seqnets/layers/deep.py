@@ -130,14 +130,16 @@ class DeepRNN(nn.Module):
             backwards = alternating and depth % 2 == 1
             layer = _layer(pair, merge, reverse=backwards, backend=backend, memory=memory)
             self.layers.append(layer)
-            skip = connect(connection, depth, L, width, layer.output_size)
+            own = pair[0]._like
+            like = {"device": own.device, "dtype": own.dtype}
+            skip = connect(connection, depth, L, width, layer.output_size, **like)
             self.connections.append(skip)
             width = layer.output_size + (width if isinstance(skip, Dense) else 0)
             if feed_forward:
-                size = max(1, round(feed_forward * width))
-                self.feed_forwards.append(FeedForward(width, size, norm, self.dropout))
+                inside = max(1, round(feed_forward * width))
+                self.feed_forwards.append(FeedForward(width, inside, norm, self.dropout, **like))
             if norm != "none":
-                self.norms.append(NORMS[norm](width))
+                self.norms.append(NORMS[norm](width, **like))
 
     @property
     def output_size(self) -> int:
