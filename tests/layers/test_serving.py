@@ -75,6 +75,15 @@ def test_steps_give_what_the_sequence_gives_at_once_and_a_reset_begins_again(nam
         stream.reset()
 
 
+def test_dropout_in_front_of_layers_is_not_applied_in_training_either():
+    layer = DeepRNN(GRUCell, I, H, 2, norm="rms", feed_forward=1, dropout=0.5)
+    x = torch.randn(B, T, I)
+
+    y = fed(Stream(layer, B), x)
+
+    torch.testing.assert_close(y, layer.eval()(x)[0].detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_explain_says_what_runs_and_why():
     assert Stream(Recurrent(GRUCell(I, H))).backend == "c"
 

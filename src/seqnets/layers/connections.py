@@ -100,25 +100,25 @@ class FeedForward(nn.Module):
         width: Features of a step, H.
         size: Features between the perceptron's two layers, F.
         norm: The name of the norm in front of it.
-        dropout: What drops features between the two.
 
     References:
         Shazeer, 2020, "GLU Variants Improve Transformer", arXiv:2002.05202.
     """
 
-    def __init__(self, width: int, size: int, norm: str, dropout: nn.Module, **like: Any) -> None:
+    def __init__(self, width: int, size: int, norm: str, **like: Any) -> None:
         super().__init__()
-        self.norm, self.dropout = NORMS[norm](width, **like), dropout
+        self.norm = NORMS[norm](width, **like)
         self.enter = Linear(width, 2 * size, bias=False, **like)
         self.leave = Linear(size, width, bias=False, **like)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` and what is made of it, added, (..., H)."""
-        value, gate = self.enter(self.dropout(self.norm(x))).chunk(2, -1)
+    def forward(self, x: Tensor, dropout: Callable[[Tensor], Tensor]) -> Tensor:
+        """``x`` and what is made of it behind norm and dropout, added, (..., H)."""
+        value, gate = self.enter(dropout(self.norm(x))).chunk(2, -1)
         return x + self.leave(F.silu(gate) * value)
 
 
 def joined(
+    dropout: Callable[[Tensor], Tensor],
     connection: nn.Module,
     feed_forward: nn.Module | None,
     norm: nn.Module | None,
@@ -128,5 +128,5 @@ def joined(
     """What is above a layer, from what is below it and its output, and the same through a norm."""
     x = connection(x, y)
     if feed_forward is not None:
-        x = feed_forward(x)
+        x = feed_forward(x, dropout)
     return x, x if norm is None else norm(x)

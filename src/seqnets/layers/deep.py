@@ -137,7 +137,7 @@ class DeepRNN(nn.Module):
             width = layer.output_size + (width if isinstance(skip, Dense) else 0)
             if feed_forward:
                 inside = max(1, round(feed_forward * width))
-                self.feed_forwards.append(FeedForward(width, inside, norm, self.dropout, **like))
+                self.feed_forwards.append(FeedForward(width, inside, norm, **like))
             if norm != "none":
                 self.norms.append(NORMS[norm](width, **like))
 
@@ -164,10 +164,10 @@ class DeepRNN(nn.Module):
         """
         if isinstance(x, torch.fx.Proxy):
             return leaf_call(self, x, state, lengths, resets)
-        states = self._states(state)
+        states, parts = self._states(state), self.above(self.dropout)
         after = []
         read, filled = x, lengths if self.norms or self.feed_forwards else None  # they fill padding
-        for depth, (layer, above) in enumerate(zip(self.layers, self.above(), strict=True)):
+        for depth, (layer, above) in enumerate(zip(self.layers, parts, strict=True)):
             own = resets_for_reverse(resets, lengths) if _runs_backwards(layer) else resets
             y, final = layer(self.dropout(read) if depth else read, states[depth], lengths, own)
             x, read = above(x if depth else without_padding(x, filled), y)
@@ -190,9 +190,9 @@ class DeepRNN(nn.Module):
         Raises:
             ConfigError: A layer runs backwards or in both directions.
         """
-        states = self._states(state)
+        states, parts = self._states(state), self.above(self.dropout)
         after, read = [], x
-        for depth, (layer, above) in enumerate(zip(self.layers, self.above(), strict=True)):
+        for depth, (layer, above) in enumerate(zip(self.layers, parts, strict=True)):
             if isinstance(layer, Bidirectional) or _runs_backwards(layer):
                 where = "backwards" if _runs_backwards(layer) else "in both directions"
                 raise cannot_step("DeepRNN", f"layer {depth} runs {where}")
@@ -202,8 +202,13 @@ class DeepRNN(nn.Module):
             after.append(final)
         return read, tuple(after)
 
-    def above(self) -> list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    def above(
+        self, dropout: Callable[[Tensor], Tensor]
+    ) -> list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
         """What is above each layer.
+
+        Args:
+            dropout: What drops features that feed-forward layers read.
 
         Returns:
             A function for each layer, of what its input was before norm and dropout, and of its
@@ -212,7 +217,7 @@ class DeepRNN(nn.Module):
         nothing = [None] * len(self.layers)
         feeds, norms = self.feed_forwards or nothing, self.norms or nothing
         parts = zip(self.connections, feeds, norms, strict=True)
-        return [partial(joined, *each) for each in parts]
+        return [partial(joined, dropout, *each) for each in parts]
 
     @property
     def is_bare(self) -> bool:

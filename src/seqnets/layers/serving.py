@@ -29,7 +29,7 @@ class Stream:
 
     Args:
         layer: ``Recurrent``, ``DeepRNN`` or a torch.nn-like module that runs forwards. Dropout
-            in front of its layers is not applied.
+            in front of its layers and feed-forward layers is not applied, whatever its mode.
         batch_size: Rows of each step, B.
 
     Attributes:
@@ -178,7 +178,7 @@ def _cells_and_what_is_above(layer: nn.Module) -> tuple[list[Any], list[Callable
         above: list[Callable[..., Any]] = [_alone]
     elif isinstance(layer, DeepRNN):
         layers = list(layer.layers)
-        above = layer.above()
+        above = layer.above(dropout=nn.Identity())
     elif isinstance(layer, TorchLike):
         if layer.bidirectional:
             raise ConfigError("Stream: the layer runs in both directions, expected one.")
