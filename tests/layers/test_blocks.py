@@ -1,6 +1,7 @@
 """Norms and feed-forward layers between the layers of a stack."""
 
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from seqnets import Bidirectional, DeepRNN, Stream
 from seqnets.cells import GRUCell, LSTMCell, RetentionCell, RWKV7Cell
 from seqnets.errors import ConfigError
 from seqnets.layers import RTRL, detach
+from seqnets.layers.lengths import without_padding
 from seqnets.models import Forecaster, LanguageModel, SequenceTagger, SequenceToSequence
 from seqnets.testing import check_layer
 
@@ -128,6 +130,16 @@ def test_what_is_between_layers_is_of_the_dtype_and_on_the_device_of_their_cells
     elsewhere = DeepRNN(partial(GRUCell, device="meta"), I, H, 2, **options)
 
     assert all(parameter.is_meta for parameter in elsewhere.parameters())
+
+
+@pytest.mark.parametrize(("connection", "times"), [("residual", 1), ("dense", 2)])
+def test_padding_is_masked_where_something_reads_it(connection, times, monkeypatch, x):
+    masked = Mock(wraps=without_padding)
+    monkeypatch.setattr("seqnets.layers.deep.without_padding", masked)
+
+    deep(norm="rms", connection=connection)(x, lengths=LENGTHS)
+
+    assert masked.call_count == times
 
 
 def test_norms_and_feed_forward_layers_are_apart_where_cells_are_tied():

@@ -170,7 +170,9 @@ class DeepRNN(nn.Module):
         for depth, (layer, above) in enumerate(zip(self.layers, parts, strict=True)):
             own = resets_for_reverse(resets, lengths) if _runs_backwards(layer) else resets
             y, final = layer(self.dropout(read) if depth else read, states[depth], lengths, own)
-            x, read = above(x if depth else without_padding(x, filled), y)
+            if depth == 0 and type(self.connections[0]) is not NoConnection:  # it reads the input
+                x = without_padding(x, filled)
+            x, read = above(x, y)
             after.append(final)
         return without_padding(read, filled), tuple(after)
 
