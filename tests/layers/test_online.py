@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune, weight_norm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqnets import DeepRNN, Recurrent, cells
 from seqnets.cells import (
@@ -142,6 +143,39 @@ def test_rows_without_a_step_keep_the_gradient_of_their_state_or_say_that_they_c
     else:  # no later step reads its output
         with pytest.raises(ConfigError, match=r"rows with no step in their last call \(length 0\)"):
             gradients(RTRL(layer), pieces, of=last)
+
+
+def test_a_call_without_steps_says_that_it_cannot_keep_the_gradient_of_an_output():
+    layer = RTRL(plain(LRUCell(I, H)))
+    x = torch.randn(B, 3, I, dtype=torch.float64)
+
+    _, state = layer(x)
+    _, ((h, *_), _) = layer(x[:, :0], detach(state))
+    with pytest.raises(ConfigError, match="rows with no step in their last call"):
+        h.sum().backward()
+
+
+class Looks(TorchDispatchMode):
+    """Counts how often the program waits for a number."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("lengths", "looks"), [(None, 0), (torch.tensor([3, 0, 1]), 1)])
+def test_gradients_of_outputs_are_looked_at_once_and_only_if_rows_may_take_no_step(lengths, looks):
+    layer = RTRL(DeepRNN(LRUCell, I, H, 3, backend="reference").double())
+    x = torch.randn(B, 3, I, dtype=torch.float64)
+
+    _, state = layer(x)
+    y, _ = layer(x, detach(state), lengths)
+    with Looks() as counted:
+        y.sum().backward()
+
+    assert counted.count == looks
 
 
 @pytest.mark.parametrize("cell_cls", [LSTMCell, LRUCell])

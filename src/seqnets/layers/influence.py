@@ -175,7 +175,8 @@ class _Attach(torch.autograd.Function):
                 "first derivatives.\n  Influences are carried without their own derivatives."
             )
         count = len(ctx.influence.parts)
-        if any(grad.any() for grad in grads[count:]):
+        shown = [grad.any() for grad in grads[count:]]
+        if shown and torch.stack(shown).any():  # once: a GPU is waited for
             raise ConfigError(
                 "RTRL: a loss reads the output in a state of rows with no step in their last call "
                 "(length 0), expected one that reads it where it was made.\n"

@@ -126,6 +126,8 @@ class RTRL(Around):
             self._check_numbers(numbers, before)
             parts = leaves(before)
             if all(parts[p].grad_fn is None for p in kept.parts):
+                if lengths is None and 0 not in x.shape:  # every row takes a step
+                    kept = kept._replace(shown=())
                 before = kept.attached(before, numbers, self.layer)
         drawn = _random_states(x)
         y, after = self.layer(x, before, lengths, resets)
