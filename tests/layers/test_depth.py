@@ -242,6 +242,14 @@ def test_a_deep_output_is_a_perceptron_over_every_valid_step(x):
         assert not y[b, n:].any()
 
 
+def test_a_deep_output_is_as_wide_as_what_was_appended_to_it(x):
+    layer = DeepOutput(Recurrent(GRUCell(I, H)), [6, 2]).double()
+
+    for part, size in (nn.Softmax(-1), 2), (nn.Linear(2, 7).double(), 7), (nn.ReLU(), 7):
+        layer.perceptron.append(part)
+        assert layer.output_size == layer(x)[0].shape[-1] == size
+
+
 @pytest.mark.parametrize("carry", [True, False])
 @pytest.mark.parametrize("stride", [1, 2, 3, 9])
 def test_the_upper_layer_reads_the_lower_ones_last_output_of_each_segment(stride, carry, x):

@@ -54,8 +54,9 @@ class DeepOutput(Around):
 
     @property
     def output_size(self) -> int:
-        """Features of the output."""
-        return self.perceptron[-1].out_features  # type: ignore[return-value]
+        """Features of the output, by the last of the perceptron's layers that says them."""
+        layers: list[Any] = [part for part in self.perceptron if hasattr(part, "out_features")]
+        return layers[-1].out_features
 
     def forward(
         self,
