@@ -1,14 +1,16 @@
 """A step as a graph of arithmetic: the same numbers, or a reason why there is none."""
 
+import runpy
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from seqnets import unroll
-from seqnets.cells import GatedCell, LSTMCell, RNNCell
+from seqnets.cells import GatedCell, LSTMCell, RNNCell, bindable
 from seqnets.engine.derivative import derive
 from seqnets.engine.evaluate import Values, replay
 from seqnets.engine.graph import Columns, Graph, Untraceable
@@ -16,6 +18,7 @@ from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.plans import plan_of
 from seqnets.engine.schedule import make_program
 from seqnets.engine.serialised import step_from_text, step_to_text
+from seqnets.engine.tracing import composed
 from seqnets.engine.tracing.trace import trace_step
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
@@ -121,6 +124,19 @@ FUNCTIONS = {
 }
 if torch.__version__ >= "2.13":  # before, torch asks for the places one by one
     FUNCTIONS["one of all"] = lambda x: x * F.one_hot(x.argmax(-1), H)
+
+
+@pytest.mark.parametrize("build", ["{}.0", "{}.1+cpu", "{}.0.dev20260101+cu130", "{}.0a0+git1"])
+@pytest.mark.parametrize(
+    ("module", "constant", "first"),
+    [(composed, "SHARED_AT_TIES", 14), (bindable, "_READS_ALL_ATTRIBUTES", 13)],
+)
+def test_builds_of_torch_before_a_release_count_as_it(build, module, constant, first, monkeypatch):
+    def found(minor):
+        monkeypatch.setattr(torch, "__version__", TorchVersion(build.format(f"2.{minor}")))
+        return runpy.run_path(module.__file__)[constant]
+
+    assert [found(9), found(first - 1), found(first), found(100)] == [False, False, True, True]
 
 
 def with_function(function):

@@ -136,8 +136,11 @@ class Bindable(nn.Module):
         return getattr(self, name) if found is None else found
 
 
-_READS_ALL_ATTRIBUTES = torch.__version__ >= "2.13"  # a TorchVersion, which compares by number
-"""Whether ``torch.compile`` can trace a read of a module's whole ``__dict__``."""
+_READS_ALL_ATTRIBUTES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+"""Whether ``torch.compile`` can trace a read of a module's whole ``__dict__``.
+
+Only numbers are compared: for a TorchVersion, a nightly build is below its release.
+"""
 
 
 def _names_of_attributes(cell: Bindable) -> str:

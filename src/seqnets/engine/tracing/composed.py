@@ -15,8 +15,11 @@ from torch import Tensor
 
 from seqnets.engine.graph import Untraceable
 
-SHARED_AT_TIES = torch.__version__ >= "2.14"  # a TorchVersion, which compares by number
-"""Whether equal operands of ``fmax``, ``fmin`` and a clamp by one tensor share the gradient."""
+SHARED_AT_TIES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
+"""Whether equal operands of ``fmax``, ``fmin`` and a clamp by one tensor share the gradient.
+
+Only numbers are compared: for a TorchVersion, a nightly build is below its release.
+"""
 
 
 def _layer_norm(
