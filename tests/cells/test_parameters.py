@@ -228,6 +228,12 @@ def test_projections_that_do_not_narrow_are_refused(cell_cls, proj_size):
         cell_cls(3, 4, proj_size=proj_size)
 
 
+@pytest.mark.parametrize(("proj_size", "error"), [(-1, ConfigError), (2.5, DtypeError)])
+def test_what_a_projections_size_may_be_is_said_whatever_is_wrong(proj_size, error):
+    with pytest.raises(error, match=r"0 \(no projection\) or a whole number above 0 and below"):
+        LSTMCell(3, 4, proj_size=proj_size)
+
+
 def test_unknown_nonlinearities_are_refused():
     with pytest.raises(
         ConfigError, match="RNNCell: nonlinearity is 'selu', expected one of tanh, relu"

@@ -11,7 +11,8 @@ from torch import Tensor
 from seqnets import initializers
 from seqnets.cells.checks import check_size
 from seqnets.cells.gated import GatedCell
-from seqnets.errors import ConfigError
+from seqnets.checks import is_whole
+from seqnets.errors import ConfigError, DtypeError
 from seqnets.typing import State
 
 
@@ -34,6 +35,7 @@ class MemoryCell(GatedCell):
 
     Raises:
         ConfigError: ``proj_size`` is out of range, or the cell does not project.
+        DtypeError: ``proj_size`` is no whole number.
 
     References:
         Sak et al., 2014, "Long Short-Term Memory Based Recurrent Neural Network Architectures
@@ -46,10 +48,12 @@ class MemoryCell(GatedCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, proj_size: int = 0, **options: Any
     ) -> None:
-        if proj_size != 0 and not 0 < check_size(self, "proj_size", proj_size) < hidden_size:
-            raise ConfigError(
-                f"{self._name}: proj_size is {proj_size}, expected 0 (no projection) or a number "
-                f"below hidden_size = {hidden_size}."
+        check_size(self, "hidden_size", hidden_size)
+        if not is_whole(proj_size) or not 0 <= proj_size < hidden_size:
+            kind = ConfigError if is_whole(proj_size) else DtypeError
+            raise kind(
+                f"{self._name}: proj_size is {proj_size!r}, expected 0 (no projection) or a whole "
+                f"number above 0 and below hidden_size = {hidden_size}."
             )
         if proj_size and not self.projects:
             raise ConfigError(
