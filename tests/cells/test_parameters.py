@@ -52,6 +52,21 @@ def test_a_cell_has_to_declare_its_gates():
         GatelessCell(3, 4)
 
 
+@pytest.mark.parametrize(
+    ("multiplied", "said"), [(("f", "n"), "'g' was asked for, expected one of f, n"), ((), "none")]
+)
+def test_a_gate_that_is_not_there_is_answered_by_those_that_are(multiplied, said):
+    class LackingCell(GatedCell):
+        gates = ("f", "n", "g")
+        recurrent = multiplied
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.f + uh.g),)
+
+    with pytest.raises(AttributeError, match=f"Gates: .*{said}"):
+        unroll(LackingCell(3, 4), torch.zeros(2, 5, 3))
+
+
 def test_what_spiking_cells_share_is_no_cell():
     with pytest.raises(ConfigError, match="SpikingCell: declares no gates"):
         SpikingCell(3, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from functools import cache
 from itertools import combinations
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -249,4 +249,15 @@ def _draw(module: nn.Module) -> None:
 @cache
 def named(gates: tuple[str, ...]) -> type[Any]:
     """A class of named tuples with a field for each gate."""
-    return namedtuple("Gates", gates)
+    kind = namedtuple("Gates", gates)  # type: ignore[misc]  # mypy knows literal names alone
+    kind.__getattr__ = _refuse  # type: ignore[attr-defined]
+    return kind
+
+
+def _refuse(gates: Any, name: str) -> NoReturn:
+    """Raise AttributeError, as Python does, for a gate that is not there."""
+    there = f"one of {', '.join(gates._fields)}" if gates else "none"
+    raise AttributeError(
+        f"Gates: {name!r} was asked for, expected {there}.\n"
+        f"  wx has the gates that the cell lists in inputs, uh those in recurrent."
+    )
