@@ -297,6 +297,29 @@ def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("given", ["new.txt", "data/new.txt", "FOLDER/new.txt"])
+def test_a_file_given_as_a_dataset_is_told_its_key_whatever_dataset_is_called_alike(
+    given, seqnets, tmp_path
+):
+    (tmp_path / "data").mkdir()
+    for place in ("new.txt", "data/new.txt"):
+        (tmp_path / place).touch()
+    path = given.replace("FOLDER", str(tmp_path))
+
+    assert f" dataset=NAME dataset.path={path}." in seqnets("train", f"dataset={path}").err
+    assert "Did you mean text?" in seqnets("train", "dataset=nex.txt").err
+
+
+def test_a_missing_option_is_one_of_the_group_that_was_named(seqnets, tmp_path):
+    gate = tmp_path / "conf" / "model" / "gate"
+    gate.mkdir(parents=True)
+    (gate / "soft.yaml").write_text("bias: 1")
+    own = ("train", "--config-dir", "conf", "+model/gate=sof")
+
+    assert "model/gate: there is no option 'sof'.\n  Did you mean soft?" in seqnets(*own).err
+    assert "dataset: there is no option './no.txt'." in seqnets("train", "dataset=./no.txt").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
-from seqnets.cli.arguments import config_folders, is_read
+from seqnets.cli.arguments import config_folders, is_read, key_of
 from seqnets.cli.keys import LIST_GROUPS, choosers_of, groups_of, known_keys, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near
@@ -31,10 +31,7 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
     """
     text = str(error)
     if isinstance(error, MissingConfigException):
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        while "/" in group and not group.startswith("hydra/") and not (configs() / group).is_dir():
-            group, _, folder = group.rpartition("/")  # the option is the path of a file
-            option = f"{folder}/{option}"
+        group, option = _chosen(arguments, error.missing_cfg_file or "")
         # Hydra does not say what there is if the name was one of a list
         known = error.options or list(options(group, [configs(), *config_folders(arguments)]))
         if known:
@@ -60,6 +57,19 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
 
 
+def _chosen(arguments: Sequence[str], missing: str) -> tuple[str, str]:
+    """The group and the option that are missing: as they were typed, or from a file of one's own.
+
+    An option that was typed may have slashes, since it may be the path of a file.
+    """
+    for argument in arguments:
+        option = missing.removeprefix(f"{(group := key_of(argument))}/")
+        if option != missing and option in argument.partition("=")[2]:
+            return group, option
+    group, _, option = missing.rpartition("/")
+    return group, option
+
+
 def _unreadable(verb: str, arguments: Sequence[str], argument: str) -> UsageError:
     """The error for an override that Hydra's grammar does not allow."""
     key, equals, value = argument.partition("=")
@@ -83,8 +93,7 @@ def _meant(verb: str, arguments: Sequence[str], given: str) -> str:
     keys, own = own_of(verb)
     if os.path.exists(given):
         if "dataset" in own:
-            path = shell(override("dataset.path", given))
-            return f"A dataset reads it: dataset=NAME {path}. `seqnets list datasets` has names."
+            return _path_of_dataset(given)
         left = keys - {argument.partition("=")[0] for argument in arguments}
         key = next((key for key in ("checkpoint", "input", "source") if key in left), None)
         return f"Give it as {shell(override(key, given))}." if key else ""
@@ -92,6 +101,12 @@ def _meant(verb: str, arguments: Sequence[str], given: str) -> str:
     groups = [g for g in sorted(groups_of(verb, folders)) if option in options(g, folders)]
     choices = [f"'cells=[{option}]'" if "cells" in keys else f"{g}={option}" for g in groups]
     return f"Did you mean {' or '.join(choices)}?" if choices else ""
+
+
+def _path_of_dataset(path: str) -> str:
+    """What to write for a file or folder that a dataset is to read."""
+    given = shell(override("dataset.path", path))
+    return f"A dataset reads it: dataset=NAME {given}. `seqnets list datasets` has names."
 
 
 def _unknown_option(
@@ -103,7 +118,10 @@ def _unknown_option(
             "  Install it: pip install 'seqnets[optuna]'"
         )
     advice = near(option, known)
-    if not advice.startswith("Did"):
+    is_name = advice.startswith("Did") and not re.search("[./]", option)
+    if group == "dataset" and not is_name and os.path.exists(option):
+        advice = _path_of_dataset(option)
+    elif not advice.startswith("Did"):
         advice = _meant(verb, arguments, option) or advice
     return UsageError(
         f"{group}: there is no option {option!r}.\n  {advice}\n"
