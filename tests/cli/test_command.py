@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import seqnets as package
 from seqnets.cli.arguments import parsed, quoted
-from seqnets.cli.hydra_errors import _meant, _unknown_key
+from seqnets.cli.hydra_errors import _key_of_path, _unknown_key
 from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
 from seqnets.cli.names import near
@@ -151,6 +151,7 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         ),
         (["train", "gru"], "Did you mean model/cell=gru?"),
         (["benchmark", "gru"], "Did you mean 'cells=[gru]'?"),
+        (["benchmark", "quick"], "Did you mean suite=quick?"),
         (
             ["train", "dataset.path=a.csv"],
             "  Others have it: dataset=classification, forecasting",
@@ -314,10 +315,12 @@ def test_a_missing_option_is_one_of_the_group_that_was_named(seqnets, tmp_path):
     gate = tmp_path / "conf" / "model" / "gate"
     gate.mkdir(parents=True)
     (gate / "soft.yaml").write_text("bias: 1")
+    (tmp_path / "mine").mkdir()
     own = ("train", "--config-dir", "conf", "+model/gate=sof")
 
     assert "model/gate: there is no option 'sof'.\n  Did you mean soft?" in seqnets(*own).err
     assert "dataset: there is no option './no.txt'." in seqnets("train", "dataset=./no.txt").err
+    assert "dataset.path" not in seqnets("train", "model/cell=mine").err
 
 
 @pytest.mark.parametrize(
@@ -325,18 +328,36 @@ def test_a_missing_option_is_one_of_the_group_that_was_named(seqnets, tmp_path):
     [
         (["train", "FILE"], "A dataset reads it: dataset=NAME dataset.path=FILE."),
         (["train", "dataset=FILE"], "A dataset reads it: dataset=NAME dataset.path=FILE."),
-        (["evaluate", "FILE"], "Give it as checkpoint=FILE."),
+        (["predict", "FILE"], "Give it as input=FILE."),
+        (["evaluate", "FILE"], "Give it as predictions=FILE."),
         (["convert", "FILE"], "Give it as source=FILE."),
+        (["train", "RUN"], "Give it as resume=RUN."),
+        (["inspect", "RUN"], "Give it as checkpoint=RUN."),
+        (["predict", "RUN/checkpoints/last.ckpt"], "checkpoint=RUN/checkpoints/last.ckpt."),
+        (["export", "last"], "Give it as checkpoint=last."),
+        (["train", "copy"], "Did you mean dataset=copy or experiment=copy?"),
     ],
 )
 def test_a_file_whose_key_is_missing_is_told_one(arguments, told, seqnets, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "walks.csv").touch()
+    for place in ("data/walks.csv", "RUN/checkpoints/last.ckpt", "copy/walks.csv"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
     done = seqnets(*(argument.replace("FILE", "data/walks.csv") for argument in arguments))
 
     assert done.code == 2
     assert told.replace("FILE", "data/walks.csv") in done.err
-    assert _meant("predict", ["checkpoint=last"], "data") == "Give it as input=data."
+    assert _key_of_path("predict", ["checkpoint=last"], "data") == "Give it as input=data."
+
+
+@pytest.mark.parametrize("named", [["MyGRU"], ["mygru"], ["model=mygru"]])
+def test_an_option_of_ones_own_is_found_and_named_with_its_capitals(named, seqnets, tmp_path):
+    cells = tmp_path / "conf" / "model" / "cell"
+    cells.mkdir(parents=True)
+    (cells / "MyGRU.yaml").write_text("_target_: seqnets.cells.GRUCell")
+
+    done = seqnets("train", "--config-dir", "conf", *named)
+
+    assert "Did you mean model/cell=MyGRU?" in done.err
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
@@ -18,6 +19,9 @@ from seqnets.quoting import override, shell
 _SEVERAL = r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r"
 _UNKNOWN = r"Could not (override|delete)(?: from config.)? '([^'=]+)'"
 _PRESENT = r"Could not append to config. An item is already at '([^']+)'"
+
+# Keys that take the path of a checkpoint or of a run, and of data.
+_OF_MODELS, _OF_DATA = ("checkpoint", "resume", "source"), ("input", "predictions")
 
 
 def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) -> UsageError:
@@ -74,10 +78,10 @@ def _unreadable(verb: str, arguments: Sequence[str], argument: str) -> UsageErro
     """The error for an override that Hydra's grammar does not allow."""
     key, equals, value = argument.partition("=")
     proposed = override(key, value)
-    if not equals and (meant := _meant(verb, arguments, key)):
-        advice = meant
-    elif not equals:
-        advice = f"{shell(f'{key}=VALUE')} gives a value." if is_read(f"{key}=1") else ""
+    if not equals:
+        meant = _options_named(verb, arguments, key) or _key_of_path(verb, arguments, key)
+        given = f"{shell(f'{key}=VALUE')} gives a value." if is_read(f"{key}=1") else ""
+        advice = meant or given
     elif re.search(r"(^|,)\s*(,|$)", value):
         advice = f"Several values are given as {key}=ONE,ANOTHER, none of them empty."
     elif is_read(proposed):
@@ -88,19 +92,30 @@ def _unreadable(verb: str, arguments: Sequence[str], argument: str) -> UsageErro
     return UsageError("\n  ".join(filter(None, [said, advice])))
 
 
-def _meant(verb: str, arguments: Sequence[str], given: str) -> str:
-    """What to write for a file, or for an option of some group, whose key is missing or wrong."""
-    keys, own = own_of(verb)
-    if os.path.exists(given):
-        if "dataset" in own:
-            return _path_of_dataset(given)
-        left = keys - {argument.partition("=")[0] for argument in arguments}
-        key = next((key for key in ("checkpoint", "input", "source") if key in left), None)
-        return f"Give it as {shell(override(key, given))}." if key else ""
-    folders, option = [configs(), *config_folders(arguments)], given.casefold()
-    groups = [g for g in sorted(groups_of(verb, folders)) if option in options(g, folders)]
-    choices = [f"'cells=[{option}]'" if "cells" in keys else f"{g}={option}" for g in groups]
+def _options_named(verb: str, arguments: Sequence[str], name: str) -> str:
+    """What to write for an option whose group is missing or wrong; empty if there is none."""
+    keys, _ = own_of(verb)
+    folders, choices = [configs(), *config_folders(arguments)], []
+    for group in sorted(groups_of(verb, folders)):
+        alike = [known for known in options(group, folders) if known.casefold() == name.casefold()]
+        several = group == "model/cell" and "cells" in keys
+        choices += [f"'cells=[{known}]'" if several else f"{group}={known}" for known in alike]
     return f"Did you mean {' or '.join(choices)}?" if choices else ""
+
+
+def _key_of_path(verb: str, arguments: Sequence[str], path: str) -> str:
+    """What to write for a file, a folder or "last" whose key is missing; empty if not there."""
+    if path != "last" and not os.path.exists(path):
+        return ""
+    inside = [*Path(path).glob("*.ckpt"), *Path(path).glob("*/*.ckpt")]
+    is_trained = path == "last" or path.endswith(".ckpt") or bool(inside)
+    keys, groups = own_of(verb)
+    if "dataset" in groups and not is_trained:
+        return _path_of_dataset(path)
+    left = keys - {key_of(argument) for argument in arguments}
+    fitting = _OF_MODELS if is_trained else (*_OF_DATA, *_OF_MODELS)
+    key = next((key for key in fitting if key in left), None)
+    return f"Give it as {shell(override(key, path))}." if key else ""
 
 
 def _path_of_dataset(path: str) -> str:
@@ -122,7 +137,7 @@ def _unknown_option(
     if group == "dataset" and not is_name and os.path.exists(option):
         advice = _path_of_dataset(option)
     elif not advice.startswith("Did"):
-        advice = _meant(verb, arguments, option) or advice
+        advice = _options_named(verb, arguments, option) or advice
     return UsageError(
         f"{group}: there is no option {option!r}.\n  {advice}\n"
         f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
