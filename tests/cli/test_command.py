@@ -154,9 +154,9 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["benchmark", "quick"], "Did you mean suite=quick?"),
         (
             ["train", "dataset.path=a.csv"],
-            "  Others have it: dataset=classification, forecasting",
+            "  Others have it, such as dataset=classification, forecasting",
         ),
-        (["train", "optimizer.momentum=1"], "  Others have it: optimizer=sgd.\n"),
+        (["train", "optimizer.momentum=1"], "  Others have it, such as optimizer=sgd.\n"),
         (["train", "dataset=no/such.csv"], "dataset: there is no option 'no/such.csv'."),
         (["train", "dataset=partiy"], "Did you mean parity"),
         (["train", "datset=parity"], "Did you mean dataset"),

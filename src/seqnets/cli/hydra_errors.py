@@ -175,7 +175,7 @@ def _unknown_key(
     advice, (outer, _, inner) = near(key, keys), key.rpartition(".")
     owners = _owners(arguments, outer, inner) if base == verb and outer else []
     if owners and not advice.startswith("Did"):
-        advice = f"Others have it: {outer}={', '.join(owners)}."
+        advice = f"Others have it, such as {outer}={', '.join(owners)}."
     how_to_add = ""
     if to_set and isinstance(keys.get(key.rpartition(".")[0]), dict):
         how_to_add = f"  An option that is not listed is added by +{key}=VALUE.\n"
@@ -186,7 +186,7 @@ def _unknown_key(
 
 
 def _owners(arguments: Sequence[str], group: str, key: str) -> list[str]:
-    """The options of a group whose files have a key."""
+    """The options of a group whose own files have a key; others may inherit it from them."""
     folders = [configs(), *config_folders(arguments)]
     files = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
     has = re.compile(rf"^{re.escape(key)}:", re.MULTILINE)
