@@ -106,6 +106,20 @@ def test_a_file_begins_with_a_comment_of_one_line(file):
     assert not any(line.startswith("#") for line in rest[:1])
 
 
+@pytest.mark.parametrize("file", [*VERBS, *OPTIONS])
+def test_a_comment_beside_a_key_ends_by_column_100(file):
+    lines = (CONFIGS / f"{file}.yaml").read_text(encoding="utf-8").splitlines()
+
+    assert not [line for line in lines if "# " in line and len(line) > 100]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_comment_of_a_verbs_key_is_one_line_which_the_help_can_break(verb):
+    _, *lines = (CONFIGS / f"{verb}.yaml").read_text(encoding="utf-8").splitlines()
+
+    assert not [line for line in lines if line.lstrip().startswith("#")]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_composes(verb):
     assert compose(verb=verb)
