@@ -173,9 +173,11 @@ def test_a_path_without_a_checkpoint_is_an_error(make, tmp_path):
 def test_commands_name_a_runs_folder_where_it_leads_to_the_checkpoint(tmp_path):
     last, best = (tmp_path / "run" / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
     last.parent.mkdir(parents=True)
-    moved = tmp_path / "best.ckpt"
-    last.touch()
+    moved, renamed = tmp_path / "best.ckpt", last.with_name("mine.ckpt")
+    renamed.touch()
 
+    assert runs.place_of(renamed) == renamed
+    last.touch()
     assert runs.place_of(last) == tmp_path / "run"
     best.touch()
     assert [runs.place_of(path) for path in (best, last, moved)] == [tmp_path / "run", last, moved]

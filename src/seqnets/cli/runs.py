@@ -120,10 +120,8 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
         place = last.parents[1]
     if place.is_file():
         return place
-    candidates = [place / _CHECKPOINTS / name, place / name, place / _CHECKPOINTS / _LAST]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    if (inside := _inside(place, name)) is not None:
+        return inside
     found = "a folder without a checkpoint" if place.is_dir() else "not there"
     raise CheckpointError(
         f"Checkpoint {path}: is {found}, expected a file or a run's folder that `seqnets train` "
@@ -134,8 +132,14 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
 def place_of(checkpoint: Path) -> Path:
     """Return what a command names to use a checkpoint: its run's folder, if that leads to it."""
     folder = checkpoint.parent.parent
-    inside = checkpoint.parent.name == _CHECKPOINTS
-    return folder if inside and checkpoint_at(folder, "best.ckpt") == checkpoint else checkpoint
+    leads = checkpoint.parent.name == _CHECKPOINTS and _inside(folder, "best.ckpt") == checkpoint
+    return folder if leads else checkpoint
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The checkpoint that a folder stands for; None if there is none."""
+    candidates = [folder / _CHECKPOINTS / name, folder / name, folder / _CHECKPOINTS / _LAST]
+    return next(filter(Path.is_file, candidates), None)
 
 
 def saved_config(checkpoint: Path) -> dict[str, Any]:
