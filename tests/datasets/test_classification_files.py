@@ -351,6 +351,15 @@ def test_rows_become_the_sequences_of_their_parts(table):
     assert test.y.tolist() == [1]
 
 
+def test_a_label_that_is_named_later_is_no_feature(table):
+    data = table("label", "kind")
+    data.label = "kind"
+    data.setup()
+
+    assert data.describe()["targets"] == ["kind"]
+    assert data.sizes == {"input_size": 2, "num_classes": 2}
+
+
 def test_the_order_of_the_columns_makes_no_difference(table):
     turned = "\n".join(",".join(reversed(row.split(","))) for row in ROWS.splitlines())
     data = table(text=turned, standardise=False)

@@ -112,7 +112,8 @@ def test_a_file_of_every_format_has_its_sequences_and_transcripts(path):
 
 
 def test_words_are_labels_if_asked_for(path):
-    data = TranscriptionFiles(str(path), unit="words", batch_size=100)
+    data = TranscriptionFiles(str(path), batch_size=100)
+    data.label_unit = "words"
     known = data.describe()
     (batch,) = data.new(path, known)
 
@@ -346,10 +347,15 @@ def test_a_path_of_no_kind_that_holds_transcripts_is_refused(tmp_path, name):
 
 
 def test_a_table_without_input_says_which_columns_hold_it(table):
+    data = table()
+    data.text = "x"
+
     with pytest.raises(DataError, match=r"line 1: column x is \[1, 2, 3\], expected text"):
-        table(text="x").setup()
+        data.setup()
+    data = table()
+    data.text = "said"
     with pytest.raises(DataError, match="got the columns text, x, expected one of sequence"):
-        table(text="said").setup()
+        data.setup()
 
 
 def test_invalid_units_are_refused():

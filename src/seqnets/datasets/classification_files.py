@@ -32,7 +32,12 @@ class ClassificationFiles(SequenceFiles):
 
     def __init__(self, path: str, label: str = LABEL, **files: Any) -> None:
         super().__init__(path, **files)
-        self.label, self.columns = label, (label,)
+        self.label = label
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of the label."""
+        return (self.label,)
 
     def read_target(self, where: str, row: Row) -> str | int:
         """Return a row's label."""

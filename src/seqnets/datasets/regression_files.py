@@ -41,7 +41,12 @@ class RegressionFiles(SequenceFiles):
             raise ConfigError(
                 f"RegressionFiles: targets is {names}, expected one or more columns, each once."
             )
-        self.columns = tuple(names)
+        self.targets = tuple(names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the target values."""
+        return self.targets
 
     def read_target(self, where: str, row: Row) -> tuple[float, ...]:
         """Return a row's target values."""

@@ -62,9 +62,6 @@ class SequenceFiles(SequenceData):
         bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
     """
 
-    columns: tuple[str, ...]
-    """Names of a table's target columns."""
-
     several_targets = False
     """Whether the user may ask for several target columns."""
 
@@ -103,6 +100,11 @@ class SequenceFiles(SequenceData):
         self.token_unit: Unit = unit
         self.max_vocabulary = max_vocabulary
         self.audio = audio or LogMel()
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Names of a table's target columns."""
 
     @abstractmethod
     def read_target(self, where: str, row: Row) -> Any:

@@ -47,9 +47,17 @@ class TranscriptionFiles(SequenceFiles):
     ) -> None:
         super().__init__(path, **files)
         check_choice("TranscriptionFiles", PLAIN_UNITS, unit=unit)
-        self.text, self.columns = text, (text,)
-        self.label_unit = unit
-        self.joiner = " " if unit == "words" else ""
+        self.text, self.label_unit = text, unit
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of the transcript."""
+        return (self.text,)
+
+    @property
+    def joiner(self) -> str:
+        """The text between two labels of a transcript."""
+        return " " if self.label_unit == "words" else ""
 
     def read_target(self, where: str, row: Row) -> str:
         """Return a row's transcript."""
