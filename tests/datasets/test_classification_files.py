@@ -858,5 +858,5 @@ def test_labels_that_differ_in_blanks_alone_are_refused(tmp_path):
     rows = [f"{n},{('up', 'down', 'up ')[n % 3]},{n}" for n in range(60)]
     (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,x", *rows]))
 
-    with pytest.raises(DataError, match="has the labels 'up' and 'up ', expected one spelling"):
+    with pytest.raises(DataError, match="line 4: has the labels 'up' and 'up ', expected one spel"):
         ClassificationFiles(str(tmp_path / "mine.csv")).setup()

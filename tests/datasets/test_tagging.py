@@ -297,7 +297,7 @@ def test_labels_that_do_not_fit_are_reported_with_the_line(write, text, options,
 def test_labels_that_differ_in_blanks_alone_are_refused(write):
     path = str(write("steps.csv", CSV.replace("2,20,walk", "2,20,walk ")))
 
-    with pytest.raises(DataError, match=r"line 2: has the labels 'walk' and 'walk ', expected one"):
+    with pytest.raises(DataError, match=r"line 3: has the labels 'walk' and 'walk ', expected one"):
         TaggingFiles(path, path, path).setup()
 
 

@@ -63,8 +63,9 @@ class ClassificationFiles(SequenceFiles):
                     f"{record.where}: got label {shown(record.target)}, expected one of the same "
                     f"kind as {shown(first.target)} at {first.where}."
                 )
-        labels = sorted({record.target for record in parts["train"]})
-        check_spellings(self.paths["train"], labels)
+        places = {record.target: record.where for record in reversed(parts["train"])}
+        labels = sorted(places)
+        check_spellings(places)
         if len(labels) < 2:
             raise DataError(
                 f"{self.paths['train']}: all training sequences have the label {shown(labels[0])}, "

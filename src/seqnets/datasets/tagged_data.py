@@ -119,7 +119,7 @@ class TaggedData(SequenceData):
         train = self.parts["train"]
         places = {label: place for s in reversed(train) for label, place in s.places.items()}
         labels = sorted(places)
-        check_spellings(train[0].where, labels)
+        check_spellings(places)
         if len(labels) < 2:
             raise DataError(
                 f"{train[0].where}: the training part has {' and '.join(labels) or 'no label'} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -164,14 +164,15 @@ def refuse_left_out(where: str, names: Sequence[str]) -> None:
         )
 
 
-def check_spellings(where: str, labels: Iterable[object]) -> None:
-    """Raise DataError if two labels differ only in the blanks around them."""
+def check_spellings(places: Mapping[Any, str]) -> None:
+    """Raise DataError if two labels, each with a place, differ only in the blanks around them."""
     seen: dict[str, str] = {}
-    for label in (label for label in labels if isinstance(label, str)):
+    for label in sorted(label for label in places if isinstance(label, str)):
         other = seen.setdefault(label.strip(), label)
         if other != label:
+            odd = label if label != label.strip() else other
             raise DataError(
-                f"{where}: has the labels {shown(other)} and {shown(label)}, expected one "
+                f"{places[odd]}: has the labels {shown(other)} and {shown(label)}, expected one "
                 "spelling, without blanks around it."
             )
 
