@@ -6,6 +6,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -368,10 +369,10 @@ def test_onnx_runtime_has_nothing_to_say_of_a_file(tmp_path, capfd):
 
 
 def test_a_disk_that_is_full_is_no_fault_of_the_model(tmp_path, monkeypatch):
-    def full(served, about, path):
+    def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(FORMATS, "pt2", FORMATS["pt2"]._replace(save=full))
+    monkeypatch.setattr(Path, "write_bytes", full)
 
     with pytest.raises(ConfigError, match=r"target: is .*model.pt2.*: No space left on device"):
         export(trained("tags"), tmp_path / "model.pt2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -200,7 +201,9 @@ def _save_pt2(served: Served, about: dict[str, Any], path: Path) -> None:
     shapes = _varying(served, *[torch.export.Dim.DYNAMIC] * 2)
     program = torch.export.export(served, _example(served), dynamic_shapes=shapes)
     _drop_unread(program)
-    torch.export.save(program, path, extra_files={f"{_KEY}.json": json.dumps(about)})
+    whole = io.BytesIO()  # torch's writer of files aborts the process where a disk is full
+    torch.export.save(program, whole, extra_files={f"{_KEY}.json": json.dumps(about)})
+    path.write_bytes(whole.getbuffer())
 
 
 def _drop_unread(program: torch.export.ExportedProgram) -> None:
