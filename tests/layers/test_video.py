@@ -118,6 +118,18 @@ def test_layers_without_one_frame_for_all_are_refused():
         Video.deep(ConvGRUCell, 1, 1, 4)
 
 
+@pytest.mark.parametrize("options", [{"norm": "layer"}, {"feed_forward": 1}])
+def test_norms_and_feed_forward_layers_are_refused_before_they_are_made(options, monkeypatch):
+    cell = partial(ConvGRUCell, frame=(4, 5))
+    with pytest.raises(ConfigError, match="Video: the stack has norms or feed-forward layers"):
+        Video(DeepRNN(cell, 20, 20, **options))
+
+    made = partial(pytest.fail, "it was made")
+    monkeypatch.setattr("seqnets.layers.video.DeepRNN", lambda *given, **options: made())
+    with pytest.raises(ConfigError, match="expected norm='none' and feed_forward=0"):
+        video(**options)
+
+
 class Forecaster(nn.Module):
     """The next frame, read off the state by a convolution of one place."""
 

@@ -32,7 +32,8 @@ class Video(nn.Module):
         channels_out: Channels of the output, C'.
 
     Raises:
-        ConfigError: The layer has no convolutional cell, or its cells differ in frame size.
+        ConfigError: The layer has no convolutional cell, its cells differ in frame size, or it is a
+            stack with norms or feed-forward layers.
 
     Example:
         >>> video = Video(cells.ConvLSTMCell.over(1, 16, frame=(64, 64)))
@@ -52,6 +53,8 @@ class Video(nn.Module):
                 f"one for all.\n"
                 f"  Frames come from the `frame` of convolutional cells, such as ConvLSTMCell."
             )
+        stacks = [part for part in layer.modules() if isinstance(part, DeepRNN)]
+        _check_no_blocks(any(len(stack.norms) or len(stack.feed_forwards) for stack in stacks))
         self.frame = frames[0]
         height, width = self.frame
         self.channels_in = self.layer.input_size // (height * width)
@@ -73,13 +76,15 @@ class Video(nn.Module):
             channels_in: Channels of the input, C.
             channels_hidden: Channels of every layer's state; or a list with one per layer.
             frame: Height and width.
-            options: What :class:`DeepRNN` takes beyond the cell and the sizes.
+            options: What :class:`DeepRNN` takes beyond the cell and the sizes, but for ``norm`` and
+                ``feed_forward``.
 
         Example:
             >>> cell = partial(cells.ConvGRUCell, kernel_size=5)
             >>> video = Video.deep(cell, 3, [32, 16], (64, 64))
         """
         height, width = height_and_width("Video", frame)
+        _check_no_blocks(options.get("norm", "none") != "none" or options.get("feed_forward"))
         pixels = height * width
         hidden = (
             [channels * pixels for channels in channels_hidden]
@@ -136,3 +141,13 @@ class Video(nn.Module):
 
     def _framed(self, y: Tensor) -> Tensor:
         return y.unflatten(-1, (-1, *self.frame))
+
+
+def _check_no_blocks(blocks: Any) -> None:
+    """Raise ConfigError if a stack has, or would have, norms or feed-forward layers."""
+    if blocks:
+        raise ConfigError(
+            "Video: the stack has norms or feed-forward layers, expected norm='none' and "
+            "feed_forward=0.\n"
+            "  They take a frame as a vector, and would have parameters for each of its pixels."
+        )
