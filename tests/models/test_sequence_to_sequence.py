@@ -103,6 +103,15 @@ def test_a_token_changes_nothing_before_it(attention, feed):
     assert torch.equal(before, after)
 
 
+def test_the_first_query_is_read_through_the_norm_like_those_after_it():
+    model = small(feed="context", norm="layer", num_layers=2)
+
+    _, (_, query) = model.read(X, LENGTHS)
+
+    normed = torch.nn.functional.layer_norm(query, (5,))
+    torch.testing.assert_close(query, normed, rtol=0, atol=0.01)
+
+
 def test_the_decoder_begins_where_the_backward_encoder_ended():
     model = small(attention="none")
 

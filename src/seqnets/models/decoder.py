@@ -115,13 +115,15 @@ class Decoder(nn.Module):
         """The decoder's state before the first step, from the stack's state.
 
         It is a pair of the stack's state and what the next step is fed: for "output" features,
-        initially zero; for "context" the query, initially the top layer's state.
+        initially zero; for "context" the query, initially the top layer's state, through the
+        stack's last norm if it has norms.
         """
         if self.feed == "nothing":
             return state, None
         if self.feed == "output":
             return state, self.embedding.weight.new_zeros(rows, self.output_size)
-        return state, state[-1][0]
+        top = state[-1][0]
+        return state, self.recurrent.norms[-1](top) if len(self.recurrent.norms) else top
 
     @property
     def state_names(self) -> list[str]:
