@@ -135,10 +135,9 @@ def files_of(module: SequenceModule, path: Path) -> dict[Path, type[Served]]:
     if not isinstance(module.objective, Transduction):
         return {path: Served}
     halves = {"encoder": Served, "decoder": ServedDecoder}
-    named = (
-        (path.with_name(f"{path.stem}.{name}{path.suffix}"), half) for name, half in halves.items()
-    )
-    return dict(named)
+    return {
+        path.with_name(f"{path.stem}.{name}{path.suffix}"): half for name, half in halves.items()
+    }
 
 
 def _checked(
