@@ -6,6 +6,7 @@ processor. In half precision, a processor's tiles of bfloat16 come first.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from typing import Any
@@ -39,7 +40,7 @@ def product(
         out: The destination, (m, n), contiguous; allocated if omitted.
         tiled: Whether tiles of bfloat16 may compute it, to 5 digits, where the processor has them.
     """
-    for by_tiles in _kernels(a, b.T, bias, tiled):
+    for by_tiles in _kernels(a, b, bias, tiled):
         out = a.new_empty(len(a), b.shape[1]) if out is None else out
         if multiply(a, b, bias if bias is None else bias.contiguous(), out, by_tiles):
             return out
@@ -48,38 +49,35 @@ def product(
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, tiled: bool = False) -> None:
     """``total += a @ b``, likewise."""
-    if _kernels(a, b.T, None, tiled):
+    if _kernels(a, b, None, tiled):
         total.add_(product(a, b, tiled=tiled))
     else:
         total.addmm_(a, b)
 
 
-def _kernels(x: Tensor, weight: Tensor, bias: Tensor | None, tiled: bool) -> list[bool]:
+def _kernels(a: Tensor, b: Tensor, bias: Tensor | None, tiled: bool) -> list[bool]:
     """Our kernels that support the operands and are faster than torch, the fastest first.
 
     Each by whether it is that by tiles, which comes first where ``tiled`` permits it.
     """
-    if not x.is_cpu:
+    k, n = b.shape
+    sizes = math.prod(a.shape[:-1]), k, n
+    by_tiles, by_vectors = tiled and _tiles_pay(*sizes), _ours(*sizes)
+    if not (by_tiles or by_vectors) or not _are_taken(a, b, bias):
         return []
-    n, k = weight.shape
-    sizes = x.numel() // max(1, k), k, n
-    faster = {True: tiled and _tiles_pay(*sizes), False: _ours(*sizes)}
-    return [
-        by_tiles
-        for by_tiles, is_faster in faster.items()
-        if is_faster and _are_taken(x, weight, bias) and can_multiply(x.dtype, by_tiles)
-    ]
+    kernels = (True, by_tiles), (False, by_vectors)
+    return [which for which, pays in kernels if pays and can_multiply(a.dtype, which)]
 
 
-def _are_taken(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def _are_taken(a: Tensor, b: Tensor, bias: Tensor | None) -> bool:
     """Whether the operands agree in kind and shape; if not, torch raises the error."""
-    n, k = weight.shape
+    k, n = b.shape
     return (
-        x.shape[-1] == k
+        a.shape[-1] == k
         and (bias is None or bias.shape == (n,))
         and all(
-            each.is_cpu and each.dtype == x.dtype and each.layout == torch.strided
-            for each in (x, weight, bias)
+            each.is_cpu and each.dtype == a.dtype and each.layout == torch.strided
+            for each in (a, b, bias)
             if each is not None
         )
     )
@@ -107,8 +105,9 @@ def _is_seen(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def _is_worth(input: Tensor, weight: Tensor, bias: Tensor | None, tiled: bool) -> bool:
     """Whether one of our kernels supports the operands and is faster."""
-    is_product = input.dim() >= 2 and weight.dim() == 2
-    return is_product and bool(_kernels(input, weight, bias, tiled)) and not autocasts(input)
+    if input.dim() < 2 or weight.dim() != 2 or weight.layout != torch.strided:
+        return False
+    return bool(_kernels(input, weight.T, bias, tiled)) and not autocasts(input)
 
 
 def in_linear(x: Tensor, tiled: bool) -> AbstractContextManager[Any]:

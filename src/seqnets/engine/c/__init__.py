@@ -81,7 +81,8 @@ def run(request: Request) -> tuple[Tensor, State]:
 
 def _loops(request: Request) -> CLoops:
     """The loops for a request: in half and mixed precision, tiles may multiply."""
-    return TILED_LOOPS if request.dtype in HALF and has_tiles() else C_LOOPS
+    is_half = request.x.dtype in HALF or autocasts(request.x)
+    return TILED_LOOPS if is_half and has_tiles() else C_LOOPS
 
 
 def _dtype(x: Tensor) -> torch.dtype:
