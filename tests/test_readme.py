@@ -374,9 +374,8 @@ def test_training_sets_up_no_more_than_it_needs_and_tests_the_rest(tmp_path):
 
 
 def test_the_oldest_libraries_are_installed_beside_the_others():
-    said = subprocess.run(
-        ["make", "--dry-run", "--always-make", "test-oldest"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    command = ["make", "--dry-run", "--always-make", "test-oldest"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     assert ".venv-oldest/bin/python -m pip install --quiet -c constraints-oldest.txt" in said
     assert ".venv-oldest/bin/python -m pytest" in said
