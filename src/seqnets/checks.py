@@ -1,4 +1,4 @@
-"""Options that are counts, shares, or one of several: checked once, in the same words."""
+"""Options that are counts, shares, or one of several, checked once, in the same words; and torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any, TypeGuard
 
+import torch
 from torch.nn.utils import parametrize
 
 from seqnets.errors import ConfigError, DtypeError
@@ -91,3 +92,11 @@ def check_fractions(who: str, **fractions: float) -> None:
             f"{who}: {' + '.join(fractions)} is {sum(fractions.values()):g}, expected below 1.\n"
             "  The rest is what the model learns from."
         )
+
+
+def is_torch_from(*release: int) -> bool:
+    """Whether torch is of a release, (major, minor), or a later one.
+
+    Only numbers are compared: for a TorchVersion, a nightly build is below its release.
+    """
+    return tuple(map(int, torch.__version__.split(".")[:2])) >= release

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
+from seqnets.checks import is_torch_from
+
 
 class Bindable(nn.Module):
     """A module that tells its tensors, and can be copied with others in their place.
@@ -136,11 +138,8 @@ class Bindable(nn.Module):
         return getattr(self, name) if found is None else found
 
 
-_READS_ALL_ATTRIBUTES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
-"""Whether ``torch.compile`` can trace a read of a module's whole ``__dict__``.
-
-Only numbers are compared: for a TorchVersion, a nightly build is below its release.
-"""
+_READS_ALL_ATTRIBUTES = is_torch_from(2, 13)
+"""Whether ``torch.compile`` can trace a read of a module's whole ``__dict__``."""
 
 
 def _names_of_attributes(cell: Bindable) -> str:

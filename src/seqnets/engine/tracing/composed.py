@@ -13,13 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqnets.checks import is_torch_from
 from seqnets.engine.graph import Untraceable
 
-SHARED_AT_TIES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
-"""Whether equal operands of ``fmax``, ``fmin`` and a clamp by one tensor share the gradient.
-
-Only numbers are compared: for a TorchVersion, a nightly build is below its release.
-"""
+SHARED_AT_TIES = is_torch_from(2, 14)
+"""Whether equal operands of ``fmax``, ``fmin`` and a clamp by one tensor share the gradient."""
 
 
 def _layer_norm(
