@@ -1,4 +1,4 @@
-"""Options that are counts, shares, or one of several, checked once, in the same words; and torch."""
+"""Options that are counts, shares, or one of several, checked in the same words; and torch."""
 
 from __future__ import annotations
 
