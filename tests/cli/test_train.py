@@ -513,9 +513,17 @@ def test_a_second_interrupt_ends_the_run_at_once_with_130(
     assert done.code == 130
 
 
+@pytest.fixture
+def heeds_interrupts():
+    """SIGINT interrupts, though tests that run in the background of a shell begin ignoring it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_command_that_is_stopped_while_it_scores_says_so(
-    number, seqnets, small_text, tmp_path, monkeypatch
+    number, seqnets, small_text, tmp_path, monkeypatch, heeds_interrupts
 ):
     def stopped(*_):
         signal.raise_signal(number)
