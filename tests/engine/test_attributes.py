@@ -133,6 +133,15 @@ def test_a_number_that_a_step_branches_on_stays_one(made):
     assert all("slope" not in step.parameters for step in made)
 
 
+@pytest.mark.parametrize("value", [2**64, -(2**70), 1e300])
+def test_a_number_that_no_tensor_holds_may_change_too(value):
+    cell, x = Annealed(I, H), torch.randn(B, T, I)
+    for now in (1, value, 2, value + 1):
+        cell.seed, cell.slope = now, float(now)
+
+        torch.testing.assert_close(unroll(cell, x, backend="c")[0], by_the_plain_loop(cell, x))
+
+
 def test_a_number_may_change_in_training_and_in_evaluation(made):
     layer, x = Recurrent(Annealed(I, H)), torch.randn(B, T, I)
     for value in (1.0, 1.1, 1.2):

@@ -57,7 +57,7 @@ def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
     """The cell with its plain tensors, and the numbers that change between calls, as buffers.
 
     An attribute stays as it is if the step needs it so: a number that it branches on, or a tensor
-    that it writes to.
+    that it writes to; and a number that is too large for a tensor of the parameters' dtype.
 
     Returns:
         The cell, itself if nothing becomes a buffer; and why the step cannot be traced even with
@@ -80,9 +80,13 @@ def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
     obstacle = history.obstacle(cell, {}, given) if given else None
     if obstacle is not None:  # all of them, or none
         given = {}
+    like = cell._like
     for name in sorted(history.changed & numbers.keys()):
-        kind = torch.int64 if type(numbers[name]) is int else cell._like.dtype
-        number = {name: cell._like.new_full((), numbers[name], dtype=kind)}
+        kind = torch.int64 if type(numbers[name]) is int else like.dtype
+        try:
+            number = {name: like.new_full((), numbers[name], dtype=kind)}
+        except (OverflowError, RuntimeError):  # no tensor of this dtype holds it
+            continue
         if history.obstacle(cell, given, number) is None:
             given |= number
     return (cell.bind(cell.tensors() | given) if given else cell), obstacle
