@@ -80,8 +80,8 @@ def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
     obstacle = history.obstacle(cell, {}, given) if given else None
     if obstacle is not None:  # all of them, or none
         given = {}
-    like = cell._like
     for name in sorted(history.changed & numbers.keys()):
+        like = cell._like
         kind = torch.int64 if type(numbers[name]) is int else like.dtype
         try:
             number = {name: like.new_full((), numbers[name], dtype=kind)}

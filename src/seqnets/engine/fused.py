@@ -45,13 +45,12 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
         function = _named(type(request.cell).__name__)
         y, *state = function.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
-    program, order = request.program, _order(request, tensors[0])
+    plan, order = request.plan, _order(request, tensors[0])
     wx = project(loops, request, order.layout, tensors[0], parameters)
-    used = parameters_of(program.step, parameters, wx.dtype)
-    pieces = request.plan.pieces
-    state, start = cut(request.given or (), pieces), cut(request.start, pieces)
-    y, final, _ = loops.forward(program, Inputs(wx, state, start, used), order, save=False)
-    return y, joined(final, pieces)
+    used = parameters_of(plan.program.step, parameters, wx.dtype)
+    state, start = cut(request.given or (), plan.pieces), cut(request.start, plan.pieces)
+    y, final, _ = loops.forward(plan.program, Inputs(wx, state, start, used), order, save=False)
+    return y, joined(final, plan.pieces)
 
 
 def _order(request: Request, x: Tensor) -> Order:
@@ -94,48 +93,50 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, loops: Loops, request: Request, names: tuple[str, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        x, parameters, pieces = tensors[0], request.tensors, request.plan.pieces
-        random = random_state(x) if request.plan.draws else None
+        x, parameters, plan = tensors[0], request.tensors, request.plan
+        random = random_state(x) if plan.draws else None
         order = _order(request, x)
         inside = rows_inside(loops, request, order.layout)
         projection = make_projection(loops, request, order.layout, names, tensors, inside)
-        used = parameters_of(request.program.step, parameters, x.dtype)
+        used = parameters_of(plan.program.step, parameters, x.dtype)
         wx = projection.project(x, parameters)
-        state, start = cut(request.given or (), pieces), cut(projection.start, pieces)
+        state, start = cut(request.given or (), plan.pieces), cut(projection.start, plan.pieces)
         inputs = Inputs(wx, state, start, used)
-        y, final, kept = loops.forward(request.program, inputs, order, save=True)
+        y, final, kept = loops.forward(plan.program, inputs, order, save=True)
         assert kept is not None  # it was asked for
-        keep = kept.befores.values() if request.memory == "lean" else kept.tensors
-        ctx.loops, ctx.request, ctx.names, ctx.projection = loops, request, names, projection
-        ctx.layout, ctx.inside = order.layout, inside
-        ctx.random, ctx.modes = random, modes_of(request.cell)
+        # No tensor beside those that are saved: where a checkpoint frees these, it frees the input.
+        ctx.loops, ctx.names, ctx.projection = loops, names, projection
+        ctx.cell, ctx.modes, ctx.random = request.cell, modes_of(request.cell), random
+        ctx.plan, ctx.lean = plan, request.memory == "lean"
+        ctx.layout, ctx.inside, ctx.reverse = order.layout, inside, request.reverse
         ctx.set_materialize_grads(False)
+        keep = kept.befores.values() if ctx.lean else kept.tensors
         ctx.save_for_backward(*tensors, order.lengths, order.resets, *keep)
-        return y, *joined(final, pieces)
+        return y, *joined(final, plan.pieces)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        request, names, program = ctx.request, ctx.names, ctx.request.program
-        needed = ctx.needs_input_grad[3:]
+        names, needed = ctx.names, ctx.needs_input_grad[3:]
         saved, count = ctx.saved_tensors, len(needed)
         tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
+        x, given, parameters = parted(names, tensors)
         if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
-            with drawn_again(ctx.random, tensors[0]), in_modes(request.cell, ctx.modes):
+            request = Request(ctx.cell, x, given or None, lengths, resets, ctx.reverse)
+            with drawn_again(ctx.random, x), in_modes(ctx.cell, ctx.modes):
                 again = reference.gradients(request, names, tensors, grads, needed)
             return None, None, None, *again
-        x, _, parameters = parted(request, names, tensors)
+        program, pieces = ctx.plan.program, ctx.plan.pieces
         used = parameters_of(program.step, parameters, x.dtype)
-        if request.memory == "lean":
+        if ctx.lean:
             kept = _computed_again(
                 ctx.loops, program, ctx.projection.project(x, parameters), used, saved
             )
         else:
             kept = Kept(program, saved)
         grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
-        order = Order(ctx.layout, lengths, resets, request.reverse)
-        pieces = request.plan.pieces
+        order = Order(ctx.layout, lengths, resets, ctx.reverse)
         found = ctx.loops.backward(kept, (grad_y, *cut(grads[1:], pieces)), used, order)
-        found.initial = () if request.given is None else joined(found.initial, pieces)
+        found.initial = joined(found.initial, pieces) if given else ()
         found.start = joined(found.start, pieces)
         wanted = {*compress(names, needed[count - len(names) :])}
         of_parameters = parameter_gradients(

@@ -151,20 +151,19 @@ class Request:
 
 
 def parted(
-    request: Request, names: Sequence[str], tensors: Sequence[Tensor]
+    names: Sequence[str], tensors: Sequence[Tensor]
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
     """Split the differentiable tensors of a request: input, state if given, and parameters."""
-    parts = len(request.given or ())
-    parameters = dict(zip(names, tensors[1 + parts :], strict=True))
-    return tensors[0], tuple(tensors[1 : 1 + parts]), parameters
+    first = len(tensors) - len(names)
+    parameters = dict(zip(names, tensors[first:], strict=True))
+    return tensors[0], tuple(tensors[1:first]), parameters
 
 
 def rebuilt(request: Request, names: Sequence[str], tensors: Sequence[Tensor]) -> Request:
     """The request with other tensors."""
-    x, state, parameters = parted(request, names, tensors)
-    given = None if request.given is None else state
+    x, given, parameters = parted(names, tensors)
     own = {name: parameters[name] for name in request.cell.tensors()}
-    return replace(request, cell=request.cell.bind(own), x=x, given=given)
+    return replace(request, cell=request.cell.bind(own), x=x, given=given or None)
 
 
 def converted(request: Request, dtype: torch.dtype) -> Request:

@@ -1,9 +1,11 @@
 """The loops in C against the reference: sizes, options, threads, layouts and memory."""
 
+import weakref
 from functools import partial
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import seqnets
 from seqnets import Recurrent, unroll
@@ -198,6 +200,21 @@ def test_lean_memory_keeps_less():
         kept[memory] = sum(sizes)
 
     assert kept["lean"] < 0.5 * kept["full"]
+
+
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_what_a_layer_reads_is_freed_within_a_checkpoint(backend):
+    cell, read = LSTMCell(3, 3), []
+
+    def two_layers(x):
+        between = 2 * unroll(cell, x, backend=backend)[0]
+        read.append(weakref.ref(between))
+        return unroll(cell, between, backend=backend)[0]
+
+    y = checkpoint(two_layers, torch.randn(2, 5, 3), use_reentrant=False)
+
+    assert y.requires_grad
+    assert read[0]() is None
 
 
 def test_gradients_of_gradients_leave_for_the_plain_loop():
