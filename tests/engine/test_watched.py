@@ -8,12 +8,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 import seqnets
-from seqnets import Recurrent, explain, unroll
-from seqnets.cells import PeepholeLSTMCell, SRUCell
+from seqnets import Recurrent, Stream, explain, unroll
+from seqnets.cells import GRUCell, PeepholeLSTMCell, SRUCell
 from seqnets.engine import operator
+from seqnets.errors import BackendError
 
 LAYERS = {
     "LSTM": lambda: seqnets.LSTM(3, 4, batch_first=True),
@@ -113,6 +115,56 @@ def test_on_the_meta_device_there_are_shapes_too(layer):
 
     assert tuple(y.shape) == (2, 5, 4)
     assert y.is_meta
+
+
+class Elsewhere(torch.Tensor):
+    """A weight whose class runs all operations, on numbers elsewhere: as of a quantised one."""
+
+    @staticmethod
+    def __new__(cls, numbers):
+        return torch.Tensor._make_wrapper_subclass(cls, numbers.shape, dtype=numbers.dtype)
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        args, kwargs = tree_map_only(cls, lambda weight: weight.numbers, (args, kwargs or {}))
+        same = {torch.ops.aten.detach.default, torch.ops.aten.clone.default}
+        return cls(func(*args, **kwargs)) if func in same else func(*args, **kwargs)
+
+
+@pytest.fixture(params=[GRUCell, PeepholeLSTMCell])
+def changed_cell(request):
+    """A cell whose weights went elsewhere after some calls, and what it gave for an input."""
+    cell, x = request.param(3, 32), torch.randn(2, 40, 3)
+    for _ in range(2):
+        expected, _ = unroll(cell, x, backend="c")
+    for name in ("weight_ih", "weight_hh"):
+        weight = Elsewhere(getattr(cell, name).detach())
+        setattr(cell, name, nn.Parameter(weight, requires_grad=False))
+    return cell, x, expected
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_weights_that_are_elsewhere_never_reach_a_kernel(changed_cell, backend):
+    cell, x, expected = changed_cell
+
+    y, _ = unroll(cell, x, backend=backend)
+
+    torch.testing.assert_close(y, expected)
+    with pytest.raises(BackendError, match="weight_ih is of class Elsewhere, which runs"):
+        unroll(cell, x, backend="c")
+
+
+def test_a_stream_of_weights_that_are_elsewhere_is_by_the_plain_loop(changed_cell):
+    cell, x, expected = changed_cell
+    stream = Stream(Recurrent(cell), batch_size=2)
+
+    steps = torch.stack([stream(x_t).clone() for x_t in x.unbind(1)], 1)
+
+    assert stream.backend == "reference"
+    torch.testing.assert_close(steps, expected)
 
 
 def test_a_counter_of_operations_counts_those_of_the_loop():

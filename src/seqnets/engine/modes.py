@@ -1,14 +1,14 @@
-"""Which of torch's modes a call runs under: function transforms, tracers, watchers, autocast."""
+"""What a call runs under: torch's function transforms, tracers, watchers, autocast."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqnets.cells.base import autocasts
 
@@ -57,6 +57,26 @@ def is_watched(x: Tensor) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._dispatch_keys(x).has(torch._C.DispatchKey.Python)
     )
+
+
+PLAIN_TYPES = {Tensor, nn.Parameter}
+"""The types of nearly all tensors; of others, the class may run torch's operations itself."""
+
+
+def dispatches(tensor: Tensor) -> bool:
+    """Whether a tensor's class runs torch's operations itself: of quantised or fake ones, say."""
+    return bool(torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python))
+
+
+def refusal_of_memory(tensors: Mapping[str, Tensor]) -> str | None:
+    """Why a loop cannot read the memory of named tensors; None if it can."""
+    if PLAIN_TYPES.issuperset(map(type, tensors.values())):
+        return None
+    others = (name for name, tensor in tensors.items() if dispatches(tensor))
+    if (name := next(others, None)) is None:
+        return None
+    kind = type(tensors[name]).__name__
+    return f"{name} is of class {kind}, which runs torch's operations without a look at its memory"
 
 
 def refusal_of_one_operation(x: Tensor) -> str | None:

@@ -19,7 +19,12 @@ from torch.overrides import TorchFunctionMode, has_torch_function
 from seqnets.cells.base import autocasts
 from seqnets.engine.c.products import can_multiply, multiply
 from seqnets.engine.measured import nearest, of_processor, table
-from seqnets.engine.modes import is_batched, is_watched, refusal_of_one_operation
+from seqnets.engine.modes import (
+    PLAIN_TYPES,
+    is_batched,
+    is_watched,
+    refusal_of_one_operation,
+)
 
 
 def product(
@@ -76,7 +81,10 @@ def _are_taken(a: Tensor, b: Tensor, bias: Tensor | None) -> bool:
         a.shape[-1] == k
         and (bias is None or bias.shape == (n,))
         and all(
-            each.is_cpu and each.dtype == a.dtype and each.layout == torch.strided
+            type(each) in PLAIN_TYPES
+            and each.is_cpu
+            and each.dtype == a.dtype
+            and each.layout == torch.strided
             for each in (a, b, bias)
             if each is not None
         )

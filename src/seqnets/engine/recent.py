@@ -17,6 +17,7 @@ from seqnets.cells import Cell
 from seqnets.cells.metaclass import class_changes, is_counted
 from seqnets.engine import native
 from seqnets.engine.families import family_of_class, has_own_equation
+from seqnets.engine.modes import PLAIN_TYPES
 from seqnets.engine.plans import Plan
 from seqnets.engine.request import Request
 
@@ -45,8 +46,8 @@ class Kind:
         """Whether a call with these arguments, as many cells, is of this kind.
 
         Never so where the checks and the choice may depend on more, or may fail: for cells with an
-        equation, hooks, buffers or modules of their own, and where a parameter's shape is not the
-        cell's or its dtype or device is not the input's.
+        equation, hooks, buffers or modules of their own, and where a parameter is no plain tensor,
+        its shape is not the cell's, or its dtype or device is not the input's.
         """
         dtype, device = self._dtype, self._device
         if (
@@ -67,7 +68,7 @@ class Kind:
                 return False
             for name, shape in own["parameter_shapes"].items():
                 tensor = parameters.get(name)
-                if tensor is None or tensor.shape != shape:
+                if tensor is None or type(tensor) not in PLAIN_TYPES or tensor.shape != shape:
                     return False
                 if tensor.dtype is not dtype or tensor.device != device:
                     return False

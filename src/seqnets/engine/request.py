@@ -67,7 +67,7 @@ class Request:
     def untraceable(self) -> str | None:
         """Why the step cannot be traced; None if it can."""
         try:
-            self.program  # noqa: B018
+            self.plan  # noqa: B018
         except Untraceable as reason:
             return f"the step cannot be traced: {self.obstacle or reason}"
         return None
@@ -96,10 +96,12 @@ class Request:
             Untraceable: As for the program.
         """
         if self._tensors is None:  # a cached_property takes a lock
-            self._tensors = self.plan.preparation.of(self._own_tensors())
+            self._tensors = self.plan.preparation.of(self._own or self.own_tensors)
         return self._tensors
 
-    def _own_tensors(self) -> dict[str, Tensor]:
+    @property
+    def own_tensors(self) -> dict[str, Tensor]:
+        """The cell's tensors by name."""
         if self._own is None:
             self._own = self.cell.tensors()
         return self._own
@@ -112,7 +114,7 @@ class Request:
             Untraceable: As for the program.
         """
         if self.known_plan is None:
-            self.known_plan = plan_of(self.cell, self._own_tensors())
+            self.known_plan = plan_of(self.cell, self._own or self.own_tensors)
         return self.known_plan
 
     @property

@@ -15,6 +15,7 @@ from seqnets.cells import Cell
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.stream import CStream
 from seqnets.engine.graph import Untraceable
+from seqnets.engine.modes import refusal_of_memory
 from seqnets.typing import State
 
 
@@ -40,6 +41,8 @@ def stream_cell(cell: Cell, x: Tensor) -> tuple[CellStream, str | None]:
         return _PlainStream(cell, x), f"the loops in C run on cpu, not on {x.device}"
     if x.dtype not in (torch.float32, torch.float64):
         return _PlainStream(cell, x), f"the loops in C do not compute in {x.dtype}"
+    if reason := refusal_of_memory(cell.tensors()):
+        return _PlainStream(cell, x), reason
     try:
         return CStream(cell, x), None
     except (Untraceable, NoCompiler) as reason:

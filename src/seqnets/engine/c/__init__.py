@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.base import autocasts
-from seqnets.engine import fused, operator
+from seqnets.engine import fused, operator, printed
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.compiler import compiler as system_compiler
 from seqnets.engine.c.loops import C_LOOPS, TILED_LOOPS, CLoops
 from seqnets.engine.c.tiles import has_tiles
-from seqnets.engine.modes import refusal_of_one_operation
 from seqnets.engine.request import Request, converted
 from seqnets.typing import HALF, State
 
@@ -32,16 +31,12 @@ def refusal(request: Request) -> str | None:
         return f"it runs on cpu, not on {x.device}"
     if not x.dtype.is_floating_point:
         return f"it computes in real numbers, not in {x.dtype}"
-    if 0 in x.shape[:2]:
-        return "it needs at least one row and one step"
-    if reason := refusal_of_one_operation(x):
+    if reason := printed.refusal(request):
         return reason
     if torch.compiler.is_compiling():
-        return operator.refusal(request)
-    if reason := request.untraceable:
-        return reason
+        return None
     try:
-        _loops(request).library(request.program, _dtype(x))
+        _loops(request).library(request.plan.program, _dtype(x))
     except NoCompiler as reason:
         _say_once(str(reason))
         return str(reason)

@@ -19,6 +19,7 @@ from seqnets.cells import Cell
 from seqnets.engine.equation import loose_attributes, with_own_containers
 from seqnets.engine.evaluate import parameters_of, replay
 from seqnets.engine.graph import Untraceable
+from seqnets.engine.modes import dispatches
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.preparation import Preparation
 from seqnets.engine.step import Step
@@ -260,8 +261,7 @@ def _has_python(outputs: Sequence[Tensor], known: Container[type]) -> bool:
 
 def _is_real(tensor: Tensor) -> bool:
     """Whether a tensor has values; buffers have none while a model is exported."""
-    python = torch._C.DispatchKey.Python
-    return not tensor.is_meta and not torch._C._dispatch_keys(tensor).has(python)
+    return not tensor.is_meta and not dispatches(tensor)
 
 
 @contextmanager

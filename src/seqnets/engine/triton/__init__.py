@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.base import autocasts
-from seqnets.engine import fused, operator
-from seqnets.engine.modes import refusal_of_one_operation
+from seqnets.engine import fused, operator, printed
 from seqnets.engine.request import Request, converted
 from seqnets.engine.triton import access
 from seqnets.typing import State
@@ -33,13 +32,9 @@ def refusal(request: Request) -> str | None:
         if x.is_cuda and access.missing():
             _say_once(reason)
         return reason
-    if 0 in x.shape[:2]:
-        return "it needs at least one row and one step"
-    if reason := refusal_of_one_operation(x):
+    if reason := printed.refusal(request):
         return reason
-    if torch.compiler.is_compiling():
-        return operator.refusal(request)
-    return access.refusal_of_size(x) or request.untraceable
+    return None if torch.compiler.is_compiling() else access.refusal_of_size(x)
 
 
 def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, State]:
