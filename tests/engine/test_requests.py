@@ -16,6 +16,7 @@ from seqnets.cells import (
     Mogrifier,
     weight_drop,
 )
+from seqnets.engine.lengths import checked_lengths
 from seqnets.engine.streaming import stream_cell
 from seqnets.errors import BackendError, ConfigError, DeviceError, DtypeError, ShapeError
 from tests.engine.user_cells import BareCell
@@ -144,6 +145,23 @@ def test_lengths_may_be_any_integers(lengths):
     expected = unroll(cell, X, lengths=torch.tensor([2, 0, 5]))
 
     torch.testing.assert_close(unroll(cell, X, lengths=lengths), expected)
+
+
+class OnAGPU(torch.Tensor):
+    """Lengths that say they are on a GPU, from which only ``cpu`` brings them at once."""
+
+    is_cuda = True
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_lengths_on_a_gpu_are_waited_for_where_steps_run_on_the_cpu():
+    lengths = torch.tensor([2, 0, T]).as_subclass(OnAGPU)
+
+    assert type(checked_lengths("GRU", lengths, X)) is torch.Tensor
+    with pytest.raises(ShapeError, match=r"lengths\[2\] is 6, expected"):
+        checked_lengths("GRU", lengths + 1, X)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])

@@ -35,6 +35,8 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
             + remedy
             * (lengths.shape == x.shape[:2])
         )
+    if lengths.is_cuda and x.is_cpu:
+        lengths = lengths.cpu()  # waits for them: a copy on its way would be read too early
     lengths = lengths.long()  # a small type cannot hold T
     if not _values_are_hidden(lengths):
         fits = (lengths >= 0) & (lengths <= T)
