@@ -1,6 +1,7 @@
 """What steps make of their parameters alone, and of units by their places."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from seqnets import Recurrent, explain, unroll
 from seqnets.cells import RNNCell
 from seqnets.engine import fused, plans
 from seqnets.engine.plans import plan_of
+from seqnets.engine.preparation import Preparation
 from seqnets.engine.serialised import step_to_text
 from tests.engine.user_cells import BareCell, HeadsCell, OrderedCell, PreparedCell
 
@@ -318,6 +320,18 @@ def test_what_depends_on_nothing_is_made_once_and_can_be_trained_with():
     assert len(same) == 1  # the identity, which puts heads together
     torch.testing.assert_close(gradients(cell, "eager"), gradients(cell, "reference"))
     torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
+def test_what_depends_on_nothing_is_there_for_every_stream_of_a_gpu(monkeypatch):
+    preparation, gpu, waits = Preparation(), torch.device("cuda", 0), []
+    stream = SimpleNamespace(synchronize=lambda: waits.append(gpu))
+    monkeypatch.setattr(torch.cuda, "current_stream", {gpu: stream}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+
+    for _ in range(2):
+        preparation._constants_on(gpu)
+
+    assert waits == [gpu]
 
 
 def test_it_is_made_where_the_parameters_are():

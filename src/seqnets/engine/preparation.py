@@ -171,6 +171,8 @@ class Preparation:
         if device not in self._kept:
             with torch.inference_mode(False), torch.no_grad():
                 found = _run(constant, {}, device)
+            if device.type == "cuda":  # another stream may be the next to read them
+                torch.cuda.current_stream(device).synchronize()
             read = found.keys() & self._read_with(depending)
             self._kept[device] = {key: found[key] for key in read}
         return self._kept[device]
