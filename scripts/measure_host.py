@@ -34,7 +34,7 @@ from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.surroundings import write_results
 from seqnets.benchmarking.timer import race
 from seqnets.benchmarking.torch_nn import torch_nn
-from seqnets.engine import native
+from seqnets.engine.native import over_time
 from seqnets.errors import BackendError
 
 CUDA = torch.device("cuda")
@@ -78,11 +78,11 @@ def contestants(work: Workload) -> dict[str, Run]:
 
 def once(run: Run) -> None:
     """Call native without the hook for second derivatives."""
-    hook, native.let_derive_twice = native.let_derive_twice, lambda *call: None
+    hook, over_time.let_derive_twice = over_time.let_derive_twice, lambda *call: None
     try:
         run()
     finally:
-        native.let_derive_twice = hook
+        over_time.let_derive_twice = hook
 
 
 def measured(runs: dict[str, Run]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from seqnets import unroll
 from seqnets.cells import LSTMCell
 from seqnets.engine import BACKENDS, native, reference
+from seqnets.engine.native import over_time
 from tests.cells.final import TRACED_CELLS
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -174,7 +175,7 @@ def test_acceptance_runs_all_parts_even_if_one_fails_and_ends_with_a_table(tmp_p
 def test_the_time_of_torchs_kernels_is_measured_without_the_hook_of_second_derivatives(monkeypatch):
     script = runpy.run_path(str(SCRIPTS / "measure_host.py"))
     hooked = []
-    monkeypatch.setattr(native, "let_derive_twice", lambda *call: hooked.append(call))
+    monkeypatch.setattr(over_time, "let_derive_twice", lambda *call: hooked.append(call))
     cell, x = LSTMCell(3, 4), torch.randn(2, 5, 3)
 
     script["once"](lambda: unroll(cell, x, backend="native"))

@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 import seqnets
 from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell, RNNCell
-from seqnets.engine import c, native, second_derivative
+from seqnets.engine import c, native
+from seqnets.engine.native import second_derivative
 from seqnets.errors import BackendError
 
 B, T, I, H = 5, 7, 3, 4

@@ -10,7 +10,8 @@ import torch
 import seqnets
 from seqnets import cells
 from seqnets.cells import GRUCell
-from seqnets.engine import native, preference, recent, runs, stack
+from seqnets.engine import preference, recent, runs, stack
+from seqnets.engine.native import layers, over_time
 
 B, T, I, H = 2, 5, 3, 4
 KINDS = {"LSTM": 5, "GRU": 3, "RNN": 5}
@@ -26,14 +27,15 @@ SHAPES = [
 @pytest.fixture
 def calls(monkeypatch):
     """The number of cells that each call of torch's kernels runs."""
-    made, call = [], native._call
+    made, call = [], over_time.call
 
     def counted(*args):
         _, layers, _, _, bidirectional, _ = args[-1]
         made.append(layers * (1 + bidirectional))
         return call(*args)
 
-    monkeypatch.setattr(native, "_call", counted)
+    for module in (layers, over_time):
+        monkeypatch.setattr(module, "call", counted)
     return made
 
 
