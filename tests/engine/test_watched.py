@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import seqnets
 from seqnets import Recurrent, Stream, explain, unroll
 from seqnets.cells import GRUCell, PeepholeLSTMCell, SRUCell
-from seqnets.engine import operator
+from seqnets.engine import compiling
 from seqnets.errors import BackendError
 
 LAYERS = {
@@ -196,14 +196,14 @@ def test_a_writer_of_graphs_is_served(tmp_path, layer):
 def test_the_operators_gradient_can_be_differentiated_again():
     cell = PeepholeLSTMCell(3, 4).double()
     x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
-    names = operator.parameters_used(cell).split(",")
+    names = compiling.parameters_used(cell).split(",")
     parameters = [cell.get_parameter(name) for name in names]
     start = list(cell.initial_state(2))
 
     seconds = []
     for outputs in (
         torch.ops.seqnets.unroll(
-            cell.project(x), [*start, *parameters], None, None, False, True, operator.text_of(cell)
+            cell.project(x), [*start, *parameters], None, None, False, True, compiling.text_of(cell)
         ),
         unroll(cell, x, backend="reference"),
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from seqnets.engine import operator
+from seqnets.engine import compiling
 from seqnets.engine.modes import refusal_of_memory, refusal_of_one_operation
 from seqnets.engine.request import Request
 
@@ -19,5 +19,5 @@ def refusal(request: Request) -> str | None:
     if reason := refusal_of_one_operation(request.x):
         return reason
     if torch.compiler.is_compiling():
-        return operator.refusal(request)
+        return compiling.refusal(request)
     return refusal_of_memory(request.own_tensors) or request.untraceable

@@ -20,7 +20,7 @@ from seqnets.cells import (
     RNNCell,
     Zoneout,
 )
-from seqnets.engine import runs
+from seqnets.engine import compiling, runs
 from seqnets.engine.c import compiler, loops
 from seqnets.engine.c.text import with_headers
 from seqnets.engine.request import make_request
@@ -461,12 +461,12 @@ def test_an_exported_layer_takes_any_batch_and_any_number_of_steps():
 
 def test_the_operator_passes_torchs_own_checks():
     cell = PeepholeLSTMCell(3, 4).double()
-    used = seqnets.engine.operator.parameters_used(cell).split(",")
+    used = compiling.parameters_used(cell).split(",")
     parameters = [getattr(cell, name).detach().requires_grad_() for name in used]
     state = [torch.randn(2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     wx = torch.randn(2, 5, 16, dtype=torch.float64, requires_grad=True)
     lengths, resets = torch.tensor([5, 2]), torch.rand(2, 5) < 0.4
-    text = seqnets.engine.operator.text_of(cell)
+    text = compiling.text_of(cell)
 
     def outputs(*tensors):
         wx, h, c, *parameters = tensors
@@ -482,7 +482,7 @@ def test_the_operator_passes_torchs_own_checks():
 
 def test_the_operator_reads_lengths_that_share_a_place_in_memory():
     cell, wx = RNNCell(3, 4), torch.randn(3, 5, 4)
-    text = seqnets.engine.operator.text_of(cell)
+    text = compiling.text_of(cell)
     used = [cell.weight_hh.detach(), cell.bias_hh.detach()]
     shared = torch.tensor([2]).expand(3)
 

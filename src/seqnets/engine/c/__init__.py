@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.base import autocasts
-from seqnets.engine import fused, operator, printed
+from seqnets.engine import compiling, fused, printed
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.compiler import compiler as system_compiler
 from seqnets.engine.c.loops import C_LOOPS, TILED_LOOPS, CLoops
@@ -65,7 +65,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     has the state, but in mixed precision, where it is carried on as it is.
     """
     x, is_compiling = request.x, torch.compiler.is_compiling()
-    runs = operator.run if is_compiling else partial(fused.run, _loops(request))
+    runs = compiling.run if is_compiling else partial(fused.run, _loops(request))
     dtype, mixed = _dtype(x), autocasts(x)
     if x.dtype is dtype and not mixed:
         return runs(request)

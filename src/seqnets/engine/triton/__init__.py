@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.base import autocasts
-from seqnets.engine import fused, operator, printed
+from seqnets.engine import compiling, fused, printed
 from seqnets.engine.request import Request, converted
 from seqnets.engine.triton import access
 from seqnets.typing import State
@@ -45,7 +45,7 @@ def run(request: Request, loops: TritonLoops | None = None) -> tuple[Tensor, Sta
         loops: The loops to use; the sequential ones if omitted.
     """
     if torch.compiler.is_compiling():
-        return operator.run(request)
+        return compiling.run(request)
     loops = loops or access.printed_loops()
     if not autocasts(request.x):
         return fused.run(loops, request)

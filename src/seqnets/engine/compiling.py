@@ -1,0 +1,118 @@
+"""Requests under ``torch.compile`` and ``torch.export``: one operator in place of the loops.
+
+A compiler sees the projection, what is prepared from parameters, and ``seqnets::unroll``
+(``operator.py``). What the engine knows of a cell is asked for outside of its sight
+(``Cell.asked``), as text, which it takes for a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.engine import onnx_export, operator  # noqa: F401  it is torch.ops.seqnets.unroll
+from seqnets.engine.evaluate import replay
+from seqnets.engine.graph import Untraceable
+from seqnets.engine.guards import stays
+from seqnets.engine.pieces import cut, joined
+from seqnets.engine.plans import plan_of, program_from_text, program_of
+from seqnets.engine.preparation import Preparation
+from seqnets.engine.request import Request
+from seqnets.engine.serialised import step_to_text
+from seqnets.typing import State
+
+
+def refusal(request: Request) -> str | None:
+    """Why the operator cannot run the request; None if it can."""
+    cell = request.cell.origin
+    if not stays(cell):
+        return "attributes of the cell change while it is compiled, or are no numbers"
+    return None if cell.asked(text_of) else "the step cannot be traced"
+
+
+def run(request: Request) -> tuple[Tensor, State]:
+    """Outputs (B, T, H), and the state after each row's last valid step."""
+    cell, x = request.cell, request.clean_x
+    wx = cell.check_projected(cell.project(x), x)
+    cell.check_projected_dtype(wx, x)
+    parameters = _parameters(cell, wx.dtype)
+    pieces = [int(count) for count in cell.origin.asked(pieces_used).split(",") if count]
+    state, start = cut(request.state, pieces), cut(request.start, pieces)
+    text = cell.origin.asked(text_of)
+    if onnx_export.runs_here():
+        step = program_from_text(text).step
+
+        def one(wx: Tensor, state: State, tensors: Sequence[Tensor]) -> State:
+            return replay(step, wx, state, dict(zip(step.parameters, tensors, strict=True)))
+
+        y, rest = onnx_export.scanned(one, parameters, wx, state, start, request)
+        return y, joined(rest, pieces)
+    given = [*state, *start, *parameters]
+    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (wx, *given))
+    y, *rest = torch.ops.seqnets.unroll(
+        wx,
+        given,
+        request.lengths,
+        request.resets,
+        request.reverse,
+        save,
+        text,
+    )
+    return y, joined(rest[: len(state)], pieces)
+
+
+def _parameters(cell: Cell, dtype: torch.dtype) -> list[Tensor]:
+    """The parameters of a cell's step, those prepared from others too, converted to a dtype."""
+    everything = cell.tensors()
+    if preparation := cell.origin.asked(preparation_of):
+        made = _made(preparation, list(everything), list(everything.values()))
+        names = cell.origin.asked(made_names).split(",")
+        everything |= dict(zip(names, made, strict=True))
+    names = [name for name in cell.origin.asked(parameters_used).split(",") if name]
+    return [everything[name].to(dtype) for name in names]  # masks and counts too
+
+
+def text_of(cell: Cell) -> str:
+    """A cell's step as text; empty if it cannot be traced."""
+    try:
+        return step_to_text(program_of(cell).step)
+    except Untraceable:
+        return ""
+
+
+def parameters_used(cell: Cell) -> str:
+    """The names of the parameters in a cell's step, comma-separated."""
+    return ",".join(program_of(cell).step.parameters)
+
+
+def pieces_used(cell: Cell) -> str:
+    """The number of pieces of each part of a cell's state, comma-separated; see ``Plan``."""
+    return ",".join(map(str, plan_of(cell).pieces))
+
+
+_preparations: dict[str, Preparation] = {}
+
+
+def preparation_of(cell: Cell) -> str:
+    """The key of a cell's ``Preparation`` in ``_preparations``; empty if it is empty."""
+    preparation = plan_of(cell).preparation
+    if not preparation.made:
+        return ""
+    torch.compiler.allow_in_graph(_made)  # imports the compiler, which is running anyway
+    _preparations[repr(preparation)] = preparation
+    return repr(preparation)
+
+
+def _made(text: str, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
+    """Run a preparation; ``allow_in_graph``, so that the compiler records its operations."""
+    preparation = _preparations[text]
+    found = preparation.of(dict(zip(names, tensors, strict=True)))
+    return [found[name] for name, _ in preparation.made]
+
+
+def made_names(cell: Cell) -> str:
+    """The names of the prepared tensors of a cell's step, comma-separated."""
+    return ",".join(name for name, _ in plan_of(cell).preparation.made)
