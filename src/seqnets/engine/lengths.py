@@ -7,6 +7,7 @@ from torch import Tensor
 
 from seqnets.engine.modes import under_transform
 from seqnets.errors import DtypeError, ShapeError
+from seqnets.typing import State
 
 
 def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
@@ -54,6 +55,11 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
 def _values_are_hidden(tensor: Tensor) -> bool:
     """Whether a tensor's values cannot be read: while compiling or exporting, or under vmap."""
     return torch.compiler.is_compiling() or under_transform() or tensor.is_meta
+
+
+def where_rows(rows: Tensor, chosen: State, other: State) -> State:
+    """A state, each part (B, H): one in the rows, (B, 1), that are true, another in all others."""
+    return tuple(torch.where(rows, a, b) for a, b in zip(chosen, other, strict=True))
 
 
 def at_steps(sequence: Tensor, steps: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine.families import family
+from seqnets.engine.lengths import where_rows
 from seqnets.engine.request import Request
 from seqnets.typing import State
 
@@ -58,11 +59,11 @@ def scanned(
         now = next(parts)
         valid, resets = (None if mask is None else next(parts)[:, None] for mask in masks)
         anew = tuple(next(parts) for _ in start)
-        reached = before if resets is None else _where(resets, anew, before)
+        reached = before if resets is None else where_rows(resets, anew, before)
         after = step(now, reached, [*parts])
         y = after[0]
         if valid is not None:
-            y, after = torch.where(valid, y, 0), _where(valid, after, before)
+            y, after = torch.where(valid, y, 0), where_rows(valid, after, before)
         return [part.clone() for part in (*after, y)]  # none may be another, or what was given
 
     # Without gradients, of which the exporter fails to make some for open sizes; and apart, as
@@ -74,10 +75,6 @@ def scanned(
     if request.reverse:
         y = y.flip(0)
     return y.transpose(0, 1), tuple(final)
-
-
-def _where(rows: Tensor, chosen: State, other: State) -> State:
-    return tuple(torch.where(rows, a, b) for a, b in zip(chosen, other, strict=True))
 
 
 _OPERATORS: dict[type[GatedCell], tuple[str, str]] = {
@@ -135,5 +132,5 @@ def run_operator(request: Request) -> tuple[Tensor, State]:
     )
     after = tuple(part[0] for part in final)
     if lengths is not None:  # the operator forgets the state of rows without steps
-        after = _where((lengths > 0)[:, None], after, state)
+        after = where_rows((lengths > 0)[:, None], after, state)
     return y[:, 0].transpose(0, 1), after

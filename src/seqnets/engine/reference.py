@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell
 from seqnets.engine import onnx_export
+from seqnets.engine.lengths import where_rows
 from seqnets.engine.request import Request, rebuilt
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -41,19 +42,19 @@ def _run(request: Request) -> tuple[Tensor, State]:
     if lengths is not None and inside is not None:
         projected = without_padding(projected, lengths, inside)
     wx = projected.unbind(1)
-    valid = None if inside is None else inside.unbind(1)
-    resets = None if request.resets is None else request.resets.unbind(1)
+    valid = None if inside is None else inside.unsqueeze(-1).unbind(1)
+    resets = None if request.resets is None else request.resets.unsqueeze(-1).unbind(1)
     start = request.start
     outputs: list[Tensor] = []
 
     for t in reversed(range(T)) if request.reverse else range(T):
-        before = state if resets is None else _where(resets[t], start, state)
+        before = state if resets is None else where_rows(resets[t], start, state)
         after = cell.step(wx[t], before) if outputs else _first_step(cell, wx[t], before)
         if valid is None:
             state, y = after, after[0]
         else:
-            state = _where(valid[t], after, state)
-            y = after[0].masked_fill(~valid[t][:, None], 0)
+            state = where_rows(valid[t], after, state)
+            y = after[0].masked_fill(~valid[t], 0)
         outputs.append(y)
 
     if not outputs:  # no numbers, but a gradient as any other
@@ -112,10 +113,6 @@ def versions_of(tensors: Sequence[Tensor]) -> list[int]:
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return []
     return [tensor._version for tensor in tensors if not tensor.is_inference()]
-
-
-def _where(rows: Tensor, chosen: State, other: State) -> State:
-    return tuple(torch.where(rows[:, None], a, b) for a, b in zip(chosen, other, strict=True))
 
 
 def gradients(
