@@ -19,7 +19,7 @@ from seqnets.cells import (
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.plans import program_of
 from seqnets.engine.program import Buffer
-from seqnets.engine.saving import FlowNetwork
+from seqnets.engine.saved_for_backward import FlowNetwork
 from seqnets.engine.schedule import make_program
 from seqnets.engine.tracing.trace import trace_step
 from seqnets.testing import check_backend

@@ -10,7 +10,7 @@ import torch
 import seqnets
 from seqnets import cells
 from seqnets.cells import GRUCell
-from seqnets.engine import preference, recent, runs, stack
+from seqnets.engine import preference, recent_calls, runs, stack
 from seqnets.engine.native import layers, over_time
 
 B, T, I, H = 2, 5, 3, 4
@@ -252,9 +252,9 @@ def test_a_layer_that_torchs_kernels_do_not_run_has_its_parameters_compared_once
 ):
     module, x = seqnets.LSTM(I, H), torch.randn(T, B, I)
     module(x)
-    compared, fits = [], recent.Kind.fits
+    compared, fits = [], recent_calls.Kind.fits
     monkeypatch.setattr(
-        recent.Kind, "fits", lambda kind, *args: compared.append(args) or fits(kind, *args)
+        recent_calls.Kind, "fits", lambda kind, *args: compared.append(args) or fits(kind, *args)
     )
 
     module(x)
@@ -291,9 +291,9 @@ def test_a_stack_is_counted_by_its_cells_and_can_be_copied():
 
 
 def test_what_a_choice_depends_on_is_found_once_in_a_call_of_another_kind(monkeypatch):
-    module, found, kind_of = seqnets.LSTM(I, H, 2), [], recent.kind_of
+    module, found, kind_of = seqnets.LSTM(I, H, 2), [], recent_calls.kind_of
     module(torch.randn(T, B, I))
-    monkeypatch.setattr(recent, "kind_of", lambda *args: found.append(1) or kind_of(*args))
+    monkeypatch.setattr(recent_calls, "kind_of", lambda *args: found.append(1) or kind_of(*args))
 
     module(torch.randn(T + 1, B, I))
 

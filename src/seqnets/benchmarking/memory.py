@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from seqnets.engine.memory import nothing_kept
+from seqnets.engine.workspaces import nothing_kept
 
 
 def peak_memory(run: Callable[[], Any], device: torch.device) -> float:

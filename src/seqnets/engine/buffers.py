@@ -8,9 +8,9 @@ from functools import cache, lru_cache
 from torch import Tensor
 
 from seqnets.engine.loops import Grads, Inputs, Kept, Order, Results
-from seqnets.engine.memory import room
 from seqnets.engine.program import Buffer, Program
 from seqnets.engine.step import Weight
+from seqnets.engine.workspaces import room
 
 
 def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:

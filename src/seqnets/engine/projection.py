@@ -14,9 +14,9 @@ from torch import Tensor
 from seqnets.engine.derivative import Entry
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Loops
-from seqnets.engine.memory import room
 from seqnets.engine.products import in_linear, product
 from seqnets.engine.request import Request, rebuilt
+from seqnets.engine.workspaces import room
 from seqnets.typing import State
 
 

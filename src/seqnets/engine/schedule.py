@@ -14,7 +14,7 @@ from seqnets.engine.derivative import derive
 from seqnets.engine.division import Division
 from seqnets.engine.graph import Node, Untraceable
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
-from seqnets.engine.saving import nodes_to_save, states_to_save
+from seqnets.engine.saved_for_backward import nodes_to_save, states_to_save
 from seqnets.engine.step import Step
 
 

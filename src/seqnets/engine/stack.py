@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
-from seqnets.engine import native, recent
+from seqnets.engine import native, recent_calls
 from seqnets.engine.dispatch import choose, runs
 from seqnets.engine.families import family
 from seqnets.engine.modes import is_plain
@@ -46,7 +46,7 @@ class OneCall:
 
     def __init__(
         self,
-        kind: recent.Kind,
+        kind: recent_calls.Kind,
         cells: Sequence[GatedCell],
         x: Tensor,
         directions: int,
@@ -120,13 +120,13 @@ def one_call(
         return None
     first, options = cells[0].origin, (dropout > 0, batch_first)
     kind = _last.get(first)  # decided once for calls of one kind
-    if not isinstance(kind, recent.Kind) or not kind.fits(cells, x, *options):
+    if not isinstance(kind, recent_calls.Kind) or not kind.fits(cells, x, *options):
         if kind == (size := _size(x, *options)):
             return None
-        rows, last = x if batch_first else x.transpose(0, 1), recent.last_backend(first)
+        rows, last = x if batch_first else x.transpose(0, 1), recent_calls.last_backend(first)
         if len(cells) == 1 and not _is_small(cells, rows) and last != native.name:
             return None
-        kind = recent.kind_of(cells, x, *options)
+        kind = recent_calls.kind_of(cells, x, *options)
         if kind is None:
             return None
         if not _as_one(cells, rows, directions, dropout):

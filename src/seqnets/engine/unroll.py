@@ -6,7 +6,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
-from seqnets.engine import recent
+from seqnets.engine import recent_calls
 from seqnets.engine.dispatch import choose, run, run_at_once
 from seqnets.engine.modes import is_plain
 from seqnets.engine.request import Request, make_request
@@ -56,13 +56,13 @@ def unroll(
     check_is_cell("unroll", cell)
     plain = lengths is None and resets is None and type(reverse) is bool and is_plain(x)
     options = state is None, reverse, memory, backend
-    if plain and (known := recent.repeated(cell, x, *options)):
+    if plain and (known := recent_calls.repeated(cell, x, *options)):
         given = None if state is None else cell.check_state(state, x)
         request = Request(cell, x, given, reverse=reverse, memory=memory)
         chosen, request.known_plan, request.known_step = known
         return run_at_once(request, chosen)
-    kind = recent.kind_of((cell,), x, *options) if plain else None
+    kind = recent_calls.kind_of((cell,), x, *options) if plain else None
     request = make_request(cell, x, state, lengths, resets, reverse, memory)
     chosen = choose(request, backend)
-    recent.remember(cell, kind, request, chosen)
+    recent_calls.remember(cell, kind, request, chosen)
     return run(request, chosen)

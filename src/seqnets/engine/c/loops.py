@@ -25,8 +25,8 @@ from seqnets.engine.c.threads import most_threads, openmp
 from seqnets.engine.c.tiles import has_tiles
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Grads, Inputs, Kept, Order, Results
-from seqnets.engine.memory import room
 from seqnets.engine.program import Program
+from seqnets.engine.workspaces import room
 from seqnets.typing import State
 
 _Values = dict[str, int]

@@ -13,7 +13,7 @@ from seqnets.engine.c import compiler
 from seqnets.engine.c.text import with_headers
 from seqnets.engine.c.threads import most_threads, openmp
 from seqnets.engine.c.tiles import has_tiles
-from seqnets.engine.memory import room
+from seqnets.engine.workspaces import room
 
 _MEMBERS = (
     *("m", "n", "k", "a", "a_row", "a_column", "b", "b_row", "b_column", "c", "c_row", "bias"),

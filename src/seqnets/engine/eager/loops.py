@@ -22,8 +22,8 @@ from seqnets.engine.evaluate import columns_of
 from seqnets.engine.graph import COMPARISONS
 from seqnets.engine.layout import Layout
 from seqnets.engine.loops import Gradients, Grads, Inputs, Kept, Order, Results
-from seqnets.engine.memory import room
 from seqnets.engine.program import Program
+from seqnets.engine.workspaces import room
 
 _CHUNK = 2**18  # bytes of a state-sized value over the steps of a chunk
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqnets.engine.memory import room
 from seqnets.engine.modes import is_batched
 from seqnets.engine.reference import gradients_of
+from seqnets.engine.workspaces import room
 from seqnets.typing import State
 
 

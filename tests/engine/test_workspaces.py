@@ -10,8 +10,8 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from seqnets.engine import memory
-from seqnets.engine.memory import nothing_kept, room
+from seqnets.engine import workspaces
+from seqnets.engine.workspaces import nothing_kept, room
 
 LIKE = torch.zeros(1)
 N = 2**18  # numbers, a MiB
@@ -20,8 +20,8 @@ N = 2**18  # numbers, a MiB
 @pytest.fixture(autouse=True)
 def pieces(monkeypatch):
     """Pieces of memory for this test alone."""
-    mine = memory._FreeBlocks(2**24)
-    monkeypatch.setattr(memory, "_free_blocks", mine)
+    mine = workspaces._FreeBlocks(2**24)
+    monkeypatch.setattr(workspaces, "_free_blocks", mine)
     return mine
 
 
@@ -165,6 +165,6 @@ def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch):
         def madvise(self, *args):
             raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(memory.mmap, "mmap", WithoutLargePages)
+    monkeypatch.setattr(workspaces.mmap, "mmap", WithoutLargePages)
 
     assert room(LIKE, N).zero_().sum() == 0
