@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from seqnets.engine.c.passes import ZERO, PassPrinter, loaded, stored, vectors_of
+from seqnets.engine.c.expressions import ZERO, loaded, stored
+from seqnets.engine.c.panels import vectors_of
+from seqnets.engine.c.passes import PassPrinter
 from seqnets.engine.graph import Node
 from seqnets.engine.program import Stage, StageProduct, Store
 

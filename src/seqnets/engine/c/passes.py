@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from seqnets.engine.buffers import parameter_buffer
+from seqnets.engine.c.expressions import constant, expression, loaded, stored
+from seqnets.engine.c.panels import Panels, vectors_of, wide_of
 from seqnets.engine.c.text import Text
 from seqnets.engine.graph import Node, reached_among, walk
 from seqnets.engine.program import Program, Stage, StageProduct
-
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-ZERO = "(vec){0}"
 
 
 class PassPrinter:
@@ -26,6 +25,7 @@ class PassPrinter:
         source: C expression of the other step that a stage's products may read.
         stages: The program's stages of this pass.
         widths: Vectors in a panel, of each product.
+        panels: The panels of its weights.
         declared: How a stage's function is declared.
         tiled: Whether tiles of bfloat16 multiply, as in ``tiled_loops.h``.
     """
@@ -39,6 +39,7 @@ class PassPrinter:
         self.line, self.size, self.pointer = text.line, text.size, text.pointer
         self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
         self.exchanges = bool(self.step.products or self.step.reductions)
+        self.panels = Panels(text, self.reach, tiled)
         self.widths = {wide_of(p, s) for s in stages for p in s.products}
         self.declared = "APART" if len(stages) > 1 else "static"  # one alone: in the loop
 
@@ -138,13 +139,9 @@ class PassPrinter:
             self.line("meet(s->own, s->units);")
 
     def _write_room(self) -> None:
-        members = {}
+        members: dict[str, str] = {}
         for stage in self.stages:
-            for p in stage.products:
-                members[f"weight_{p.product}"] = f"{self._panels(stage)} * {self._panel(p, stage)}"
-                members[f"kept_{p.product}"] = f"{self._panels(stage)} * {self._kept(p)}"
-                if self.tiled:
-                    members[f"tiles_{p.product}"] = f"c->threads * {self._tiles(p)}"
+            members |= self.panels.members(stage)
         members |= self.room()
         room = f"{self.name.title()}Room"
         with self.text.block("typedef struct", f"}} {room};"):
@@ -164,36 +161,14 @@ class PassPrinter:
         with self.text.function(f"APART void {self.name}_pack({self.arguments})"):
             self.line("(void)c, (void)m, (void)s;")
             for stage, p in products:
-                panel, kept = self._packed(p, stage)
-                shape = f"{self.size(self.reach(p.product))}, {wide_of(p, stage)}"
-                panels = f"for (long p = s->thread; p < {self._panels(stage)}; p += s->threads)"
-                with self.text.block(panels):
+                panel, kept = self.panels.at(p, stage)
+                shape = f"{self.panels.terms(p)}, {wide_of(p, stage)}"
+                many = self.panels.count(stage)
+                with self.text.block(f"for (long p = s->thread; p < {many}; p += s->threads)"):
                     self.line(self.pack(p, stage, panel))
                     self.line(f"keep_rows({panel}, {shape}, {kept});")
                     if self.tiled:
                         self.line(f"pack_tiles({panel}, {shape}, {kept});")
-
-    def _panels(self, stage: Stage) -> str:
-        """The number of panels into which the weights of a stage are cut."""
-        return f"panels({self.size(stage.width)}, {vectors_of(stage)})"
-
-    def _packed(self, product: StageProduct, stage: Stage) -> tuple[str, str]:
-        """The addresses of panel p of a weight, and of the list of its rows that are kept."""
-        k = product.product
-        panel = f"m->weight_{k} + p * {self._panel(product, stage)}"
-        return panel, f"(int32_t *)(m->kept_{k} + p * {self._kept(product)})"
-
-    def _kept(self, product: StageProduct) -> str:
-        return f"KEPT({self.size(self.reach(product.product))})"
-
-    def _tiles(self, product: StageProduct) -> str:
-        """The size of the packed operand of a product, for a block of rows."""
-        return f"TILES_OF(least(c->B, ROWS_AT_ONCE), {self.size(self.reach(product.product))})"
-
-    def _panel(self, product: StageProduct, stage: Stage) -> str:
-        numbers = self.size(self.reach(product.product))
-        numbers = f"IN_TERMS({numbers})" if self.tiled else numbers
-        return f"{numbers} * {wide_of(product, stage)} * LANES"
 
     @contextmanager
     def units_of_rows(self, stage: Stage, rows: dict[int, str]) -> Iterator[None]:
@@ -225,7 +200,7 @@ class PassPrinter:
         if self.tiled and rows:
             tall, high = "OF_TILES", f"least({last} - b0, OF_TILES)"
         sums = [s.buffer.key for s in stage.stores if s.buffer.kind == "unit"]
-        self.line(f"const long many = {self._panels(stage)};")
+        self.line(f"const long many = {self.panels.count(stage)};")
         self.line("const long last = share_of(many, s->unit + 1, s->units);")
         with self.text.block("for (long p = share_of(many, s->unit, s->units); p < last; p++)"):
             self.line(*(f"vec unit_{i}[{vectors}] = {{{{0}}}};" for i in sums))
@@ -252,12 +227,12 @@ class PassPrinter:
         for p in stage.products:
             k, wide = p.product, wide_of(p, stage)
             self.line(f"_Alignas(64) real z_{k}[{tall} * {wide} * LANES];")
-            panel = ", ".join(self._packed(p, stage))
+            panel = ", ".join(self.panels.at(p, stage))
             self.line("if (some)")
             if self.tiled:
-                kernels, K = f"product_{wide}, MOST_{wide}", self.size(self.reach(k))
-                self.line(f"    times_tiles({kernels}, {rows[k]}, high, {self._tiles_at(p)},")
-                self.line(f"                {panel}, {K}, {wide}, z_{k});")
+                kernels, packed = f"product_{wide}, MOST_{wide}", self.panels.operand_at(p)
+                self.line(f"    times_tiles({kernels}, {rows[k]}, high, {packed},")
+                self.line(f"                {panel}, {self.panels.terms(p)}, {wide}, z_{k});")
             else:
                 self.line(f"    times_panel(product_{wide}[high], {rows[k]}, high,")
                 self.line(f"                {panel}, z_{k});")
@@ -268,14 +243,8 @@ class PassPrinter:
         with self.text.block("for (long b0 = from; b0 < to; b0 += OF_TILES)"):
             self.line("const long high = least(to - b0, OF_TILES);")
             for p in stage.products:
-                K = self.size(self.reach(p.product))
-                self.line(f"pack_numbers({rows[p.product]}, high, {K}, {self._tiles_at(p)});")
-
-    def _tiles_at(self, product: StageProduct) -> str:
-        """The address of the packed operand of a product, for rows from b0 on."""
-        K = self.size(self.reach(product.product))
-        mine = f"m->tiles_{product.product} + s->thread * {self._tiles(product)}"
-        return f"{mine} + (b0 - from) * IN_TERMS({K})"
+                shape, packed = f"high, {self.panels.terms(p)}", self.panels.operand_at(p)
+                self.line(f"pack_numbers({rows[p.product]}, {shape}, {packed});")
 
     @contextmanager
     def _vector_by_vector(self, vectors: int, W: str) -> Iterator[None]:
@@ -303,10 +272,10 @@ class PassPrinter:
         names = dict(given)
         for node in walk(list(roots), given):
             if node.op == "const":
-                names[node] = _constant(node.what)
+                names[node] = constant(node.what)
                 continue
             names[node] = f"e{node.serial}"
-            value = self.leaf(node, stage) if node.op == "leaf" else _expression(node, names)
+            value = self.leaf(node, stage) if node.op == "leaf" else expression(node, names)
             self.line(f"const vec e{node.serial} = {value};")
         return names.__getitem__
 
@@ -317,37 +286,3 @@ class PassPrinter:
             self.prefetch(self.saved_at(nodes[node], "then"))
             self.line(f"const vec {name} = {loaded(self.saved_at(nodes[node]))};")
         return names
-
-
-def vectors_of(stage: Stage) -> int:
-    """Vectors of units in a panel: two where each product has one number per unit."""
-    return 2 if all(product.blocks == 1 for product in stage.products) else 1
-
-
-def wide_of(product: StageProduct, stage: Stage) -> int:
-    """Vectors in a row of a product's panel, over all its blocks."""
-    return product.blocks * vectors_of(stage)
-
-
-def loaded(place: str) -> str:
-    """A masked vector load."""
-    return f"v_load_n({place}, n)"
-
-
-def stored(place: str, value: str) -> str:
-    """A masked vector store."""
-    return f"v_store_n({place}, {value}, n);"
-
-
-def _constant(value: float) -> str:
-    special = {float("inf"): "INFINITY", float("-inf"): "-INFINITY"}
-    return f"v_set({'NAN' if value != value else special.get(value, f'(real){value!r}')})"
-
-
-def _expression(node: Node, names: dict[Node, str]) -> str:
-    args = [names[arg] for arg in node.args]
-    if node.op in _INFIX:
-        return f"{args[0]} {_INFIX[node.op]} {args[1]}"
-    if node.op == "detach":
-        return args[0]
-    return f"-{args[0]}" if node.op == "neg" else f"v_{node.op}({', '.join(args)})"
