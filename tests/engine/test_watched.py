@@ -15,7 +15,7 @@ import seqnets
 from seqnets import Recurrent, Stream, explain, unroll
 from seqnets.cells import GRUCell, PeepholeLSTMCell, SRUCell
 from seqnets.engine import compiling
-from seqnets.errors import BackendError
+from seqnets.errors import BackendError, DtypeError
 
 LAYERS = {
     "LSTM": lambda: seqnets.LSTM(3, 4, batch_first=True),
@@ -211,6 +211,27 @@ def test_the_operators_gradient_can_be_differentiated_again():
         seconds.append(torch.autograd.grad(first.square().sum(), x))
 
     torch.testing.assert_close(*seconds)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_operator_takes_all_tensors_in_one_dtype_whichever_it_is(dtype):
+    cell, x = PeepholeLSTMCell(3, 4), numbers()
+    expected, _ = unroll(cell, x, backend="reference")
+    names = compiling.parameters_used(cell).split(",")
+    given = [*cell.initial_state(2), *(cell.get_parameter(name) for name in names)]
+    text, wx = compiling.text_of(cell), cell.project(x).detach().to(dtype)
+
+    def run(given):
+        return torch.ops.seqnets.unroll(wx, given, None, None, False, False, text)[0]
+
+    torch.testing.assert_close(
+        run([part.detach().to(dtype) for part in given]).float(),
+        expected,
+        rtol=0,
+        atol=20 * torch.finfo(dtype).eps if dtype.itemsize == 2 else 1e-6,
+    )
+    with pytest.raises(DtypeError, match="expected one dtype"):
+        run([given[0].detach().to(torch.int8), *(part.detach().to(dtype) for part in given[1:])])
 
 
 @pytest.mark.parametrize("backend", ["c", "eager", "reference"])

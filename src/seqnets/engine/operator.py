@@ -24,7 +24,7 @@ from seqnets.engine.program import Program
 from seqnets.engine.request import Request
 from seqnets.engine.step import Step
 from seqnets.engine.triton import access
-from seqnets.errors import ShapeError
+from seqnets.errors import DtypeError, ShapeError
 from seqnets.typing import State
 
 
@@ -52,6 +52,13 @@ def unroll(
         raise ShapeError(
             f"unroll: projected inputs have shape {tuple(wx.shape)}, expected {columns} columns, "
             f"as many as for other inputs."
+        )
+    others = {tensor.dtype for tensor in given} - {wx.dtype}
+    if wx.is_cpu and others:  # likewise; kernels in Triton convert, as under autocast
+        raise DtypeError(
+            f"unroll: projected inputs are {wx.dtype}, but state or parameters "
+            f"{' and '.join(map(str, others))}, expected one dtype.\n"
+            f"  An exported model has that of its layer: convert the layer, and export it again."
         )
     initial, start, parameters = _split_given(program.step, given, resets)
     order = make_order(Layout(*wx.shape[:2]), lengths, resets, reverse)
@@ -212,7 +219,7 @@ def _loops(program: Program, like: Tensor) -> Loops:
     ):
         pays = access.over_time_pays(program, like)
         return access.loops_over_time() if pays else access.printed_loops()
-    if like.device.type == "cpu":
+    if like.is_cpu and like.dtype in (torch.float32, torch.float64):
         try:
             C_LOOPS.library(program, like.dtype)
             return C_LOOPS
