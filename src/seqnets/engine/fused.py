@@ -119,12 +119,10 @@ class _Fused(torch.autograd.Function):
         names, needed = ctx.names, ctx.needs_input_grad[3:]
         saved, count = ctx.saved_tensors, len(needed)
         tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
-        x, given, parameters = parted(names, tensors)
+        order = Order(ctx.layout, lengths, resets, ctx.reverse)
         if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
-            request = Request(ctx.cell, x, given or None, lengths, resets, ctx.reverse)
-            with drawn_again(ctx.random, x), in_modes(ctx.cell, ctx.modes):
-                again = reference.gradients(request, names, tensors, grads, needed)
-            return None, None, None, *again
+            return None, None, None, *_by_the_plain_loop(ctx, tensors, order, grads, needed)
+        x, given, parameters = parted(names, tensors)
         program, pieces = ctx.plan.program, ctx.plan.pieces
         used = parameters_of(program.step, parameters, x.dtype)
         if ctx.lean:
@@ -134,7 +132,6 @@ class _Fused(torch.autograd.Function):
         else:
             kept = Kept(program, saved)
         grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
-        order = Order(ctx.layout, lengths, resets, ctx.reverse)
         found = ctx.loops.backward(kept, (grad_y, *cut(grads[1:], pieces)), used, order)
         found.initial = joined(found.initial, pieces) if given else ()
         found.start = joined(found.start, pieces)
@@ -151,6 +148,20 @@ class _Fused(torch.autograd.Function):
 def _named(cell: str) -> type[_Fused]:
     """The function by a cell's name, which profilers and ``grad_fn`` show."""
     return type(cell, (_Fused,), {})
+
+
+def _by_the_plain_loop(
+    ctx: Any,
+    tensors: Sequence[Tensor],
+    order: Order,
+    grads: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of all tensors, which can be differentiated again."""
+    x, given, _ = parted(ctx.names, tensors)
+    request = Request(ctx.cell, x, given or None, order.lengths, order.resets, order.reverse)
+    with drawn_again(ctx.random, x), in_modes(ctx.cell, ctx.modes):
+        return reference.gradients(request, ctx.names, tensors, grads, needed)
 
 
 def _total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
