@@ -76,6 +76,7 @@ def _in_chunks(loops: Loops, request: Request) -> tuple[Tensor, State]:
             lengths=None if lengths is None else (lengths - first).clamp(0, x.shape[1]),
             resets=None if resets is None else resets[:, steps],
         )
+        chunk.known_plan = request.plan
         y, state = run(loops, chunk)
         outputs.append(y)
     assert state is not None  # there are more steps than a chunk has
