@@ -37,7 +37,7 @@ PUBLIC = {
     "seqnets.layers": """
         Recurrent Bidirectional DeepRNN Stream Truncated CellFactory detach map_state
         Reversed DeepOutput Hierarchical ConvFront1d ConvFront2d Fronted Video LockedDropout
-        Linear Watched WatchedLayer watch watch_layers names_of_calls
+        Linear Watched WatchedLayer watch watch_layers names_of_calls Explanations explain
         FixedPoints fixed_points gradient_flow RTRL SnAp1 EProp
     """,
     "seqnets.conversion": """

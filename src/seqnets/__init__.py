@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from seqnets import training as training
     from seqnets import typing as typing
     from seqnets.cells import Cell, GatedCell
-    from seqnets.engine import explain
     from seqnets.engine.unroll import unroll
     from seqnets.layers import (
         Bidirectional,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         Stream,
         Truncated,
         Video,
+        explain,
     )
     from seqnets.layers.torch_like import TorchLike
     from seqnets.layers.torch_like_cell import TorchLikeCell
@@ -100,7 +100,7 @@ __all__ = [
 
 _PARTS = {"cells", "engine", "errors", "layers", "testing", "conversion", "typing", "initializers"}
 _PARTS |= {"models", "datasets", "training", "insight", "benchmarking"}  # not for import *
-_HOMES = {"explain": "engine", "unroll": "engine", "Cell": "cells", "GatedCell": "cells"}
+_HOMES = {"explain": "layers", "unroll": "engine", "Cell": "cells", "GatedCell": "cells"}
 _HOMES |= dict.fromkeys(("Bidirectional", "ConvFront1d", "ConvFront2d", "DeepOutput"), "layers")
 _HOMES |= dict.fromkeys(("DeepRNN", "Fronted", "Hierarchical", "Recurrent", "Reversed"), "layers")
 _HOMES |= dict.fromkeys(("Stream", "Truncated", "Video"), "layers")

@@ -544,17 +544,17 @@ def test_a_torch_like_module_instead_of_a_cell_class_is_reported(make):
     [
         (Stream, nn.GRU(3, 4), "seqnets.conversion.from_torch converts it to seqnets.GRU"),
         (
-            partial(seqnets.explain, x=None),
+            partial(seqnets.engine.explain, x=None),
             seqnets.GRU(3, 4),
             "method bound_cells returns its cells",
         ),
         (
-            partial(seqnets.explain, x=None),
+            partial(seqnets.engine.explain, x=None),
             Recurrent(Zoneout(GRUCell(3, 4), 0.1)),
             r"explain: cell is Recurrent, .*\n.*has a cell inside: its attribute cell\.",
         ),
         (
-            partial(seqnets.explain, x=None),
+            partial(seqnets.engine.explain, x=None),
             DeepRNN(GRUCell, 3, 4, 2),
             r"explain: cell is DeepRNN, .*\n.*2 cells inside, the first one is layers\[0\]\.cell",
         ),

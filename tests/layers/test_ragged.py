@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import seqnets
-from seqnets import unroll
 from seqnets.errors import ShapeError
 from seqnets.layers import ragged
 
@@ -57,14 +56,14 @@ def everything(module, lengths, hx):
 @pytest.fixture
 def in_pieces(monkeypatch):
     """Whatever there is of padding is much; gives what cells were run over."""
-    seen = []
+    seen, run = [], ragged._unroll
 
-    def watched(cell, x, *args, **options):
-        seen.append(x.shape[0] * x.shape[1])
-        return unroll(cell, x, *args, **options)
+    def watched(unroll, cell, data, sizes, *args):
+        seen.append(int(sizes[0]) * len(sizes))
+        return run(unroll, cell, data, sizes, *args)
 
     monkeypatch.setattr(ragged, "_MIN_PADDING", 0)
-    monkeypatch.setattr(ragged, "unroll", watched)
+    monkeypatch.setattr(ragged, "_unroll", watched)
     return seen
 
 

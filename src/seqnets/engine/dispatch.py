@@ -127,9 +127,7 @@ def explain(
 ) -> Explanation:
     """Which backend ``unroll`` would take for these arguments, and why no other.
 
-    The arguments are those of ``unroll``; of a layer, its cell: ``explain(layer.cell, x)``. A
-    small module with torch.nn's interface may run its layers by one call of torch's kernels instead
-    (decision 0024).
+    The arguments are those of ``unroll``. ``seqnets.explain`` takes layers, too.
 
     Example:
         >>> print(seqnets.explain(seqnets.cells.PeepholeLSTMCell(8, 64), torch.randn(4, 100, 8)))

@@ -5,6 +5,7 @@ from seqnets.layers.call_names import names_of_calls
 from seqnets.layers.convolution import ConvFront1d, ConvFront2d, Fronted
 from seqnets.layers.deep import CellFactory, DeepRNN
 from seqnets.layers.dropout import LockedDropout
+from seqnets.layers.explaining import Explanations, explain
 from seqnets.layers.fixed_points import FixedPoints, fixed_points
 from seqnets.layers.gradient_flow import gradient_flow
 from seqnets.layers.hierarchical import Hierarchical
@@ -28,6 +29,7 @@ __all__ = [
     "DeepOutput",
     "DeepRNN",
     "EProp",
+    "Explanations",
     "FixedPoints",
     "Fronted",
     "Hierarchical",
@@ -42,6 +44,7 @@ __all__ = [
     "Watched",
     "WatchedLayer",
     "detach",
+    "explain",
     "fixed_points",
     "gradient_flow",
     "map_state",

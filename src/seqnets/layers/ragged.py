@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -11,7 +12,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from seqnets.cells import Cell
 from seqnets.engine.request import state_before
-from seqnets.engine.unroll import unroll
 from seqnets.typing import State
 
 _MIN_PADDING = 1024  # steps of padding below which one piece is faster
@@ -28,7 +28,12 @@ def is_ragged(sizes: Tensor) -> bool:
 
 
 def unroll_packed(
-    cell: Cell, data: Tensor, sizes: Tensor, state: State | None, reverse: bool
+    unroll: Callable[..., tuple[Tensor, State]],
+    cell: Cell,
+    data: Tensor,
+    sizes: Tensor,
+    state: State | None,
+    reverse: bool,
 ) -> tuple[Tensor, State]:
     """Run a cell over packed rows, in pieces of time.
 
@@ -36,6 +41,7 @@ def unroll_packed(
     so that no piece holds more padding than steps. Otherwise all steps are one piece.
 
     Args:
+        unroll: What runs a piece, as a padded batch.
         cell: The recurrence.
         data: All rows' first steps, then all second steps and so on, (N, I).
         sizes: How many rows have each step, falling, (T,).
@@ -51,17 +57,18 @@ def unroll_packed(
     pieces = [(x, sizes[first:end]) for x, (first, end) in zip(inputs, pairwise(cuts), strict=True)]
     rows = [int(sizes[first]) for first in cuts[:-1]]
     start = state_before(cell, data[: rows[0]], None) if state is None else state
+    run = partial(_unroll, unroll, cell)
     outputs: list[Tensor] = []
     ended: list[State] = []
     if reverse:
         for piece, (before, count) in zip(pieces[::-1], pairwise([0, *rows[::-1]]), strict=True):
-            y, state = _unroll(cell, *piece, _joined([*ended, _rows(start, before, count)]), True)
+            y, state = run(*piece, _joined([*ended, _rows(start, before, count)]), True)
             outputs.insert(0, y)
             ended = [state]
         return torch.cat(outputs), _joined(ended)
     state = start
     for piece, count, after in zip(pieces, rows, [*rows[1:], 0], strict=True):
-        y, state = _unroll(cell, *piece, state, False)
+        y, state = run(*piece, state, False)
         outputs.append(y)
         ended.insert(0, _rows(state, after, count))
         state = _rows(state, 0, after)
@@ -78,7 +85,12 @@ def _cuts(sizes: Sequence[int]) -> list[int]:
 
 
 def _unroll(
-    cell: Cell, data: Tensor, sizes: Tensor, state: State, reverse: bool
+    unroll: Callable[..., tuple[Tensor, State]],
+    cell: Cell,
+    data: Tensor,
+    sizes: Tensor,
+    state: State,
+    reverse: bool,
 ) -> tuple[Tensor, State]:
     """Run a cell over packed rows as one padded batch: outputs (N, H), and the final state."""
     x, lengths = pad_packed_sequence(PackedSequence(data, sizes), batch_first=True)

@@ -64,8 +64,14 @@ class TorchLike(TorchBase, Generic[Hidden]):
     _last: tuple[OneCall, tuple[Any, ...], dict[str, Any]] | None = None
     """The last call by torch's kernels, and the options and parameters of this module then."""
 
-    _instead: Sequence[Callable[..., tuple[Tensor, State]]] | None = None
-    """What runs each layer and direction while somebody watches, from inputs, state and lengths."""
+    _unrolls: Sequence[Callable[..., tuple[Tensor, State]]] | None = None
+    """What runs the cell of each layer and direction while somebody looks on; else ``unroll``."""
+
+    _one_call = staticmethod(one_call)
+    """What may run all of them at once; another function while somebody asks what runs."""
+
+    _watched = False
+    """Whether each is watched, and so runs by itself, over whole sequences."""
 
     def __init__(
         self,
@@ -312,8 +318,9 @@ class TorchLike(TorchBase, Generic[Hidden]):
             x = data.reshape(len(sizes), int(sizes[0]), -1)
             y, state = self._run(x, state, None, batch_first=False)
             return y.flatten(0, 1), sizes, state
-        watched = self._instead is not None
-        if not (tracing or watched) and (is_ragged(sizes) or (self.training and self.dropout)):
+        if not (tracing or self._watched) and (
+            is_ragged(sizes) or (self.training and self.dropout)
+        ):
             # torch.nn draws its dropout masks without padding, too
             y, state = self._in_dtype(data, *self._run_rows(data, sizes, state), packed=True)
             return y, sizes, state
@@ -346,9 +353,9 @@ class TorchLike(TorchBase, Generic[Hidden]):
         self._check_sizes()
         self._check_batch(state, x.shape[0 if batch_first else 1])
         cells = self.bound_cells()
-        if lengths is None and self._instead is None:
+        if lengths is None and not self._watched:
             dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
-            call = one_call(
+            call = self._one_call(
                 cells,
                 x,
                 state,
@@ -372,13 +379,10 @@ class TorchLike(TorchBase, Generic[Hidden]):
         lengths: Tensor | None,
     ) -> tuple[Tensor, State]:
         """Run over a padded batch, (B, T, I), layer by layer."""
-        instead = self._instead
+        unrolls = self._unrolls or (unroll,) * len(cells)
 
         def run_layer(place: int, x: Tensor, state: State | None, reverse: bool) -> Any:
-            if instead is None:
-                y, final = unroll(cells[place], x, state, lengths, reverse=reverse)
-            else:
-                y, final = instead[place](x, state, lengths)
+            y, final = unrolls[place](cells[place], x, state, lengths, reverse=reverse)
             return _time_first(y), final
 
         def concatenate(outputs: list[Tensor]) -> Tensor:
@@ -391,9 +395,10 @@ class TorchLike(TorchBase, Generic[Hidden]):
         self._check_sizes()
         self._check_batch(state, int(sizes[0]))
         cells = self.bound_cells()
+        unrolls = self._unrolls or (unroll,) * len(cells)
 
         def run_layer(place: int, x: Tensor, state: State | None, reverse: bool) -> Any:
-            return unroll_packed(cells[place], x, sizes, state, reverse)
+            return unroll_packed(unrolls[place], cells[place], x, sizes, state, reverse)
 
         return self._run_layers(data, state, run_layer, partial(torch.cat, dim=-1))
 

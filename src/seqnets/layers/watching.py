@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -138,37 +138,53 @@ def running(
         make: Gives what takes the place of a layer's ``forward``, from its name and the layer; None
             to leave the layer, or the whole module with torch.nn's interface, as it is.
     """
-    places: list[tuple[dict[str, Any], str, Any]] = []
+    places: list[tuple[nn.Module, dict[str, Any]]] = []
     for name, module in model.named_modules():
-        value: Any
         if isinstance(module, Recurrent):
-            key, value = "forward", make(name, module)
+            if (run := make(name, module)) is not None:
+                places.append((module, {"forward": run}))
         elif isinstance(module, TorchLike):
             runs = [make(*each) for each in _layers_of(name, module)]
-            key, value = "_instead", None if None in runs else runs
-            module.__dict__.pop("_last", None)  # else its next call could repeat the last one
-        else:
-            continue
-        if value is not None:
-            places.append((module.__dict__, key, value))
-    before = [own.get(key) for own, key, _ in places]  # a user's, or another watch's
-    for own, key, value in places:
-        own[key] = value
+            if None not in runs:
+                unrolls = [partial(_unrolled_by, run) for run in runs]
+                places.append((module, {"_unrolls": unrolls, "_watched": True, "_last": None}))
+    with having(places):
+        yield
+
+
+def _unrolled_by(
+    run: Any, cell: Cell, x: Tensor, state: State | None, lengths: Tensor | None, *, reverse: bool
+) -> tuple[Tensor, State]:
+    """A cell unrolled by what takes the place of its layer's ``forward``."""
+    return run(x, state, lengths)
+
+
+@contextmanager
+def having(places: Iterable[tuple[nn.Module, Mapping[str, Any]]]) -> Iterator[None]:
+    """Give modules attributes, or methods, of their own, and then those that they had before."""
+    own = [(vars(module), attributes) for module, attributes in places]
+    before = [{name: had[name] for name in given if name in had} for had, given in own]
+    for had, given in own:
+        had.update(given)
     try:
         yield
     finally:
-        for (own, key, _), old in zip(places, before, strict=True):
-            if old is None:
-                del own[key]
-            else:
-                own[key] = old
+        for (had, given), old in zip(own, before, strict=True):
+            for name in given:
+                had.pop(name, None)
+            had.update(old)
+
+
+def names_of_layers(name: str, module: TorchLike[Any]) -> list[str]:
+    """The name of each layer and direction of a module with torch.nn's interface."""
+    return [f"{name}.{suffix[1:]}".lstrip(".") for suffix in module._suffixes]
 
 
 def _layers_of(name: str, module: TorchLike[Any]) -> Iterator[tuple[str, Recurrent]]:
     """Each layer and direction of a module with torch.nn's interface, with its name."""
-    for suffix, cell in zip(module._suffixes, module.bound_cells(), strict=True):
-        layer = Recurrent(cell, reverse=suffix.endswith("_reverse")).train(module.training)
-        yield f"{name}.{suffix[1:]}".lstrip("."), layer
+    for each, cell in zip(names_of_layers(name, module), module.bound_cells(), strict=True):
+        reverse = each.endswith("_reverse")
+        yield each, Recurrent(cell, reverse=reverse).train(module.training)
 
 
 def ran_none(who: str, what: str, model: nn.Module) -> ConfigError:
