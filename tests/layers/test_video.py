@@ -4,10 +4,18 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from seqnets import Bidirectional, DeepRNN, Recurrent, Video
-from seqnets.cells import ConvGRUCell, ConvLSTMCell, GRUCell, PeepholeConvLSTMCell
+from seqnets.cells import (
+    ConvGRUCell,
+    ConvLSTMCell,
+    GRUCell,
+    PeepholeConvLSTMCell,
+    Zoneout,
+    optioned,
+)
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers import map_state
 
@@ -89,6 +97,34 @@ def test_both_directions_are_channels_side_by_side(x):
 
     torch.testing.assert_close(y, torch.cat([forward, backward], 2))
     torch.testing.assert_close(pair, (forward, backward))
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}])
+def test_a_highway_of_frames_is_a_gate_of_the_channels_at_each_place(options, x):
+    net = video(ConvGRUCell, (3, 3), connection="highway", **options)
+    lower, upper = net.layer.layers
+    gate = net.layer.connections[1].gate
+    nn.init.normal_(gate.weight)
+
+    below, _ = Video(lower)(x)
+    above, _ = Video(upper)(below)
+    channels = below.shape[2]
+    convolved = F.conv2d(below.flatten(0, 1), gate.weight[..., None, None], gate.bias)
+    opened = torch.sigmoid(convolved).unflatten(0, (B, T))
+
+    assert gate.weight.shape == (channels, channels)
+    torch.testing.assert_close(net(x)[0], opened * above + (1 - opened) * below)
+    if not options:
+        first, _ = net.step(x[:, 0])
+        torch.testing.assert_close(first, net(x)[0][:, 0])
+
+
+def test_options_around_the_cells_leave_a_highway_of_frames_as_it_is():
+    cell = partial(optioned, cell=ConvGRUCell, options=[partial(Zoneout, p=0.1)])
+
+    net = video(cell, (3, 3), connection="highway")
+
+    assert net.layer.connections[1].gate.weight.shape == (3, 3)
 
 
 def test_a_stack_has_the_channels_asked_for():

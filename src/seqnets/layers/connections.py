@@ -40,17 +40,29 @@ class Residual(NoConnection):
 class Highway(nn.Module):
     """A gate from input to output (Srivastava et al., 2015, "Highway Networks", arXiv:1505.00387).
 
-    It starts closed: the input passes.
+    It starts closed: the input passes. Of frames, the gate reads the channels of a place and acts
+    on them: it is a 1x1 convolution.
+
+    Args:
+        width: Features of a step, H.
+        places: Places of a frame, channel by channel laid flat; 1 if a step is no frame.
     """
 
-    def __init__(self, width: int, **like: Any) -> None:
+    def __init__(self, width: int, places: int = 1, **like: Any) -> None:
         super().__init__()
-        self.gate = Linear(width, width, **like)
+        self.places = places
+        channels = width // places
+        self.gate = Linear(channels, channels, **like)
         nn.init.constant_(self.gate.bias, -2.0)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``x`` where the gate is shut, ``y`` where it is open, each (..., H)."""
-        return x + torch.sigmoid(self.gate(x)) * (y - x)
+        if self.places == 1:
+            opened = self.gate(x)
+        else:
+            by_place = x.unflatten(-1, (-1, self.places)).transpose(-1, -2)
+            opened = self.gate(by_place).transpose(-1, -2).flatten(-2)
+        return x + torch.sigmoid(opened) * (y - x)
 
 
 class Dense(NoConnection):
@@ -71,7 +83,7 @@ CONNECTIONS: dict[str, type[nn.Module]] = {
 
 
 def connect(
-    name: str, depth: int, num_layers: int, width: int, output_size: int, **like: Any
+    name: str, depth: int, num_layers: int, width: int, output_size: int, places: int, **like: Any
 ) -> nn.Module:
     """The connection of one layer; the first has none, and in a dense stack the last."""
     skips = depth < num_layers - 1 if name == "dense" else depth > 0
@@ -82,7 +94,7 @@ def connect(
             f"expected the same number.\n"
             f"  connection={name!r} adds the two; change hidden_size or merge."
         )
-    return kind(width, **like)
+    return kind(width, places=places, **like)
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {

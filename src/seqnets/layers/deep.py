@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells, explained
+from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.checks import check_choice, check_count, check_flags, check_number, check_probability
 from seqnets.errors import ConfigError, counted
 from seqnets.layers.bidirectional import Bidirectional
@@ -52,7 +53,8 @@ class DeepRNN(nn.Module):
         merge: How the directions are merged: "concat", "sum" or "mean".
         connection: Skip connections: "none"; "residual" adds a layer's input to its output, and
             "highway" mixes the two by a gate, both from the second layer on; "dense" gives each
-            layer the input and the outputs of all layers below, concatenated.
+            layer the input and the outputs of all layers below, concatenated. Of frames, the gate
+            reads and mixes the channels of each place.
         norm: A norm between layers and behind the last, with parameters of its own at each place:
             "none", "layer" or "rms". Layers read what is below them through it, and connections
             lead around both.
@@ -132,7 +134,8 @@ class DeepRNN(nn.Module):
             self.layers.append(layer)
             own = pair[0]._like
             like = {"device": own.device, "dtype": own.dtype}
-            skip = connect(connection, depth, L, width, layer.output_size, **like)
+            places = _places_of(pair[0])
+            skip = connect(connection, depth, L, width, layer.output_size, places, **like)
             self.connections.append(skip)
             width = layer.output_size + (width if isinstance(skip, Dense) else 0)
             if feed_forward:
@@ -286,6 +289,12 @@ def _check_directions(bidirectional: Sequence[bool], alternating: bool, merge: s
 
 def _runs_backwards(layer: nn.Module) -> bool:
     return isinstance(layer, Recurrent) and layer.reverse
+
+
+def _places_of(cell: Cell) -> int:
+    """Places of the frames that a cell runs over; 1 if its inputs are none."""
+    inner = cell.innermost
+    return math.prod(inner.frame) if isinstance(inner, ConvolutionalCell) else 1
 
 
 def _share_parameters(cell: Cell) -> Cell:
