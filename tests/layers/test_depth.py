@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -242,6 +243,14 @@ def test_a_deep_output_is_a_perceptron_over_every_valid_step(x):
         assert not y[b, n:].any()
 
 
+def test_a_deep_output_begins_with_the_dtype_and_the_device_of_its_layer(x):
+    layer = Recurrent(GRUCell(I, H, dtype=x.dtype))
+
+    assert DeepOutput(layer, [6, 2], activation=nn.PReLU)(x)[0].dtype == x.dtype
+    elsewhere = DeepOutput(DeepRNN(partial(GRUCell, device="meta"), I, H), [6, 2])
+    assert all(parameter.is_meta for parameter in elsewhere.parameters())
+
+
 def test_a_deep_output_is_as_wide_as_what_was_appended_to_it(x):
     layer = DeepOutput(Recurrent(GRUCell(I, H)), [6, 2]).double()
 
@@ -404,6 +413,10 @@ WRONG = {
     ),
     "no output": (lambda: DeepOutput(Recurrent(GRUCell(I, H)), []), "sizes are"),
     "an output of nothing": (lambda: DeepOutput(Recurrent(GRUCell(I, H)), [3, 0]), r"\[3, 0\]"),
+    "an output that is no list": (
+        lambda: DeepOutput(Recurrent(GRUCell(I, H)), 3),
+        "sizes are 3, expected a list",
+    ),
     "stride": (lambda: Hierarchical(*cells((I, H), (H, H)), 0), "stride is 0"),
     "widths": (lambda: Hierarchical(*cells((I, H), (I, H)), 2), "gives 5 features and the upper"),
     "a step of a segment": (

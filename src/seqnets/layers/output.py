@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from seqnets.checks import is_whole
 from seqnets.errors import ConfigError
 from seqnets.layers.around import Around
 from seqnets.layers.checks import check_is_layer
@@ -16,6 +17,8 @@ from seqnets.layers.linear import Linear
 
 class DeepOutput(Around):
     """A multilayer perceptron over each output of a recurrent layer.
+
+    It is made with the dtype and on the device of the layer's parameters.
 
     Args:
         layer: The recurrent layer, with one output per step.
@@ -38,18 +41,22 @@ class DeepOutput(Around):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        if not sizes or any(size < 1 for size in sizes):
+        listed = isinstance(sizes, Sequence) and len(sizes) > 0
+        if not listed or not all(is_whole(size) and size > 0 for size in sizes):
             raise ConfigError(
-                f"DeepOutput: sizes are {list(sizes)}, expected one or more positive integers."
+                f"DeepOutput: sizes are {sizes!r}, expected a list of one or more positive "
+                f"integers."
             )
         check_is_layer("DeepOutput", layer)
         self.layer = layer
         self.perceptron = nn.Sequential()
+        own = next((p for p in layer.parameters() if p.is_floating_point()), None)
+        like: Any = {of: getattr(own, of, None) for of in ("device", "dtype")}
         width: int = self.layer.output_size
         for size in sizes:
             if len(self.perceptron):
-                self.perceptron.append(activation())
-            self.perceptron.append(Linear(width, size))
+                self.perceptron.append(activation().to(**like))
+            self.perceptron.append(Linear(width, size, **like))
             width = size
 
     @property
