@@ -42,6 +42,8 @@ def calls_of_layers(x: Tensor, lengths: Tensor) -> None:
     assert_type(seqnets.DeepRNN(cells.GRUCell, 3, 4)(x, None, lengths)[0], Tensor)
     assert_type(seqnets.DeepOutput(seqnets.Truncated(layer, 5), [2])(x)[0], Tensor)
     layer(x, mask=lengths)  # type: ignore[call-arg]
+    assert_type(seqnets.explain(layer, x, lengths=lengths).chosen, str)
+    assert_type(seqnets.explain(seqnets.GRU(3, 4), x)["l0"].chosen, str)
 
 
 def parts(module: seqnets.training.SequenceModule, hx: seqnets.typing.State) -> None:
