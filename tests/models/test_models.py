@@ -35,9 +35,10 @@ def test_language_model_in_chunks_with_carried_state_equals_the_whole():
 
 
 @pytest.mark.parametrize("option", ["hidden_size", "embedding_size", "init_range"])
-def test_invalid_sizes_and_ranges_are_refused(option):
-    with pytest.raises(ConfigError, match=f"{option} is -1, expected"):
-        LanguageModel(GRUCell, 6, **{option: -1})
+@pytest.mark.parametrize("value", [-1, "1"])
+def test_invalid_sizes_and_ranges_are_refused(option, value):
+    with pytest.raises(ConfigError, match=f"{option} is {value!r}, expected"):
+        LanguageModel(GRUCell, 6, **{option: value})
 
 
 def test_language_model_never_looks_ahead():

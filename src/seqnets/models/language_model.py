@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.wrapper import Wrapper, apply_initializers
+from seqnets.checks import check_number
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, Linear
 from seqnets.models.encoder import Encoder, check_forward
@@ -55,8 +56,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         why = "A layer that runs backwards has already seen the token to predict."
         check_forward("LanguageModel", options, why)
-        if init_range is not None and init_range <= 0:
-            raise ConfigError(f"LanguageModel: init_range is {init_range}, expected above 0.")
+        if init_range is not None:
+            check_number("LanguageModel", above=0, init_range=init_range)
         self.encoder = Encoder(cell, vocab_size=vocab_size, **options)
         self.output = output(self.encoder.output_size, vocab_size)
         if tie_weights:
