@@ -23,6 +23,7 @@ from seqnets import (
 )
 from seqnets.engine import Explanation, runs
 from seqnets.errors import BackendError, ConfigError
+from seqnets.layers import RTRL
 from seqnets.models import LanguageModel
 
 B, T, I, H = 4, 100, 3, 8
@@ -115,6 +116,17 @@ def test_of_several_calls_those_by_another_backend_are_named():
 
     assert list(told) == ["layer", "layer (call 4)"]  # the last window has one step
     assert ran(lambda: layer(x)) == {told["layer"].chosen: 3, told["layer (call 4)"].chosen: 1}
+
+
+def test_what_copies_of_a_layer_run_is_left_out():
+    layer, x = RTRL(Recurrent(cells.LSTMCell(I, H))), torch.randn(B, 1, I)
+
+    told = explain(layer, x)  # it tries a copy of its layer first
+
+    assert {name: each.chosen for name, each in told.items()} == {
+        name: each.chosen for name, each in explain(layer, x).items()
+    }
+    assert told["layer"].chosen == explain(layer.layer, x).chosen
 
 
 def test_a_stack_in_one_call_says_so():

@@ -76,20 +76,27 @@ def explain(layer: nn.Module, *args: Any, **kwargs: Any) -> Explanation | Explan
         return engine.explain(layer, *args, **kwargs)
     if not isinstance(layer, nn.Module):
         raise wrong_argument("explain", "layer", layer, "a cell or a layer")
-    told = Explanations()
-    ran: dict[str, list[str]] = {}
-
-    def tell(name: str, explanation: Explanation) -> None:
-        before = ran.setdefault(name, [])
-        if explanation.chosen not in before:
-            told[f"{name} (call {len(before) + 1})" if before else name] = explanation
-        before.append(explanation.chosen)
-
-    with _unchanged(layer), having(_places(layer, tell)):
+    calls = _Calls()
+    with _unchanged(layer), having(_places(layer, calls.tell)):
         layer(*args, **kwargs)
-    if not told:
+    if not calls.told:
         raise ran_none("explain", "the call", layer)
-    return told[""] if isinstance(layer, Recurrent) else told
+    return calls.told[""] if isinstance(layer, Recurrent) else calls.told
+
+
+class _Calls:
+    """The calls of recurrent layers; a copy of a layer, as RTRL makes one, tells a copy of it."""
+
+    def __init__(self) -> None:
+        self.told = Explanations()
+        self._backends: dict[str, list[str]] = {}
+
+    def tell(self, name: str, explanation: Explanation) -> None:
+        """Note what runs a layer's next call."""
+        before = self._backends.setdefault(name, [])
+        if explanation.chosen not in before:
+            self.told[f"{name} (call {len(before) + 1})" if before else name] = explanation
+        before.append(explanation.chosen)
 
 
 _Tell = Callable[[str, Explanation], None]
