@@ -36,7 +36,9 @@ def test_two_processes_with_half_the_batch_each_learn_what_one_learns(tmp_path):
 
     together = load_checkpoint(tmp_path / "two" / "checkpoints" / "last.ckpt")
 
-    assert len(together["seqnets"]["processes"]) == 2
+    drawn = [process["random"]["torch"] for process in together["seqnets"]["processes"]]
+    assert len(drawn) == 2
+    assert not torch.equal(*drawn), "dropout would drop the same units in both"
     for name, weight in alone.state_dict().items():
         torch.testing.assert_close(together["state_dict"][name], weight, rtol=1e-4, atol=1e-5)
     loss = float((tmp_path / "two" / "loss").read_text())

@@ -327,8 +327,12 @@ class SequenceModule(LightningModule):
             self.rules.influences = self._resumed.get("influences", {})
 
     def on_train_start(self) -> None:
-        """Restore random states, gradients and schedule of a resumed run."""
+        """Restore random states, gradients and schedule of a resumed run.
+
+        The processes of a new run, which began with the same seed, part here.
+        """
         if self._resumed is None:
+            random_state.diverge(self.trainer.global_rank)
             return
         random_state.restore(self._resumed["random"])
         for name, parameter in self.named_parameters():

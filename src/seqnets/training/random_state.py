@@ -33,3 +33,13 @@ def restore(state: dict[str, Any]) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+
+
+def diverge(rank: int) -> None:
+    """Give a process other numbers of torch than the first one has, with the same seed before.
+
+    Otherwise dropout would drop the same units in the rows of all processes.
+    """
+    if rank:
+        seeds = np.random.default_rng((torch.initial_seed(), rank))
+        torch.manual_seed(int(seeds.integers(2**63)))
