@@ -58,6 +58,22 @@ def test_steps_are_averaged_from_a_given_one_and_at_intervals():
     assert [epoch for epoch in range(4) if late.should_update(epoch_idx=epoch)] == [1, 2, 3]
 
 
+def test_until_the_first_average_the_weights_themselves_are_validated_and_kept(tmp_path):
+    data = text_data(tmp_path)
+    late = MovingAverage(update_starting_at_step=100)
+    whole, module = fit(language_module, data, tmp_path / "late", late, **OPTIONS)
+    plain, without = fit(language_module, data, tmp_path / "plain", **OPTIONS)
+    kept, expected = (
+        load_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"]
+        for name in ("late", "plain")
+    )
+
+    assert whole.callback_metrics["val/loss"] == plain.callback_metrics["val/loss"]
+    for name, weight in without.state_dict().items():
+        assert torch.equal(module.state_dict()[name], weight)
+        assert torch.equal(kept[name], expected[name])
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

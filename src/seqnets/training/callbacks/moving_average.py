@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -10,6 +13,8 @@ from seqnets.checks import check_count, check_probability
 
 class MovingAverage(WeightAveraging):
     """Keep an exponential moving average of the weights; it is validated, kept and tested.
+
+    Until the first average these are the weights themselves.
 
     Of the first steps it is nearly the mean, ``(1 + n) / (10 + n)`` being the decay of average n
     until that exceeds ``decay``: the weights from which a run begins would otherwise outweigh all
@@ -56,6 +61,30 @@ class MovingAverage(WeightAveraging):
             return step_idx >= first and step_idx % self.update_every_n_steps == 0
         first_epoch = self.update_starting_at_epoch
         return None not in (epoch_idx, first_epoch) and epoch_idx >= first_epoch  # type: ignore[operator]
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Switch to the average."""
+        self._follow(pl_module)
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
+        """Save the average as the weights, and these beside it."""
+        self._follow(pl_module)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Leave the average in the model."""
+        self._follow(pl_module)
+        super().on_train_end(trainer, pl_module)
+
+    def _follow(self, pl_module: Any) -> None:
+        """Have the weights stand for their average while there is none.
+
+        Lightning would take the weights with which the run began.
+        """
+        average = self._average_model
+        if average is not None and not average.n_averaged:
+            average.module.load_state_dict(pl_module.state_dict())
 
     def _average(self, average: Tensor, weight: Tensor, count: Tensor) -> Tensor:
         """Move an average towards a weight; ``count`` is how many averages there were, from 1."""
