@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 
 import seqnets as package
 from seqnets.cli.arguments import parsed, quoted
-from seqnets.cli.hydra_errors import _key_of_path, _unknown_key
+from seqnets.cli.hydra_errors import _unknown_key
 from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
+from seqnets.cli.meant import path_meant
 from seqnets.cli.names import near
 from seqnets.quoting import override
 
@@ -336,17 +337,29 @@ def test_a_missing_option_is_one_of_the_group_that_was_named(seqnets, tmp_path):
         (["predict", "RUN/checkpoints/last.ckpt"], "checkpoint=RUN/checkpoints/last.ckpt."),
         (["export", "last"], "Give it as checkpoint=last."),
         (["train", "copy"], "Did you mean dataset=copy or experiment=copy?"),
+        (["train", "runs"], "It holds runs, of which the newest is resume=runs/text/RUN."),
+        (["generate", "checkpoint=last", "once upon"], "Give it as 'prompt=once upon'."),
+        (["export", "checkpoint=last", "a.onnx"], "Give it as target=a.onnx."),
+        (["train", "dataset=RUN"], "Give it as resume=RUN."),
+        (["inspect", "dataset=RUN"], "Give it as checkpoint=RUN."),
+        (["train", "model=last"], "Give it as resume=last."),
+        (["train", "checkpoint=RUN"], "for a trained model.\n  Give it as resume=RUN."),
+        (["evaluate", "resume=last"], "for a trained model.\n  Give it as checkpoint=last."),
+        (["evaluate", "dataset=RUN"], "for a trained model.\n  Give it as checkpoint=RUN."),
+        (["predict", "dataset=FILE"], "for data.\n  Give it as input=FILE."),
+        (["train", "input=FILE"], "A dataset reads it: dataset=NAME dataset.path=FILE."),
     ],
 )
-def test_a_file_whose_key_is_missing_is_told_one(arguments, told, seqnets, tmp_path):
-    for place in ("data/walks.csv", "RUN/checkpoints/last.ckpt", "copy/walks.csv"):
+def test_a_file_whose_key_is_missing_or_wrong_is_told_one(arguments, told, seqnets, tmp_path):
+    runs = "RUN/checkpoints/last.ckpt", "runs/text/RUN/checkpoints/last.ckpt"
+    for place in ("data/walks.csv", *runs, "copy/walks.csv"):
         (tmp_path / place).parent.mkdir(parents=True)
         (tmp_path / place).touch()
     done = seqnets(*(argument.replace("FILE", "data/walks.csv") for argument in arguments))
 
     assert done.code == 2
     assert told.replace("FILE", "data/walks.csv") in done.err
-    assert _key_of_path("predict", ["checkpoint=last"], "data") == "Give it as input=data."
+    assert path_meant("predict", ["checkpoint=last"], "data") == "Give it as input=data."
 
 
 @pytest.mark.parametrize("named", [["MyGRU"], ["mygru"], ["model=mygru"]])

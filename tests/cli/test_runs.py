@@ -161,6 +161,16 @@ def test_best_is_taken_where_there_is_one(tmp_path):
     assert runs.checkpoint_at(str(folder), "best.ckpt") == best
 
 
+@pytest.mark.parametrize("named", [".", "a"])
+def test_a_folder_of_runs_is_told_its_newest(named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = runs.new_folder(".", "a")
+    checkpoint(folder)
+
+    with pytest.raises(CheckpointError, match=f"newest run in it is {folder}"):
+        runs.checkpoint_at(named)
+
+
 @pytest.mark.parametrize("make", [False, True])
 def test_a_path_without_a_checkpoint_is_an_error(make, tmp_path):
     if make:

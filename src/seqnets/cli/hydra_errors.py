@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
 from seqnets.cli.arguments import config_folders, is_read, key_of
-from seqnets.cli.keys import LIST_GROUPS, choosers_of, groups_of, known_keys, own_of
+from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys, own_of
 from seqnets.cli.listing import configs, options
+from seqnets.cli.meant import option_meant, path_meant, trained_at, word_meant
 from seqnets.cli.names import UsageError, near
 from seqnets.quoting import override, shell
 
@@ -19,9 +18,6 @@ from seqnets.quoting import override, shell
 _SEVERAL = r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r"
 _UNKNOWN = r"Could not (override|delete)(?: from config.)? '([^'=]+)'"
 _PRESENT = r"Could not append to config. An item is already at '([^']+)'"
-
-# Keys that take the path of a checkpoint or of a run, and of data.
-_OF_MODELS, _OF_DATA = ("checkpoint", "resume", "source"), ("input", "predictions")
 
 
 def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) -> UsageError:
@@ -79,9 +75,7 @@ def _unreadable(verb: str, arguments: Sequence[str], argument: str) -> UsageErro
     key, equals, value = argument.partition("=")
     proposed = override(key, value)
     if not equals:
-        meant = _options_named(verb, arguments, key) or _key_of_path(verb, arguments, key)
-        given = f"{shell(f'{key}=VALUE')} gives a value." if is_read(f"{key}=1") else ""
-        advice = meant or given
+        advice = word_meant(verb, arguments, key)
     elif re.search(r"(^|,)\s*(,|$)", value):
         advice = f"Several values are given as {key}=ONE,ANOTHER, none of them empty."
     elif is_read(proposed):
@@ -90,38 +84,6 @@ def _unreadable(verb: str, arguments: Sequence[str], argument: str) -> UsageErro
         advice = f"{key!r} is no name of a key: `seqnets {verb} --cfg job` prints them all."
     said = f"seqnets {verb}: {argument or repr(argument)} cannot be read, expected KEY=VALUE."
     return UsageError("\n  ".join(filter(None, [said, advice])))
-
-
-def _options_named(verb: str, arguments: Sequence[str], name: str) -> str:
-    """What to write for an option whose group is missing or wrong; empty if there is none."""
-    keys, _ = own_of(verb)
-    folders, choices = [configs(), *config_folders(arguments)], []
-    for group in sorted(groups_of(verb, folders)):
-        alike = [known for known in options(group, folders) if known.casefold() == name.casefold()]
-        several = group == "model/cell" and "cells" in keys
-        choices += [f"'cells=[{known}]'" if several else f"{group}={known}" for known in alike]
-    return f"Did you mean {' or '.join(choices)}?" if choices else ""
-
-
-def _key_of_path(verb: str, arguments: Sequence[str], path: str) -> str:
-    """What to write for a file, a folder or "last" whose key is missing; empty if not there."""
-    if path != "last" and not os.path.exists(path):
-        return ""
-    inside = [*Path(path).glob("*.ckpt"), *Path(path).glob("*/*.ckpt")]
-    is_trained = path == "last" or path.endswith(".ckpt") or bool(inside)
-    keys, groups = own_of(verb)
-    if "dataset" in groups and not is_trained:
-        return _path_of_dataset(path)
-    left = keys - {key_of(argument) for argument in arguments}
-    fitting = _OF_MODELS if is_trained else (*_OF_DATA, *_OF_MODELS)
-    key = next((key for key in fitting if key in left), None)
-    return f"Give it as {shell(override(key, path))}." if key else ""
-
-
-def _path_of_dataset(path: str) -> str:
-    """What to write for a file or folder that a dataset is to read."""
-    given = shell(override("dataset.path", path))
-    return f"A dataset reads it: dataset=NAME {given}. `seqnets list datasets` has names."
 
 
 def _unknown_option(
@@ -134,10 +96,11 @@ def _unknown_option(
         )
     advice = near(option, known)
     is_name = advice.startswith("Did") and not re.search("[./]", option)
-    if group == "dataset" and not is_name and os.path.exists(option):
-        advice = _path_of_dataset(option)
+    meant = "" if is_name else path_meant(verb, arguments, option)
+    if meant and (group == "dataset" or trained_at(option)):
+        advice = meant
     elif not advice.startswith("Did"):
-        advice = _options_named(verb, arguments, option) or advice
+        advice = option_meant(verb, arguments, option) or advice
     return UsageError(
         f"{group}: there is no option {option!r}.\n  {advice}\n"
         f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
@@ -148,6 +111,12 @@ def _unknown_key(
     verb: str, base: str, arguments: Sequence[str], key: str, to_set: bool
 ) -> UsageError:
     """The error for a key or group that does not exist, and was to be set or removed."""
+    given = (argument.partition("=") for argument in arguments)
+    path = next((value for name, _, value in given if key_of(name) == key), "")
+    meant = path_meant(verb, arguments, path)
+    if meant and (trained_at(path) or key in own_of(verb)[0]):
+        what = "a trained model" if trained_at(path) else "data"
+        return UsageError(f"{key}: is no key of `seqnets {verb}` for {what}.\n  {meant}")
     if base != verb and (configs() / key).is_dir():
         dotted = f"{key.replace('/', '.')}."
         if any(name.startswith(dotted) for name in known_keys(verb, base, arguments)):
@@ -176,6 +145,8 @@ def _unknown_key(
     owners = _owners(arguments, outer, inner) if base == verb and outer else []
     if owners and not advice.startswith("Did"):
         advice = f"Others have it, such as {outer}={', '.join(owners)}."
+    elif meant and not advice.startswith("Did"):
+        advice = meant
     how_to_add = ""
     if to_set and isinstance(keys.get(key.rpartition(".")[0]), dict):
         how_to_add = f"  An option that is not listed is added by +{key}=VALUE.\n"

@@ -122,10 +122,12 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
         return place
     if (inside := _inside(place, name)) is not None:
         return inside
-    found = "a folder without a checkpoint" if place.is_dir() else "not there"
+    found, advice = "a folder without a checkpoint" if place.is_dir() else "not there", ""
+    if (newest := _newest(place) or _newest(place, "*")) is not None:
+        advice = f"\n  The newest run in it is {newest.parents[1]}."
     raise CheckpointError(
         f"Checkpoint {path}: is {found}, expected a file or a run's folder that `seqnets train` "
-        f"wrote."
+        f"wrote.{advice}"
     )
 
 
@@ -209,9 +211,9 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
     return last
 
 
-def _newest(output: Path | str) -> Path | None:
-    """Return the most recently written last checkpoint of all runs in a folder."""
-    written = Path(str(output)).expanduser().glob(f"*/*/{_CHECKPOINTS}/{_LAST}")
+def _newest(folder: Path | str, runs: str = "*/*") -> Path | None:
+    """Return the most recently written last checkpoint of the runs in a folder."""
+    written = Path(str(folder)).expanduser().glob(f"{runs}/{_CHECKPOINTS}/{_LAST}")
     return max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
