@@ -1,5 +1,6 @@
 """Rules of learning in training: they act on gradients alone, and are no part of the model."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -9,12 +10,12 @@ from torch import nn
 from seqnets.cells import GRUCell, MinGRUCell, Zoneout, optioned
 from seqnets.errors import ConfigError
 from seqnets.layers import RTRL, EProp, Recurrent, SnAp1
-from seqnets.models import LanguageModel, SequenceToSequence
-from seqnets.training import LanguageModelling, Regression, SequenceModule
+from seqnets.models import LanguageModel, SequenceClassifier, SequenceToSequence
+from seqnets.training import Classification, LanguageModelling, Regression, SequenceModule
 from seqnets.training.learning import Rules
 from seqnets.typing import Batch
 
-from .runs import SignalAt, fit, text_data
+from .runs import SignalAt, fit, parity_data, text_data
 
 KNOWN = {"sizes": {"vocab_size": 5}, "unit": "characters"}
 
@@ -125,6 +126,20 @@ def test_a_layer_that_draws_random_numbers_is_refused_before_the_first_batch():
 
     with pytest.raises(ConfigError, match=r"layer 'encoder\S* draws random numbers"):
         module(RTRL, noisy)
+
+
+@pytest.mark.parametrize("rule", [RTRL, SnAp1])
+def test_exact_gradients_are_refused_where_those_of_whole_sequences_are_exact_anyway(
+    tmp_path, rule
+):
+    def make(data):
+        model = SequenceClassifier(MinGRUCell, **data.sizes, hidden_size=4)
+        optimizer = partial(torch.optim.SGD, lr=0.1)
+        return SequenceModule(model, Classification(), data.describe(), optimizer, learning=rule)
+
+    refused = pytest.raises(ConfigError, match="batches of Parity are whole sequences")
+    with refused if rule is RTRL else nullcontext():
+        fit(make, parity_data(), tmp_path, max_steps=2)
 
 
 def test_a_model_without_recurrent_layers_is_refused():

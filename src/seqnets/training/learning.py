@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.checks import name_of
+from seqnets.datasets import DataModule
+from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.errors import ConfigError
-from seqnets.layers import Recurrent, map_state
+from seqnets.layers import RTRL, Recurrent, map_state
 from seqnets.layers.watching import running
 from seqnets.typing import State
 
@@ -46,6 +48,16 @@ class Rules:
                 f"than backpropagation are theirs.\n  Take learning=bptt."
             )
         self.influences: dict[str, Any] = {}
+
+    def check(self, data: DataModule) -> None:
+        """Raise ConfigError for RTRL on whole sequences, where it would only cost time."""
+        exact = any(type(layer) is RTRL for layer in self._layers.values())  # no approximation
+        if exact and isinstance(data.loader("train"), SequenceLoader):
+            raise ConfigError(
+                f"learning: RTRL carries over what one batch did to the state of the next, and the "
+                f"batches of {name_of(data)} are whole sequences, expected a stream such as a "
+                f"text.\n  Take learning=bptt: the gradients are the same, in less time."
+            )
 
     @contextmanager
     def learning(self, carry: bool) -> Iterator[None]:

@@ -137,10 +137,12 @@ class SequenceModule(LightningModule):
         return self.model(*args, **kwargs)
 
     def on_fit_start(self) -> None:
-        """Have the objective check the data before anything is computed."""
+        """Have objective and rule of learning check the data before anything is computed."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             self.objective.check(self.model, data)
+            if self.rules is not None:
+                self.rules.check(data)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the schedule with the interval at which it advances."""
