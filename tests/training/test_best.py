@@ -5,7 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from seqnets.training import load_checkpoint, save_checkpoint
 from seqnets.training.callbacks import Checkpoints
+
+from .runs import fit, parity_data, parity_module
 
 
 class Recorder:
@@ -14,6 +17,7 @@ class Recorder:
     sanity_checking, global_step, default_root_dir = False, 0, "run"
     state = SimpleNamespace(fn="fit")
     lightning_module = SimpleNamespace(as_validated=nullcontext)
+    strategy = SimpleNamespace(broadcast=lambda _: True)  # best.ckpt is there
 
     def __init__(self):
         self.saved = []
@@ -75,3 +79,14 @@ def test_a_run_that_is_resumed_with_another_metric_forgets_what_was_best_in_the_
 
     assert [step for name, step in trainer.saved if name == "best.ckpt"] == [2]
     assert resumed.best_score == 0.5
+
+
+def test_a_run_that_goes_on_in_another_folder_keeps_what_is_best_there(tmp_path):
+    data, moved = parity_data(), tmp_path / "moved.ckpt"
+    fit(parity_module, data, tmp_path / "first", max_epochs=1)
+    checkpoint = load_checkpoint(tmp_path / "first" / "checkpoints" / "last.ckpt")
+    checkpoint["callbacks"]["Checkpoints"]["best_score"] = 2.0  # which no accuracy exceeds
+    save_checkpoint(checkpoint, moved)
+    fit(parity_module, data, tmp_path / "second", resume=moved, max_epochs=2)
+
+    assert (tmp_path / "second" / "checkpoints" / "best.ckpt").exists()

@@ -60,9 +60,10 @@ class Checkpoints(Checkpoint):
         self._metric = state_dict.get("metric")
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Forget the best score if it is in another metric than the objective's now."""
+        """Forget the best score if it is in another metric, or its checkpoint is not here."""
         metric = pl_module.objective.metric
-        if self._metric not in (None, metric):
+        kept = trainer.strategy.broadcast((self.folder(trainer) / "best.ckpt").exists())
+        if self._metric not in (None, metric) or not kept:
             self.best_score, self.best_loss = None, math.inf
         self._metric = metric
 
