@@ -10,13 +10,13 @@ from seqnets.cells import GRUCell
 from seqnets.datasets import Adding
 from seqnets.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from seqnets.models import SequenceRegressor
-from seqnets.models.heads import upcast
 from seqnets.training import (
     Classification,
     Forecasting,
     FramePrediction,
     LanguageModelling,
     NonMonotonicASGD,
+    Outcome,
     Polyphony,
     Regression,
     SequenceModule,
@@ -215,7 +215,7 @@ def test_a_validation_loss_of_nan_stops_the_run_and_is_not_saved(number, tmp_pat
     class Spoil(Callback):
         def on_validation_batch_end(self, trainer, pl_module, *_):
             if trainer.global_step == 6:
-                pl_module.losses["val"].total += number
+                pl_module.scores["val"].loss.total += number
 
     with pytest.raises(DivergenceError) as error:
         fit(
@@ -299,7 +299,7 @@ def test_the_norm_that_the_guard_has_found_is_what_clips(tmp_path, monkeypatch):
 def test_metrics_that_agree_on_the_first_batch_stay_independent():
     known = {"sizes": {"output_size": 1}}
     module = SequenceModule(torch.nn.Linear(1, 1), Forecasting(), known, torch.optim.SGD)
-    scores = module.scores["val"]
+    scores = module.scores["val"].metrics
 
     scores.update(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1), math.nan))
     scores.update(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1), 3.0))
@@ -446,18 +446,18 @@ def test_figures_of_many_batches_are_those_of_float32_though_all_is_in_half_prec
     said, right = torch.randn(4000, 2), torch.randn(4000, 2)
     known = {"sizes": {"output_size": 2}}
     module = SequenceModule(torch.nn.Linear(1, 1), Regression(), known, torch.optim.SGD)
-    module.to(torch.bfloat16)
+    scores = module.to(torch.bfloat16).scores["val"]
 
     for a, b in zip(said.bfloat16().split(5), right.bfloat16().split(5), strict=True):
-        module.losses["val"].update(torch.tensor(3.3), torch.tensor(5))
-        module.scores["val"].update(upcast(a), upcast(b))
+        scores.update(Outcome(torch.tensor(3.3), torch.tensor(5), a, b, None))
 
-    found = {name: float(score) for name, score in module.scores["val"].compute().items()}
+    figures = scores.take()
     missed = (said.bfloat16() - right.bfloat16()).double()
-    assert sorted(found.values()) == pytest.approx(
-        sorted([float(missed.abs().mean()), float(missed.square().mean())]), rel=1e-3
-    )
-    assert float(module.losses["val"].compute()) == pytest.approx(3.3, rel=1e-5)
+    assert figures == {
+        "loss": pytest.approx(3.3, rel=1e-5),
+        "mse": pytest.approx(float(missed.square().mean()), rel=1e-3),
+        "mae": pytest.approx(float(missed.abs().mean()), rel=1e-3),
+    }
 
 
 def test_a_run_in_half_precision_reports_the_metrics_of_its_predictions(tmp_path):

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric
-from typing_extensions import Self
 
 from seqnets.datasets.scores.edits import Items, edit_distances
 from seqnets.datasets.scores.tags import count_entities, f1_score
@@ -34,18 +33,6 @@ class Mean(Metric, ABC):
     def compute(self) -> Tensor:
         """Return the mean; NaN if nothing was scored."""
         return self.total / self.scored
-
-
-class Metrics(nn.ModuleDict):
-    """Metrics that keep their dtypes when the module that contains them is converted.
-
-    In half precision, sums over many batches would stop growing.
-    """
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Apply changes of device only."""
-        device = fn(torch.zeros(())).device
-        return super()._apply(lambda tensor: tensor.to(device), recurse)
 
 
 class MeanLoss(Mean):

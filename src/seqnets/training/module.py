@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -10,18 +10,15 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import Metric, MetricCollection
 
 import seqnets
-from seqnets.errors import CheckpointError, ConfigError
+from seqnets.errors import CheckpointError
 from seqnets.layers import Recurrent, detach, map_state
-from seqnets.models.heads import upcast
 from seqnets.training import random_state
 from seqnets.training.averaging import NonMonotonicASGD
 from seqnets.training.checkpoint import check_data, check_weights
 from seqnets.training.graphs import BatchGraphs
 from seqnets.training.learning import Rules
-from seqnets.training.metrics import MeanLoss, Metrics
 from seqnets.training.objectives import Objective, Outcome, Row
 from seqnets.training.param_groups import (
     ParamGroups,
@@ -35,13 +32,11 @@ from seqnets.training.param_groups import (
 from seqnets.training.processes import gather, mean_over_processes
 from seqnets.training.retuning import retune
 from seqnets.training.schedules import make_schedule
+from seqnets.training.scores import scores_of_parts
 from seqnets.training.trainers import is_time_to_log, is_training, require_validations
 from seqnets.typing import Batch, Known
 
 FORMAT = 1
-
-_MODES = {True: "max", False: "min", None: None}
-"""A metric's mode by its ``higher_is_better``."""
 
 
 class SequenceModule(LightningModule):
@@ -104,12 +99,9 @@ class SequenceModule(LightningModule):
         self.graphs: BatchGraphs | None = None
         self._has_gradients = False
         self._accumulated: list[Tensor] = []
-        scored = _metrics_of_parts(objective, known)
-        self.losses = Metrics({part: MeanLoss() for part in scored})
-        self.scores = Metrics(
-            {part: _collection(metrics.values()) for part, metrics in scored.items()}
-        )
-        self._modes = {name: _MODES[m.higher_is_better] for name, m in scored["val"].items()}
+        scores = scores_of_parts(objective, known)
+        self.scores = nn.ModuleDict(scores)
+        self._modes = scores["val"].modes
         self._carried: dict[str, Any] = dict.fromkeys(("train", "val", "test", "predict"))
         self._plateau: ReduceLROnPlateau | None = None
         self._averaging: NonMonotonicASGD | None = None
@@ -360,50 +352,11 @@ class SequenceModule(LightningModule):
         return outcome
 
     def _score(self, batch: Batch, part: str) -> None:
-        outcome = self._run(batch, part)
-        self.losses[part].update(outcome.loss, outcome.scored)  # type: ignore[operator]
-        self.scores[part].update(upcast(outcome.predictions), upcast(outcome.targets))  # type: ignore[operator]
+        self.scores[part].update(self._run(batch, part))  # type: ignore[operator]
 
     def _summarise(self, part: str) -> float:
-        loss: Any = self.losses[part]
-        scores: Any = self.scores[part]
-        mean = float(loss.compute())
-        names = list(self._modes)
-        named = {names[int(index)]: score for index, score in scores.compute().items()}
-        figures = {"loss": mean, **self.objective.derived(mean), **named}
+        figures = self.scores[part].take()  # type: ignore[operator]
         if self.trainer.loggers:  # Lightning's own step may lag behind by one
             self.log("step", float(self.global_step))
         self.log_dict({f"{part}/{name}": value for name, value in figures.items()})
-        loss.reset()
-        scores.reset()
-        return mean
-
-
-def _metrics_of_parts(objective: Objective, known: Known) -> dict[str, dict[str, Metric]]:
-    """Prepare an objective, and return its metrics for validation and test.
-
-    Raises:
-        ConfigError: It needs something of the data that they do not have.
-    """
-    try:
-        objective.prepare(known)
-        return {part: objective.metrics(known) for part in ("val", "test")}
-    except KeyError as error:
-        missing = error.args[0] if error.args else None
-        if missing is None or missing in known or missing in known["sizes"]:
-            raise  # it is missing elsewhere
-        raise ConfigError(
-            f"objective: {type(objective).__name__} asks for {missing!r}, which these data do not "
-            f"have.\n  They have {', '.join([*known['sizes'], *known])}. Choose an objective for "
-            f"such data: `seqnets list objectives`."
-        ) from error
-
-
-def _collection(metrics: Iterable[Metric]) -> MetricCollection:
-    """Metrics keyed by index: their names may contain dots, which module names may not.
-
-    Compute groups are off: torchmetrics would merge metrics whose states agree after the first
-    batch, even if that batch has no targets.
-    """
-    indexed = {str(index): metric for index, metric in enumerate(metrics)}
-    return MetricCollection({**indexed}, compute_groups=False)
+        return figures["loss"]

@@ -1,0 +1,84 @@
+"""What a model reaches on a part of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from typing_extensions import Self
+
+from seqnets.errors import ConfigError
+from seqnets.models.heads import upcast
+from seqnets.training.metrics import MeanLoss
+from seqnets.training.objectives import Objective, Outcome
+from seqnets.typing import Known
+
+_MODES = {True: "max", False: "min", None: None}
+"""A metric's mode by its ``higher_is_better``."""
+
+
+class Scores(nn.Module):
+    """The mean loss over the batches of a part, and the objective's metrics.
+
+    They keep their dtypes when the module that contains them is converted: in half precision, sums
+    over many batches would stop growing.
+
+    Args:
+        objective: Defines the metrics; prepared already.
+        known: The dataset's description of itself.
+
+    Attributes:
+        modes: "min" or "max" by the metrics' names; None if unknown.
+    """
+
+    def __init__(self, objective: Objective, known: Known) -> None:
+        super().__init__()
+        metrics = objective.metrics(known)
+        self.modes = {name: _MODES[m.higher_is_better] for name, m in metrics.items()}
+        self.loss = MeanLoss()
+        # Keyed by number: names may contain dots, which those of modules may not. Compute groups
+        # would merge metrics that agree after the first batch, even if that has no targets.
+        numbered: dict[str, Any] = {str(n): m for n, m in enumerate(metrics.values())}
+        self.metrics = MetricCollection(numbered, compute_groups=False)
+        self._derived = objective.derived
+
+    def update(self, outcome: Outcome) -> None:
+        """Add a batch."""
+        self.loss.update(outcome.loss, outcome.scored)
+        self.metrics.update(upcast(outcome.predictions), upcast(outcome.targets))
+
+    def take(self) -> dict[str, Any]:
+        """The figures by name, the loss first; the next part begins from nothing."""
+        loss, found = float(self.loss.compute()), self.metrics.compute()
+        self.loss.reset()
+        self.metrics.reset()
+        named = {name: found[str(number)] for number, name in enumerate(self.modes)}
+        return {"loss": loss, **self._derived(loss), **named}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Apply changes of device only."""
+        device = fn(torch.zeros(())).device
+        return super()._apply(lambda tensor: tensor.to(device), recurse)
+
+
+def scores_of_parts(objective: Objective, known: Known) -> dict[str, Scores]:
+    """Prepare an objective, and return its scores of validation and test.
+
+    Raises:
+        ConfigError: It needs something of the data that they do not have.
+    """
+    try:
+        objective.prepare(known)
+        return {part: Scores(objective, known) for part in ("val", "test")}
+    except KeyError as error:
+        missing = error.args[0] if error.args else None
+        if missing is None or missing in known or missing in known["sizes"]:
+            raise  # it is missing elsewhere
+        raise ConfigError(
+            f"objective: {type(objective).__name__} asks for {missing!r}, which these data do not "
+            f"have.\n  They have {', '.join([*known['sizes'], *known])}. Choose an objective for "
+            f"such data: `seqnets list objectives`."
+        ) from error
