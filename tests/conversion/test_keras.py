@@ -10,7 +10,8 @@ import torch
 
 from seqnets import cells
 from seqnets.conversion import difference, from_keras, read, to_keras, write
-from seqnets.conversion.keras import run, weights_of
+from seqnets.conversion.keras import weights_of
+from seqnets.conversion.keras_model import run
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers import DeepRNN
 from tests.conversion.conftest import drawn, inputs, network, outputs

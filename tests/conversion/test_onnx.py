@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from seqnets import cells
-from seqnets.conversion import AbsentError, difference, from_onnx, parts, read, to_onnx, write
+from seqnets.conversion import AbsentError, difference, from_onnx, read, to_onnx, write
+from seqnets.conversion.libraries import library
 from seqnets.conversion.onnx_model import run
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
@@ -336,7 +337,7 @@ def test_without_onnx_runtime_nothing_is_checked_and_the_result_says_so(tmp_path
     def absent(name):
         if name == "onnxruntime":
             raise AbsentError("not there")
-        return parts.import_module(name)
+        return library(name)
 
     monkeypatch.setattr("seqnets.conversion.onnx_model.library", absent)
 
@@ -363,4 +364,4 @@ def test_a_difference_on_reading_does_not_mention_writing(tmp_path, monkeypatch)
 
 def test_a_missing_library_says_how_to_install_it():
     with pytest.raises(AbsentError, match=r"pip install 'seqnets\[convert\]'"):
-        parts.library("no_such_library")
+        library("no_such_library")

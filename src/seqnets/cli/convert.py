@@ -16,7 +16,7 @@ from seqnets.cli.names import UsageError, near
 from seqnets.cli.options import Config, check_new, check_truths
 from seqnets.cli.trained import find_checkpoint, load_module
 from seqnets.conversion import FORMATS, read, write
-from seqnets.conversion.parts import layers_of
+from seqnets.conversion.networks import layers_of
 from seqnets.errors import ConfigError, counted
 
 _OURS = "seqnets"

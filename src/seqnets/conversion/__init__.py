@@ -4,8 +4,8 @@ from seqnets.conversion.checking import difference
 from seqnets.conversion.flax import from_flax, to_flax
 from seqnets.conversion.formats import FORMATS, Format, read, write
 from seqnets.conversion.keras import from_keras, to_keras
+from seqnets.conversion.libraries import AbsentError
 from seqnets.conversion.onnx import from_onnx, to_onnx
-from seqnets.conversion.parts import AbsentError
 from seqnets.conversion.torch_nn import from_torch, to_torch
 
 __all__ = [

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from seqnets.conversion.parts import Array, layers_of, merge_of, stack
+from seqnets.conversion.libraries import Array
+from seqnets.conversion.networks import layers_of, merge_of, stack
 
 Run = Callable[[Array, Array], Array]
 """Maps inputs (B, T, I) and lengths (B,) to outputs (B, T, H)."""

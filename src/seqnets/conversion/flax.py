@@ -14,18 +14,9 @@ from torch import nn
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.checks import name_of
-from seqnets.conversion.parts import (
-    Array,
-    Layers,
-    equation_of,
-    fill,
-    gate_rows,
-    layers_of,
-    library,
-    need_cell,
-    stack,
-    summed_bias,
-)
+from seqnets.conversion.equations import equation_of, fill, gate_rows, summed_bias
+from seqnets.conversion.libraries import Array, library, need_cell
+from seqnets.conversion.networks import Layers, layers_of, stack
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, DeepRNN
 

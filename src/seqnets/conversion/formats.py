@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from seqnets.atomic import atomic
-from seqnets.conversion import flax, keras, onnx, onnx_graph, onnx_model, torch_nn
+from seqnets.conversion import flax, keras, keras_model, onnx, onnx_graph, onnx_model, torch_nn
 from seqnets.conversion.checking import difference
-from seqnets.conversion.parts import AbsentError, Array
+from seqnets.conversion.libraries import AbsentError, Array
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory
 from seqnets.typing import ROUNDING
@@ -47,7 +47,12 @@ FORMATS = {
         torch_nn.run,
     ),
     "keras": Format(
-        (".keras",), keras.load, keras.save, keras.from_keras, keras.to_keras, keras.run
+        (".keras",),
+        keras_model.load,
+        keras_model.save,
+        keras.from_keras,
+        keras.to_keras,
+        keras_model.run,
     ),
     "flax": Format(
         (".msgpack",),

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import zipfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,22 +9,18 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell, OriginalGRUCell, RNNCell
-from seqnets.checks import check_choice
-from seqnets.conversion.parts import (
+from seqnets.conversion.equations import (
     DEFAULT_FUNCTIONS,
-    Array,
     Equation,
-    Layers,
     equation_of,
     fill,
     gate_rows,
-    layers_of,
-    library,
     make_cell,
-    merge_of,
-    stack,
     summed_bias,
 )
+from seqnets.conversion.keras_model import MERGES, directions, import_keras, recurrent_layers
+from seqnets.conversion.libraries import Array
+from seqnets.conversion.networks import Layers, layers_of, merge_of, stack
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
 
@@ -67,19 +57,6 @@ _FUNCTIONS = {
     "gelu": "gelu",
     "identity": "linear",
 }
-_MERGES = {"concat": "concat", "sum": "sum", "ave": "mean"}
-"""Ways to merge two directions: Keras' names, and those of ``Bidirectional``."""
-
-_RECURRENT = ("SimpleRNN", "GRU", "LSTM", "Bidirectional")
-_IDENTITIES = ("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise")  # in evaluation
-_IGNORED = (
-    *("InputLayer", "Masking", "Embedding", "Dense", "TimeDistributed", "Activation", *_IDENTITIES),
-    *("LayerNormalization", "BatchNormalization", "Conv1D", "MaxPooling1D", "AveragePooling1D"),
-    *("GlobalMaxPooling1D", "GlobalAveragePooling1D", "Flatten", "Reshape", "RepeatVector"),
-    *("Add", "Concatenate"),
-)
-_CONTAINERS = ("Sequential", "Functional", "DTypePolicy")
-_VALUES = ("keras.initializers", "keras.regularizers", "keras.constraints")
 
 
 def to_keras(module: nn.Module) -> Any:
@@ -89,9 +66,9 @@ def to_keras(module: nn.Module) -> Any:
         ConfigError: Keras has no such cell.
         AbsentError: Keras is not installed.
     """
-    keras = _keras()
-    layers = layers_of(module, merges=tuple(_MERGES.values()))
-    merge = next(theirs for theirs, ours in _MERGES.items() if ours == merge_of(module))
+    keras = import_keras()
+    layers = layers_of(module, merges=tuple(MERGES.values()))
+    merge = next(theirs for theirs, ours in MERGES.items() if ours == merge_of(module))
     equations = [[equation_of(cell, _KINDS, "Keras") for cell in layer] for layer in layers]
     with keras.device("cpu"):
         model = keras.Sequential([keras.Input((None, layers[0][0].input_size))])
@@ -118,15 +95,15 @@ def from_keras(model: Any) -> DeepRNN:
             yet, or seqnets has no such cell.
         AbsentError: Keras is not installed.
     """
-    found = _recurrent_layers(model)
-    layers: Layers = [tuple(map(_make_cell, _directions(layer))) for layer in found]
+    found = recurrent_layers(model)
+    layers: Layers = [tuple(map(_make_cell, directions(layer))) for layer in found]
     merges = {layer.merge_mode for layer in found if type(layer).__name__ == "Bidirectional"}
     if len(merges) > 1:
         raise ConfigError(
             f"Keras: the layers have the merge_mode {' and '.join(map(repr, sorted(merges)))}, "
             f"expected the same.\n  Single layers can be converted one by one."
         )
-    return stack(layers, *(_MERGES[merge] for merge in merges))
+    return stack(layers, *(MERGES[merge] for merge in merges))
 
 
 def weights_of(cell: GatedCell) -> list[Array]:
@@ -174,66 +151,6 @@ def cell_of(
     )
 
 
-def load(path: Path, cell: Any = None) -> Any:
-    """Read a ``.keras`` file, after a check that it names only classes that are safe to create.
-
-    Raises:
-        ConfigError: The file cannot be read, or names classes beyond ``_RECURRENT`` and
-            ``_IGNORED``.
-        AbsentError: Keras is not installed.
-    """
-    keras = _keras()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: cannot be read as a .keras file: {error}.") from error
-    config.pop("compile_config", None)  # the loss and optimiser, which are not loaded
-    for node in _classes(config):
-        if node.get("compile_config"):
-            raise ConfigError(
-                f"{path}: holds a compiled {node['class_name']} inside the model, expected only "
-                f"the outer one to be compiled.\n"
-                f"  Save the model with what is inside uncompiled."
-            )
-        if node["class_name"] == "__keras_tensor__":  # a shape, and the layer it comes from
-            continue
-        module, name = str(node.get("module")), node["class_name"]
-        known = name in (*_IGNORED, *_RECURRENT, *_CONTAINERS) or module in _VALUES
-        own = node.get("registered_name") not in (None, name)  # somebody's own class
-        if not known or own or module.partition(".")[0] != "keras":
-            raise ConfigError(
-                f"{path}: holds {module}.{name}, expected only {', '.join(_RECURRENT)} and, "
-                f"around them, {', '.join(_IGNORED)}.\n"
-                f"  Save a model of these layers only."
-            )
-    with keras.device("cpu"):
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-
-
-def save(model: Any, path: Path) -> None:
-    """Write a ``.keras`` file."""
-    model.save(path)
-
-
-def run(model: Any, x: Array, lengths: Array) -> Array:
-    """Return the outputs (B, T, H) of a model's recurrent layers, as Keras computes them."""
-    keras = _keras()
-    with keras.device("cpu"):
-        mask = keras.ops.convert_to_tensor(np.arange(x.shape[1]) < lengths[:, None])
-        y = keras.ops.convert_to_tensor(x)
-        for layer in _recurrent_layers(model):
-            y = _with_sequences(layer, y.shape)(y, mask=mask)
-        return np.asarray(keras.ops.convert_to_numpy(y))
-
-
-def _keras() -> Any:
-    """Import Keras, on its torch backend unless another is set."""
-    if "keras" not in sys.modules:
-        os.environ.setdefault("KERAS_BACKEND", "torch")  # the one that is always installed
-    return library("keras")
-
-
 def _make_layer(keras: Any, equation: Equation, *, go_backwards: bool) -> Any:
     """Create the Keras layer that computes an equation, without its weights."""
     cell, functions = equation.cell, equation.functions
@@ -256,107 +173,6 @@ def _make_layer(keras: Any, equation: Equation, *, go_backwards: bool) -> Any:
         go_backwards=go_backwards,
         **options,
     )
-
-
-def _recurrent_layers(model: Any) -> list[Any]:
-    """Return the recurrent layers of a model, or of the one model inside that has some, in order.
-
-    A layer is returned itself.
-    """
-    layers = getattr(model, "layers", [model])
-    recurrent = [layer for layer in layers if type(layer).__name__ in _RECURRENT]
-    others = [x for x in layers if type(x).__name__ not in _RECURRENT and _has_recurrence(x)]
-    if len(others) == 1 and not recurrent and hasattr(others[0], "layers"):
-        return _recurrent_layers(others[0])
-    for layer in recurrent:
-        if not layer.built:
-            raise ConfigError(
-                f"Keras: {type(layer).__name__} has no weights yet, expected a layer that was "
-                f"built.\n  Call it, or its model, on an input first."
-            )
-    obstacle = _obstacle(model, recurrent)
-    if others:
-        obstacle = f"{type(others[0]).__name__} has recurrence inside, which cannot be left out"
-    if obstacle:
-        names = ", ".join(type(layer).__name__ for layer in layers)
-        raise ConfigError(
-            f"Keras: the layers are {names}, expected some of {', '.join(_RECURRENT)} that follow "
-            f"each other, with nothing but dropout between them: {obstacle}.\n"
-            f"  Single layers can be converted one by one."
-        )
-    return recurrent
-
-
-def _has_recurrence(layer: Any) -> bool:
-    """Whether a layer, or any inside it, is recurrent: also of kinds that seqnets lacks."""
-    return any(
-        base.__name__ in ("RNN", "Bidirectional")
-        for part in getattr(layer, "_flatten_layers", list)()
-        for base in type(part).__mro__
-    )
-
-
-def _obstacle(model: Any, layers: list[Any]) -> str:
-    """Say what keeps recurrent layers of a model from being a stack; nothing if they are one."""
-    if not layers:
-        return "none of them is recurrent"
-    graph = getattr(model, "_functional", model)  # where a Sequential has it
-    depths = getattr(graph, "_nodes_by_depth", {})  # none if layers are called by code
-    if not depths:
-        by_code = "no graph says in which order they run, as the model calls them by code"
-        return by_code if len(layers) > 1 else ""
-    below = None
-    for layer in layers:
-        name = type(layer).__name__
-        calls = [call for nodes in depths.values() for call in nodes if call.operation is layer]
-        if len(calls) != 1:
-            return f"{name} is called {len(calls)} times"
-        (call,) = calls
-        if below and _producer(call) is not below:
-            return f"{name} takes something else than the outputs of the one before"
-        sources = _state_sources(call) - {"InputLayer"}
-        if sources:
-            return (
-                f"the initial state of {name} comes from {', '.join(sorted(sources))}, and a "
-                f"network has no place for that"
-            )
-        below = call
-    return ""
-
-
-def _producer(call: Any) -> Any:
-    """Return the call of a layer whose output another call takes, through dropout."""
-    below = call.parent_nodes[0]  # a mask or an initial state may follow
-    return _producer(below) if type(below.operation).__name__ in _IDENTITIES else below
-
-
-def _state_sources(call: Any) -> set[str]:
-    """Return the classes of the layers, or of the values, that give a call its initial state."""
-    after_x, named = call.arguments.args[1:], call.arguments.kwargs
-    state = named.get("initial_state", after_x[0] if after_x else None)
-    given = [part for part in _keras().tree.flatten(state) if part is not None]
-    origins = [x._keras_history.operation if hasattr(x, "_keras_history") else x for x in given]
-    return {type(origin).__name__ for origin in origins}
-
-
-def _directions(layer: Any) -> list[Any]:
-    """Return the layer itself, or the two layers of a bidirectional one."""
-    if type(layer).__name__ != "Bidirectional":
-        _check_direction(layer, backwards=False)
-        return [layer]
-    check_choice("Keras", _MERGES, merge_mode=layer.merge_mode)
-    _check_direction(layer.forward_layer, backwards=False)
-    _check_direction(layer.backward_layer, backwards=True)
-    return [layer.forward_layer, layer.backward_layer]
-
-
-def _check_direction(layer: Any, backwards: bool) -> None:
-    """Raise ConfigError unless a recurrent layer runs in the given direction."""
-    if type(layer).__name__ not in _RECURRENT or layer.go_backwards != backwards:
-        raise ConfigError(
-            f"Keras: {type(layer).__name__} has go_backwards={layer.go_backwards}, expected "
-            f"{backwards}: only the second layer of Bidirectional runs backwards."
-        )
 
 
 def _make_cell(layer: Any) -> Cell:
@@ -382,27 +198,5 @@ def _make_cell(layer: Any) -> Cell:
         "squash": candidate if kind is LSTMCell else "tanh",
     }
     weights = [layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias]
-    convert = _keras().ops.convert_to_numpy
+    convert = import_keras().ops.convert_to_numpy
     return cell_of(kind, [convert(w) for w in weights if w is not None], functions)
-
-
-def _with_sequences(layer: Any, input_shape: Any) -> Any:
-    """Return a copy of a layer that returns the outputs of all steps, and no state."""
-    config = layer.get_config()
-    directions = [config[name]["config"] for name in ("layer", "backward_layer") if name in config]
-    for part in (config, *directions):
-        if "return_sequences" in part:
-            part |= {"return_sequences": True, "return_state": False, "stateful": False}
-    copy = type(layer).from_config(config)
-    copy.build(input_shape)
-    copy.set_weights(layer.get_weights())
-    return copy
-
-
-def _classes(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield every node of a configuration that names a class."""
-    if isinstance(node, dict) and "class_name" in node:
-        yield node
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    for child in children:
-        yield from _classes(child)

@@ -22,18 +22,11 @@ from seqnets.cells import (
     PeepholeLSTMCell,
     RNNCell,
 )
+from seqnets.conversion.equations import Equation, equation_of, fill, gate_rows, make_cell
+from seqnets.conversion.networks import layers_of, stack
 from seqnets.conversion.onnx_graph import Node, nodes_of
 from seqnets.conversion.onnx_model import model_of
 from seqnets.conversion.onnx_scan import steps_of
-from seqnets.conversion.parts import (
-    Equation,
-    equation_of,
-    fill,
-    gate_rows,
-    layers_of,
-    make_cell,
-    stack,
-)
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
 

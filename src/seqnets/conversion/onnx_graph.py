@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqnets.conversion.parts import Array, library
+from seqnets.conversion.libraries import Array, library
 from seqnets.errors import ConfigError
 
 _OPERATORS = ("GRU", "LSTM", "RNN")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from seqnets.conversion.libraries import Array, library
 from seqnets.conversion.onnx_graph import Node, nodes_of
 from seqnets.conversion.onnx_scan import Steps, add_scan
 from seqnets.conversion.onnx_step import Builder
-from seqnets.conversion.parts import Array, library
 
 _OPSET, _IR = 14, 8  # every ONNX Runtime for Python 3.10 and newer reads these
 

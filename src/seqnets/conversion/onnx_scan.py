@@ -10,8 +10,8 @@ import torch
 
 from seqnets.cells import Cell
 from seqnets.checks import name_of
+from seqnets.conversion.libraries import Array
 from seqnets.conversion.onnx_step import Builder, StepPrinter
-from seqnets.conversion.parts import Array
 from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.graph import Untraceable, walk
 from seqnets.engine.pieces import pieces_of

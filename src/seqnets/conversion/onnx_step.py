@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self
 
-from seqnets.conversion.parts import Array
+from seqnets.conversion.libraries import Array
 from seqnets.engine.graph import COMPARISONS, Node, walk
 from seqnets.engine.step import Step
 

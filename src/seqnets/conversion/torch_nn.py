@@ -24,7 +24,9 @@ from seqnets.cells import (
     RNNCell,
     Wrapper,
 )
-from seqnets.conversion.parts import Array, Equation, equation_of, layers_of, need_cell
+from seqnets.conversion.equations import Equation, equation_of
+from seqnets.conversion.libraries import Array, need_cell
+from seqnets.conversion.networks import layers_of
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, DeepRNN
 from seqnets.layers.torch_like import TorchLike

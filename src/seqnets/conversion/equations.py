@@ -1,16 +1,12 @@
-"""What all formats share: a network's layers, and a cell's weights in any order of gates."""
+"""The equation of a cell, and its weights with the gates in any order."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Iterator, Sequence
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.utils import parametrize
 
 from seqnets.cells import (
@@ -26,13 +22,8 @@ from seqnets.cells import (
     Wrapper,
 )
 from seqnets.checks import name_of
+from seqnets.conversion.libraries import Array
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers import Bidirectional, CellFactory, DeepRNN, Recurrent
-from seqnets.layers.torch_like import TorchLike
-
-Array = np.ndarray[Any, np.dtype[Any]]
-Layers = list[tuple[Cell, ...]]
-"""The cells of each layer: one, or a forward and a backward one."""
 
 _DROPOUTS = (InputDropout, RecurrentDropout, VariationalDropout)  # identities in evaluation
 DEFAULT_FUNCTIONS = {"gate": "sigmoid", "candidate": "tanh", "squash": "tanh"}
@@ -42,10 +33,6 @@ _OTHER_DEFAULTS: dict[type[GatedCell], dict[str, str]] = {
     NIAFLSTMCell: {"candidate": "identity"},
     NOAFLSTMCell: {"squash": "identity"},
 }
-
-
-class AbsentError(ConfigError):
-    """A library that the conversion needs is not installed."""
 
 
 class Equation(NamedTuple):
@@ -76,87 +63,6 @@ class Equation(NamedTuple):
                 f"{owner}: {self.kind.__name__} has other activations than its default ones, which "
                 f"this format cannot represent."
             )
-
-
-def library(name: str) -> Any:
-    """Import a library that a format needs.
-
-    Raises:
-        AbsentError: The library is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise AbsentError(
-            f"convert: needs {name.partition('.')[0]}, which cannot be imported ({error}).\n"
-            f"  pip install 'seqnets[convert]'"
-        ) from error
-
-
-def need_cell(path: Path, cell: CellFactory | None) -> CellFactory:
-    """Return the cell factory for a file that does not store the cell's type.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if cell is None:
-        raise ConfigError(
-            f"{path}: holds weights only, and does not say of which cell.\n"
-            "  Name the cell: model/cell=lstm, model/cell=gru, ..."
-        )
-    return cell
-
-
-def layers_of(module: nn.Module, merges: Collection[str] = ("concat",)) -> Layers:
-    """Return copies of a network's cells in evaluation mode, layer by layer.
-
-    Args:
-        module: A cell, a recurrent layer, a stack of layers, or a module that contains exactly one
-            of these, such as a trained model.
-        merges: The ways to merge directions that the other library has, by their names here.
-
-    Raises:
-        ConfigError: The module contains none or several, or its layers have residual or dense
-            connections, merge directions in another way, or run backwards only.
-    """
-    merge = merge_of(module)
-    if merge not in merges:
-        raise ConfigError(
-            f"convert: merge is {merge!r}, expected {' or '.join(map(repr, merges))}."
-        )
-    return [tuple(copy.deepcopy(cell).eval() for cell in layer) for layer in _iter_layers(module)]
-
-
-def merge_of(module: nn.Module) -> str:
-    """How a network merges its directions: "concat" also for one without."""
-    found = (part.merge for part in module.modules() if isinstance(part, Bidirectional))
-    return next(found, "concat")
-
-
-def stack(layers: Layers, merge: str = "concat") -> DeepRNN:
-    """Stack layers of cells to a network in evaluation mode.
-
-    Raises:
-        ShapeError: A layer's input size is not the output size of the layer below.
-    """
-    cells = (cell for layer in layers for cell in layer)
-
-    def next_cell(*, input_size: int, hidden_size: int) -> Cell:
-        cell = next(cells)
-        if cell.input_size != input_size:
-            raise ShapeError(
-                f"convert: a layer takes {counted(cell.input_size, 'feature')}, expected "
-                f"{input_size}, the output size of the layer below."
-            )
-        return cell
-
-    return DeepRNN(
-        next_cell,
-        layers[0][0].input_size,
-        [layer[0].hidden_size for layer in layers],
-        bidirectional=[len(layer) == 2 for layer in layers],
-        merge=merge,
-    ).eval()
 
 
 def equation_of(cell: Cell, kinds: Collection[type[GatedCell]], owner: str) -> Equation:
@@ -283,52 +189,3 @@ def _default_functions(cell: GatedCell) -> dict[str, str]:
 def _gates_of(cell: GatedCell, name: str) -> tuple[str, ...]:
     """Return the gates of a parameter's rows; ``("",)`` if it has one value per unit."""
     return {"ih": cell.inputs, "hh": cell.recurrent}.get(name.rpartition("_")[2], ("",))
-
-
-def _iter_layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
-    """Yield the cells of each layer; see :func:`layers_of`."""
-    if isinstance(module, Cell):
-        yield (module,)
-    elif isinstance(module, TorchLike):
-        cells = module.bound_cells()
-        D = 1 + module.bidirectional
-        yield from (tuple(cells[k : k + D]) for k in range(0, len(cells), D))
-    elif isinstance(module, Bidirectional):
-        pair = module.forward_layer, module.backward_layer
-        if not all(isinstance(layer, Recurrent) for layer in pair):
-            raise ConfigError(
-                f"convert: the directions are {type(pair[0]).__name__} layers, expected two cells."
-            )
-        yield tuple(layer.cell for layer in pair)
-    elif getattr(module, "reverse", False):
-        raise ConfigError(
-            "convert: a layer runs backwards only, expected forwards or both directions."
-        )
-    elif isinstance(module, Recurrent):
-        yield (module.cell,)
-    elif isinstance(module, DeepRNN):
-        if not module.is_bare:
-            raise ConfigError(
-                "convert: the network has skip connections, norms or feed-forward layers, expected "
-                "connection='none', norm='none' and feed_forward=0.\n"
-                "  Its layers, in `network.layers`, can be converted one by one."
-            )
-        for layer in module.layers:
-            yield from _iter_layers(layer)
-    else:
-        yield from _iter_layers(_recurrent_child(module))
-
-
-def _recurrent_child(module: nn.Module) -> nn.Module:
-    """Return the only child that contains recurrent layers."""
-    found = [
-        child
-        for child in module.children()
-        if any(isinstance(part, (Cell, TorchLike)) for part in child.modules())
-    ]
-    if len(found) != 1:
-        raise ConfigError(
-            f"convert: {type(module).__name__} has {len(found)} recurrent parts, expected one.\n"
-            f"  Pass the part itself: a cell, a recurrent layer, or a stack of layers."
-        )
-    return found[0]
