@@ -184,6 +184,7 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
             "line 7: sequence 'a' occurs again, first at .*line 2",
         ),
         ("a.csv", CSV.replace("c,", ","), "line 7: the id is .*expected text or a whole number"),
+        ("a.csv", "id,x,label\n1,0.5,up\n2,1,up\n", "line 2: got a column id.*expected sequence"),
         ("a.jsonl", 2 * '{"id": 4, "tokens": ["a"]}\n', "line 2: sequence 4 occurs again.*line 1"),
         (
             "a.csv",

@@ -25,6 +25,7 @@ from seqnets.datasets.readers.records import SPLIT, Names, split_of
 from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
 from seqnets.datasets.readers.tables import SUFFIXES, read_rows
 from seqnets.errors import DataError, counted
+from seqnets.quoting import override_list, shell
 
 TOKENS, X, LABELS = "tokens", "x", "labels"
 
@@ -220,6 +221,12 @@ def _by_step(
             f"{listed(others)} and one or more features.\n"
             f"  {SEQUENCE} and {SPLIT} may be missing, and the label where it is to be predicted; "
             "dataset.label names its column."
+        )
+    if ID in features and SEQUENCE not in columns:  # else it would be a feature of one long one
+        option = shell(override_list("dataset.leave_out", [*leave_out, ID]))
+        raise DataError(
+            f"{where}: got a column {ID}, expected {SEQUENCE}, which says what rows belong "
+            f"together.\n  Rename it; if it says something else: {option}."
         )
     names, current = Names(), None
     for where, row in rows:
