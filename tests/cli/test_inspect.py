@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqnets.cli import console
-from seqnets.cli.inspect import _features
+from seqnets.cli.inspect_data import _features
 
 
 def lines_of(out):
