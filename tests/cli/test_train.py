@@ -612,6 +612,18 @@ def test_a_run_goes_on_in_its_own_folder_and_in_no_other(seqnets, small_text, tm
     assert "output: came with a run to resume" in done.err
 
 
+def test_a_checkpoint_that_is_in_no_runs_folder_goes_on_where_it_is_told(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text)
+    shutil.copy(only_run(tmp_path) / "checkpoints" / "last.ckpt", tmp_path / "moved.ckpt")
+
+    done = seqnets("train", "resume=moved.ckpt", "output=elsewhere", "trainer.max_epochs=2")
+
+    assert done.code == 0, done.err
+    assert len([*tmp_path.glob("elsewhere/*/*/checkpoints/last.ckpt")]) == 1
+
+
 def test_a_run_whose_data_have_another_vocabulary_is_told_of_the_data(
     seqnets, small_text, text_file, tmp_path
 ):

@@ -54,15 +54,16 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
         own: The verb's configuration file.
     """
     resume = given.get("resume")
+    path = runs.find_resume(resume, given.get("output") or own["output"])
+    if path is None:
+        return None
     started = FOLDER_VARIABLE in os.environ  # by a process that has settled which run "last" is
-    if "output" in given and resume not in (None, "last", "auto") and not started:
+    is_named = resume not in ("last", "auto") and runs.folder_of(path) is not None
+    if "output" in given and is_named and not started:
         raise UsageError(
             "output: came with a run to resume, expected one of the two.\n"
             "  A run goes on in its own folder; resume=last and resume=auto look for it in output."
         )
-    path = runs.find_resume(resume, given.get("output") or own["output"])
-    if path is None:
-        return None
     saved = runs.saved_config(path)
     # earlier versions let a run have options that are the command's own
     trainer = {name: value for name, value in saved["trainer"].items() if name not in RESERVED}
