@@ -74,6 +74,17 @@ def test_until_the_first_average_the_weights_themselves_are_validated_and_kept(t
         assert torch.equal(kept[name], expected[name])
 
 
+def test_weights_of_half_precision_are_averaged_in_float32(tmp_path):
+    options = {"max_steps": 3, "precision": "bf16-true"}
+    _, module = fit(language_module, text_data(tmp_path), tmp_path, averaging(), **options)
+    kept = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
+
+    assert {weight.dtype for weight in module.parameters()} == {torch.bfloat16}
+    for name, weight in module.named_parameters():
+        assert kept[name].dtype == torch.float32
+        assert torch.equal(weight, kept[name].bfloat16())
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

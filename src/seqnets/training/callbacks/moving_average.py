@@ -87,6 +87,9 @@ class MovingAverage(WeightAveraging):
             average.module.load_state_dict(pl_module.state_dict())
 
     def _average(self, average: Tensor, weight: Tensor, count: Tensor) -> Tensor:
-        """Move an average towards a weight; ``count`` is how many averages there were, from 1."""
+        """Move an average towards a weight; ``count`` is how many averages there were, from 1.
+
+        An average of a weight of half precision is float32: it would soon not move any more.
+        """
         kept = ((1 + count) / (10 + count)).clamp(max=self.decay)
-        return average.lerp(weight, (1 - kept).to(weight.dtype))
+        return average.lerp(weight.to(average), (1 - kept).to(average.dtype))
