@@ -183,3 +183,9 @@ def test_another_optimizers_state_is_refused():
         NonMonotonicASGD(model.parameters(), lr=1.0).load_state_dict(
             torch.optim.SGD(model.parameters(), lr=1.0).state_dict()
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused_in_which_a_mean_of_many_stands_still(dtype):
+    with pytest.raises(ConfigError, match=f"weights are {str(dtype)[6:]}.*\n.*precision="):
+        NonMonotonicASGD([nn.Parameter(torch.zeros(1, dtype=dtype))], lr=0.5)

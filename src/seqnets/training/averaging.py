@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from seqnets.checks import check_count
-from seqnets.errors import CheckpointError
+from seqnets.errors import CheckpointError, ConfigError
+from seqnets.typing import HALF
 
 
 class NonMonotonicASGD(torch.optim.SGD):
@@ -35,7 +36,7 @@ class NonMonotonicASGD(torch.optim.SGD):
         count: Weight snapshots in the average; 0 before averaging starts.
 
     Raises:
-        ConfigError: ``patience`` is not positive.
+        ConfigError: ``patience`` is not positive, or a parameter is of half precision.
 
     References:
         Polyak & Juditsky, 1992, "Acceleration of Stochastic Approximation by Averaging";
@@ -46,6 +47,13 @@ class NonMonotonicASGD(torch.optim.SGD):
     def __init__(self, params: Any, lr: float, patience: int = 5, **options: Any) -> None:
         check_count(type(self).__name__, patience=patience)
         super().__init__(params, lr=lr, **options)
+        half = next((p.dtype for p in self._parameters() if p.dtype in HALF), None)
+        if half is not None:
+            raise ConfigError(
+                f"{type(self).__name__}: weights are {str(half).removeprefix('torch.')}, expected "
+                "float32: in half precision a mean of many stands still.\n"
+                "  trainer.precision=bf16-mixed computes in it, and keeps such weights."
+            )
         self.patience = patience
         self.losses: list[float] = []
         self.count = 0
