@@ -83,6 +83,7 @@ def test_weights_of_half_precision_are_averaged_in_float32(tmp_path):
     for name, weight in module.named_parameters():
         assert kept[name].dtype == torch.float32
         assert torch.equal(weight, kept[name].bfloat16())
+        assert not torch.equal(weight.float(), kept[name]), "a validation has not rounded it"
 
 
 @pytest.mark.parametrize(

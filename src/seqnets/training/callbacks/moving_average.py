@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqnets.checks import check_count, check_probability
 
@@ -52,6 +52,7 @@ class MovingAverage(WeightAveraging):
         self.update_every_n_steps = update_every_n_steps
         self.update_starting_at_step = update_starting_at_step
         self.update_starting_at_epoch = update_starting_at_epoch
+        self._weights: list[Tensor] = []  # those that training goes on with, in a validation
         super().__init__(device, use_buffers=False, avg_fn=self._average)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
@@ -63,9 +64,18 @@ class MovingAverage(WeightAveraging):
         return None not in (epoch_idx, first_epoch) and epoch_idx >= first_epoch  # type: ignore[operator]
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Switch to the average."""
+        """Switch to the average, which stays as it is: it may have more digits than the weights."""
         self._follow(pl_module)
-        super().on_validation_epoch_start(trainer, pl_module)
+        if self._average_model is not None:
+            self._weights = [tensor.data.clone() for tensor in _tensors(pl_module)]
+            self._copy_average_to_current(pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Switch back to the weights."""
+        if self._average_model is not None:
+            for tensor, weight in zip(_tensors(pl_module), self._weights, strict=True):
+                tensor.data.copy_(weight)
+            self._weights = []
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
         """Save the average as the weights, and these beside it."""
@@ -93,3 +103,8 @@ class MovingAverage(WeightAveraging):
         """
         kept = ((1 + count) / (10 + count)).clamp(max=self.decay)
         return average.lerp(weight.to(average), (1 - kept).to(average.dtype))
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """All that is switched."""
+    return [*module.parameters(), *module.buffers()]
