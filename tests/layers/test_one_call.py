@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import seqnets
 from seqnets import cells
@@ -222,6 +223,20 @@ def test_a_layer_that_torchs_kernel_ran_is_one_call_from_then_on(kind, given, ca
     assert (calls, unrolled) == ([1, 1], [])
     for a, b, c in zip(first, second, results(theirs, x, state), strict=True):
         torch.testing.assert_close((a, b), (c, c), rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("plain_loop")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_call_of_a_layer_can_be_run_again_by_a_checkpoint(kind):
+    ours = getattr(seqnets, kind)(I, H, batch_first=True, dtype=torch.float64)
+    x = torch.randn(B, T, I, dtype=torch.float64, requires_grad=True)
+
+    checkpoint(ours, x, use_reentrant=False)[0].sum().backward()
+    found = {name: p.grad for name, p in ours.named_parameters()}
+    ours.zero_grad()
+    ours(x)[0].sum().backward()
+
+    torch.testing.assert_close(found, {name: p.grad for name, p in ours.named_parameters()})
 
 
 @pytest.mark.parametrize("kind", ["GRU", "RNN"])

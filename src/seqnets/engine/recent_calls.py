@@ -103,12 +103,6 @@ def kind_of(cells: Sequence[Cell], x: Tensor, *options: Any) -> Kind | None:
     return kind if kind.fits(cells, x, *options) else None
 
 
-def last_backend(cell: Cell) -> str | None:
-    """The backend of the cell's last call of any kind, if that is remembered."""
-    last = _last.get(cell.origin)
-    return last[1] if last else None
-
-
 def repeated(cell: Cell, x: Tensor, *options: Any) -> tuple[str, Plan | None, Any] | None:
     """Backend, plan and step of the cell's last call, if this one is of the same kind."""
     last = _last.get(cell.__dict__.get("_origin", cell))  # as cell.origin, sooner

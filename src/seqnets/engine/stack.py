@@ -20,8 +20,9 @@ from seqnets.engine.modes import is_plain
 from seqnets.engine.request import make_request
 from seqnets.typing import State
 
-_last: WeakKeyDictionary[Cell, Any] = WeakKeyDictionary()
-"""Per cell of a first layer: the kind of the last call if that was one call, else its size."""
+_known: WeakKeyDictionary[Cell, recent_calls.Kind | set[Any]] = WeakKeyDictionary()
+"""Per cell of a first layer: the kind of the last call if that was one, else sizes of others."""
+_MOST_SIZES = 64
 
 # On a CPU one call of torch's kernels is faster up to here.
 _FEW_UNITS = 64
@@ -104,7 +105,8 @@ def one_call(
 ) -> OneCall | None:
     """A module's layers in one call of torch's kernels; None if they run one by one.
 
-    A single layer runs so if it is small, or if torch's kernel ran its last call.
+    A single layer runs so if it is small, or if torch's kernel is chosen for it: at the first call
+    like at the second, since a checkpoint compares what both save.
 
     Args:
         cells: One per layer and direction; of two directions, the second runs backwards.
@@ -119,20 +121,18 @@ def one_call(
     if state is not None and any(p.dtype != x.dtype or p.device != x.device for p in state):
         return None
     first, options = cells[0].origin, (dropout > 0, batch_first)
-    kind = _last.get(first)  # decided once for calls of one kind
+    kind = _known.get(first)  # decided once for calls of one kind
     if not isinstance(kind, recent_calls.Kind) or not kind.fits(cells, x, *options):
-        if kind == (size := _size(x, *options)):
-            return None
-        rows, last = x if batch_first else x.transpose(0, 1), recent_calls.last_backend(first)
-        if len(cells) == 1 and not _is_small(cells, rows) and last != native.name:
+        sizes = kind if isinstance(kind, set) and len(kind) < _MOST_SIZES else set()
+        if (size := _size(x, *options)) in sizes:
             return None
         kind = recent_calls.kind_of(cells, x, *options)
         if kind is None:
             return None
-        if not _as_one(cells, rows, directions, dropout):
-            _last[first] = size
+        if not _as_one(cells, x if batch_first else x.transpose(0, 1), directions, dropout):
+            _known[first] = sizes | {size}
             return None
-        _last[first] = kind
+        _known[first] = kind
     return OneCall(kind, cells, x, directions, dropout, batch_first)
 
 
