@@ -507,6 +507,7 @@ REFUSED = {
     "a matrix changed in place": (seen_by_another_name, "in place under another name"),
     "units that are true": (lambda c, h: h[:, c.mask[0]].sum(-1, True), "as many as are true"),
     "none of the units": (lambda c, h: h + h[:, :1, None][:, 1:].sum(1), "a part of no units"),
+    "a product of none": (lambda c, h: (h @ c.u[:, :0]) @ c.u[:0], "a part of no units"),
     "rows of another order": (lambda c, h: h.flip(0), "flip"),
 }
 

@@ -202,6 +202,8 @@ class Recorder(Meanings):
 
     def _product(self, name: str, args: tuple[Any, ...], kwargs: Any) -> Node:
         value, right = args[-2:]
+        if 0 in right.shape:
+            raise Untraceable("a product by no units")
         weight = self.matrix(right)
         alone = self.units.count(value.shape) == value.shape[-1]
         if not isinstance(weight, Weight) or not alone:
