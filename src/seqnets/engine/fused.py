@@ -120,12 +120,13 @@ class _Fused(torch.autograd.Function):
         names, needed = ctx.names, ctx.needs_input_grad[3:]
         saved, count = ctx.saved_tensors, len(needed)
         tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
-        order = Order(ctx.layout, lengths, resets, ctx.reverse)
+        order = make_order(ctx.layout, lengths, resets, ctx.reverse)
         if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
             return None, None, None, *_by_the_plain_loop(ctx, tensors, order, grads, needed)
         x, given, parameters = parted(names, tensors)
         program, pieces = ctx.plan.program, ctx.plan.pieces
         used = parameters_of(program.step, parameters, x.dtype)
+        saved = [*map(Tensor.contiguous, saved)]  # hooks may give them back in another layout
         if ctx.lean:
             kept = _computed_again(
                 ctx.loops, program, ctx.projection.project(x, parameters), used, saved

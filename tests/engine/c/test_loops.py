@@ -202,6 +202,21 @@ def test_lean_memory_keeps_less():
     assert kept["lean"] < 0.5 * kept["full"]
 
 
+@pytest.mark.parametrize("memory", ["full", "lean"])
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_saved_tensors_may_come_back_in_another_layout(backend, memory):
+    cell, x = LSTMCell(3, 5), torch.randn(2, 70, 3, requires_grad=True)
+    options = {"lengths": torch.tensor([70, 9]), "resets": torch.rand(2, 70) < 0.1}
+    expected = everything(cell, x, backend=backend, **options)
+
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda saved: torch.stack([saved, saved], -1), lambda pair: pair[..., 0]
+    ):
+        found = everything(cell, x, backend=backend, memory=memory, **options)
+
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("backend", ["c", "eager"])
 def test_what_a_layer_reads_is_freed_within_a_checkpoint(backend):
     cell, read = LSTMCell(3, 3), []
