@@ -86,6 +86,15 @@ def test_weights_of_half_precision_are_averaged_in_float32(tmp_path):
         assert not torch.equal(weight.float(), kept[name]), "a validation has not rounded it"
 
 
+def test_weights_of_double_precision_are_averaged_in_it(tmp_path):
+    options = {"max_steps": 3, "precision": "64-true"}
+    _, module = fit(language_module, text_data(tmp_path), tmp_path, averaging(), **options)
+    kept = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
+
+    assert all(torch.equal(kept[name], weight) for name, weight in module.named_parameters())
+    assert {weight.dtype for weight in kept.values()} == {torch.float64}
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -63,6 +63,12 @@ class MovingAverage(WeightAveraging):
         first_epoch = self.update_starting_at_epoch
         return None not in (epoch_idx, first_epoch) and epoch_idx >= first_epoch  # type: ignore[operator]
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Make the average, in float32 at least, before the weights have their precision."""
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None and trainer.precision == "64-true":
+            self._average_model.module.double()
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Switch to the average, which stays as it is: it may have more digits than the weights."""
         self._follow(pl_module)
@@ -99,7 +105,7 @@ class MovingAverage(WeightAveraging):
     def _average(self, average: Tensor, weight: Tensor, count: Tensor) -> Tensor:
         """Move an average towards a weight; ``count`` is how many averages there were, from 1.
 
-        An average of a weight of half precision is float32: it would soon not move any more.
+        In half precision, as weights may be, an average would soon not move any more.
         """
         kept = ((1 + count) / (10 + count)).clamp(max=self.decay)
         return average.lerp(weight.to(average), (1 - kept).to(average.dtype))
