@@ -459,6 +459,15 @@ def test_each_part_may_have_a_file_of_its_own(table, tmp_path):
     assert data.counts() == {"train": 8, "val": 2, "test": 4}
 
 
+def test_the_columns_of_a_file_of_a_part_may_stand_in_another_order(table, tmp_path):
+    table(text="sequence,label,b,a\n1,yes,7,3\n", name="test.csv")
+    rows = ROWS.replace("test", "train")
+    data = table(text=rows, test_path=str(tmp_path / "test.csv"), standardise=False)
+
+    assert data.part("test").x.tolist() == [[3, 7]]
+    assert data.describe()["facts"]["features"] == ["a", "b"]
+
+
 def test_a_file_of_a_part_that_has_other_features_is_refused(table, tmp_path):
     table(text=many("xy", 2).replace("value", "values"), name="test.csv")
     data = table(text=many("xy", 5), test_path=str(tmp_path / "test.csv"))
@@ -510,6 +519,17 @@ def test_new_files_need_neither_the_training_files_nor_targets(table, tmp_path):
 
     torch.testing.assert_close(batch.x[0], torch.tensor([[-1.0, -1], [0, 0]]) * 1.5**0.5)
     assert batch.lengths.tolist() == [2, 1]
+
+
+def test_the_columns_of_a_new_file_may_stand_in_another_order(table, tmp_path):
+    data = table()
+    (tmp_path / "new.csv").write_text("sequence,a,b\n1,1,10\n2,3,30\n")
+    (tmp_path / "turned.csv").write_text("b,sequence,a\n10,1,1\n30,2,3\n")
+    (new,), (turned,) = (
+        data.new(tmp_path / f"{name}.csv", data.describe()) for name in ("new", "turned")
+    )
+
+    assert turned.x.tolist() == new.x.tolist()
 
 
 def test_unknown_labels_of_a_new_file_are_ignored(table, tmp_path):

@@ -373,8 +373,20 @@ def test_new_features_are_scaled_as_the_training_part_was(write):
     (batch,) = TaggingFiles("is not read").new(new, known)
 
     torch.testing.assert_close(batch.x[0], trained.part("train").x[:2])
-    with pytest.raises(DataError, match="line 2: got leg, ankle, expected ankle, leg, as the mod"):
-        TaggingFiles("is not read").new(write("b.csv", "leg,ankle\n1,10\n"), known)
+    with pytest.raises(DataError, match="line 2: got leg, arm, expected ankle, leg, as the model"):
+        TaggingFiles("is not read").new(write("b.csv", "leg,arm\n10,1\n"), known)
+
+
+def test_features_may_stand_in_another_order_in_another_file(write):
+    path = str(write("a.csv", CSV))
+    rows = (row.split(",") for row in CSV.split())
+    turned = "".join(f"{name},{leg},{ankle},{label}\n" for name, ankle, leg, label in rows)
+    data = TaggingFiles(path, path, str(write("b.csv", turned)))
+
+    (new,) = data.new(write("new.csv", "leg,ankle\n10,1\n20,2\n"), data.describe())
+
+    torch.testing.assert_close(data.part("test").x, data.part("train").x)
+    torch.testing.assert_close(new.x[0], data.part("train").x[:2])
 
 
 def test_an_error_names_all_columns_of_words_beside_those_left_out(write):

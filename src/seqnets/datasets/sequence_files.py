@@ -185,7 +185,8 @@ class SequenceFiles(SequenceData):
 
     def new(self, path: Path, known: Known) -> SequenceLoader:
         """Return batches of sequences in file order, with any targets that the file has."""
-        source = read_source(path, self._wanted(new=True))
+        features = known["facts"]["features"]
+        source = read_source(path, self._wanted(new=True)).in_order(features)
         check_facts(str(path), source.facts, "the training data", known["facts"])
         tokens, scale = known["vocabulary"], known["scaling"]["x"]
         inputs = FileInputs(
@@ -243,6 +244,7 @@ class SequenceFiles(SequenceData):
             if not isinstance(source.facts["features"], list):
                 refuse_left_out(str(path), self.leave_out)
             facts = facts or source.facts
+            source = source.in_order(facts["features"])
             check_facts(str(path), source.facts, self.paths["train"], facts)
             for record in source.records:
                 part = part_of(record.where, record.split, own, self.paths)

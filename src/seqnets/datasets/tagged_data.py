@@ -144,8 +144,9 @@ class TaggedData(SequenceData):
         Raises:
             DataError: The file is malformed, or its features are not those of the training data.
         """
-        found, inputs = self._cut(self.read_file(path)), read_inputs(known)
+        inputs = read_inputs(known)
         expected = tuple(inputs.features) if isinstance(inputs, Numbers) else ()
+        found = self._cut([sequence.in_order(expected) for sequence in self.read_file(path)])
         if inputs is None or found[0].features != expected:
             raise DataError(
                 f"{found[0].where}: got {', '.join(found[0].features) or 'words'}, expected "

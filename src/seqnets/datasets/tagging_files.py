@@ -70,10 +70,12 @@ class TaggingFiles(TaggedData):
                 there are too few sequences for three parts.
         """
         parts: Tagging = {part: [] for part in PARTS}
+        features: tuple[str, ...] = ()
         for own, path in self.paths.items():
             for sequence in read_tagged(Path(path).expanduser(), self.label, self.leave_out):
+                features = features or sequence.features
                 part = part_of(sequence.where, sequence.split, own, self.paths)
-                parts[part].append(sequence)
+                parts[part].append(sequence.in_order(features))
         absent = {part: self.fractions[part] for part in self.fractions if not parts[part]}
         return {**parts, **_split(self.paths["train"], parts["train"], absent, self.seed)}
 

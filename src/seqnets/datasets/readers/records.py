@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +50,17 @@ class Source:
 
     records: list[Record]
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def in_order(self, expected: Any) -> Source:
+        """Return the source with its features as ``expected``, if those are the same names."""
+        features = self.facts["features"]
+        if not isinstance(features, list) or not isinstance(expected, list):
+            return self
+        if features == expected or sorted(features) != sorted(expected):
+            return self
+        columns = [features.index(name) for name in expected]
+        records = [replace(r, steps=np.asarray(r.steps)[:, columns]) for r in self.records]
+        return Source(records, {**self.facts, "features": expected})
 
 
 @dataclass(frozen=True)

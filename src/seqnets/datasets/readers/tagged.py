@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ class Tagged:
         self.labels.append(label)
         if label is not None:
             self.places.setdefault(label, where)
+
+    def in_order(self, expected: tuple[str, ...]) -> Tagged:
+        """Return the sequence with its features as ``expected``, if those are the same names."""
+        if self.features == expected or sorted(self.features) != sorted(expected):
+            return self
+        columns = [self.features.index(name) for name in expected]
+        steps = [[step[column] for column in columns] for step in self.steps]
+        return replace(self, features=expected, steps=steps)
 
     def windows(self, length: int) -> Iterator[Tagged]:
         """Split it into windows of ``length`` steps; the last may be shorter."""
