@@ -198,6 +198,25 @@ def test_a_malformed_table_is_refused_with_the_line(table, lines, message):
     assert "series.csv" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [
+        ("2026-01-01 02:00:00", True),
+        ("2026-01-01 01:00:00", True),
+        ("2026-01-01 00:30:00", False),
+        ("2026-01-01T01:00:00Z", False),
+    ],
+)
+def test_an_hour_that_occurs_twice_is_told_from_a_file_in_disorder(table, time, told):
+    lines = rows((5, f"{time},3"))
+    if time.endswith("Z"):
+        lines = [line.replace(":00:00,", ":00:00Z,") for line in lines]
+
+    with pytest.raises(DataError) as caught:
+        table(lines, time_gaps="ignore").setup()
+    assert ("If clocks were set back" in str(caught.value)) is told
+
+
 def test_a_column_without_values_is_refused(table):
     with pytest.raises(DataError, match="column b of the series has no value"):
         table(["a,b", *["1,"] * 30], missing="forward").setup()

@@ -20,6 +20,10 @@ _MAX_FILL = 100
 """Maximum ratio of steps after filling to steps in the file: more indicates a wrong timestamp."""
 
 _SERIES_ADVICE = "  If the file has several series, name the column: dataset.series=COLUMN."
+_HOUR = 3600
+_CLOCK_ADVICE = (
+    "\n  If clocks were set back there, give times with their offset: 2026-10-25 02:00+01:00."
+)
 
 
 @dataclass
@@ -68,12 +72,15 @@ def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gap
     if before is None:
         return
     length = seconds - steps.seconds[-2]
+    advice = _SERIES_ADVICE
+    if kind == _BARE and -_HOUR <= length <= 0 < steps.seconds[1] - steps.seconds[0] <= _HOUR:
+        advice += _CLOCK_ADVICE
     if length == 0:
-        raise DataError(f"{where}: got time {time} twice, expected each once.\n{_SERIES_ADVICE}")
+        raise DataError(f"{where}: got time {time} twice, expected each once.\n{advice}")
     if length < 0:
         raise DataError(
             f"{where}: got time {time} after {before}, expected a later one.\n"
-            f"  Sort the file by time.\n{_SERIES_ADVICE}"
+            f"  Sort the file by time.\n{advice}"
         )
     step = steps.seconds[1] - steps.seconds[0]
     if gaps == "error" and abs(length - step) > _tolerance(step, seconds):
