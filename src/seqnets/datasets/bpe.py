@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, counted
 from seqnets.optional import optional
 
 BYTES = 256
@@ -56,7 +56,8 @@ class BytePairEncoding:
         if size < BYTES + len(specials):
             raise ConfigError(
                 f"BytePairEncoding: size is {size}, expected at least {BYTES + len(specials)}.\n"
-                f"  Every encoding has {BYTES} bytes, and this one {len(specials)} special tokens."
+                f"  It has {BYTES} bytes and {counted(len(specials), 'special token')}, then "
+                "pairs: raise dataset.max_vocabulary."
             )
         library = _library()
         tokenizer = library.Tokenizer(library.models.BPE())

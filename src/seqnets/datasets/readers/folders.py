@@ -12,6 +12,7 @@ from seqnets.datasets.files import read_text
 from seqnets.datasets.readers import audio, images
 from seqnets.datasets.readers.arrays import read_npy
 from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
+from seqnets.datasets.readers.tables import SUFFIXES as TABLES
 from seqnets.errors import DataError
 
 TRANSCRIPT = ".txt"
@@ -120,9 +121,13 @@ def read_file(file: Path, wanted: Wanted) -> tuple[np.ndarray | str, dict[str, A
     """
     read = KINDS.get(file.suffix.lower())
     if read is None:
-        raise DataError(
-            f"{file}: cannot be read, expected a name that ends with {', '.join(KINDS)}."
-        )
+        message = f"{file}: cannot be read, expected a name that ends with {', '.join(KINDS)}."
+        if file.suffix.lower() in TABLES:
+            message += (
+                "\n  Join tables of steps into one, whose column 'sequence' says which each row "
+                "is of."
+            )
+        raise DataError(message)
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
     return read(file, wanted)
