@@ -29,6 +29,21 @@ def test_the_version_is_the_packages(seqnets):
     assert seqnets("--version") == (0, f"seqnets {package.__version__}\n", "")
 
 
+def test_a_warning_of_seqnets_comes_without_the_line_of_its_source():
+    script = (
+        "import sys, warnings, seqnets\n"
+        "from seqnets.cli.main import main\n"
+        "sys.argv = ['seqnets', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "for file in (seqnets.__file__, 'other.py'):\n"
+        "    warnings.warn_explicit('it is slower', UserWarning, file, 1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.stderr == "Warning: it is slower\nother.py:1: UserWarning: it is slower\n"
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's memory")
 @pytest.mark.parametrize(("given", "kept"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "0"}, False)])
 def test_memory_of_a_step_is_kept_for_the_next_unless_the_user_says_otherwise(given, kept):

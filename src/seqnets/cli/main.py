@@ -8,7 +8,9 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import seqnets
 from seqnets.cli.lines import hanging
@@ -35,6 +37,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
 
+_SOURCE = Path(seqnets.__file__).parent
+
+_formatted = warnings.formatwarning
+
 HELP = """\
 seqnets: recurrent sequence models.
 
@@ -57,11 +63,25 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = told
     if sys.argv[1:2] != ["benchmark"]:
         if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which happens later
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         keep_memory()
     sys.exit(command(sys.argv[1:]))
+
+
+def told(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning as text: one of seqnets without the line of its source, which explains nothing."""
+    if _SOURCE in Path(filename).parents:
+        return f"Warning: {message}\n"
+    return _formatted(message, category, filename, lineno, line)
 
 
 def keep_memory() -> None:
