@@ -233,6 +233,19 @@ def test_blanks_around_a_class_are_seen(seqnets, tmp_path):
     assert re.search(r"^space +12 +4 +4 ", done.out, re.MULTILINE), done.out
 
 
+def test_bars_of_classes_give_way_to_their_names_and_shares(seqnets, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [f"{n},{'normal' if n % 4 else 'bearing fault'}" for n in range(40)]
+    (tmp_path / "mine.csv").write_text("\n".join(["text,label", *rows]))
+
+    done = seqnets("inspect", "dataset=classification", "dataset.path=mine.csv", "samples=0")
+
+    assert done.code == 0, done.err
+    lines = lines_of(done.out)
+    assert "bearing fault 6 2 2 ██████ 25.0%" in lines
+    assert f"normal 18 6 6 {'█' * 18} 75.0%" in lines
+
+
 def test_the_command_to_train_leaves_out_what_only_inspect_knows(seqnets):
     data = ["dataset=adding", "dataset.train_size=50", "dataset.test_size=10", "seed=3"]
 

@@ -31,7 +31,7 @@ OWN = ("samples", "baselines")
 """Keys that are no part of a training's configuration."""
 
 _ROWS, _BAR, _BINS = 12, 24, 10
-"""The most lines of a table, characters of a bar, and bars of a histogram."""
+"""The most lines of a table, characters of a bar in 80 columns, and bars of a histogram."""
 
 _EIGHTHS = "▏▎▍▌▋▊▉"
 
@@ -236,7 +236,8 @@ def _baselines(data: DataModule, objective: Objective) -> RenderableType:
 
 def _bar(share: float) -> Text:
     """A bar of a share of the greatest length, drawn in eighths of a character."""
-    whole, eighths = divmod(round(8 * _BAR * share), 8)
+    longest = _BAR * min(terminal().width, 80) // 80
+    whole, eighths = divmod(round(8 * longest * share), 8)
     return Text("█" * whole + (_EIGHTHS[eighths - 1] if eighths else ""), "cyan")
 
 
