@@ -554,6 +554,22 @@ def test_a_run_whose_output_nobody_reads_has_failed_and_no_other_command(
     assert (done.returncode, done.stderr) == ended
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are others there")
+def test_a_run_of_which_nobody_reads_the_errors_either_ends_with_the_same_code(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "seqnets", "train", "dataset=parity", "trainer=debug"],
+        stdout=write,
+        stderr=write,
+        cwd=tmp_path,
+    )
+    os.close(write)
+
+    assert done.returncode == 141
+
+
 def test_characters_that_the_output_cannot_hold_are_escaped(tmp_path):
     rows = [f"{n},{('größer', 'kleiner')[n % 2]},{n},{n}" for n in range(20) for _ in range(n + 1)]
     (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,x,y", *rows]), encoding="utf-8")

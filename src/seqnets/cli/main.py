@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import seqnets
 from seqnets.cli.lines import hanging
@@ -106,7 +107,10 @@ def command(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except Stopped as stop:
-        print(f"{stop}.", file=sys.stderr)
+        try:
+            print(f"{stop}.", file=sys.stderr)
+        except BrokenPipeError:  # of 2>&1, nobody reads this either
+            _drop_output(sys.stderr)
         return stop.code
     except (BrokenPipeError, SystemExit) as end:
         if not is_unread(end):
@@ -157,9 +161,10 @@ def is_unread(end: BaseException) -> bool:
     return isinstance(end.__context__ if isinstance(end, SystemExit) else end, BrokenPipeError)
 
 
-def _drop_output() -> None:
+def _drop_output(*streams: TextIO) -> None:
     """Discard what is left of the output, so that Python exits without another error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, *streams):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
