@@ -16,6 +16,7 @@ class BackwardPrinter(PassPrinter):
 
     name = "backward"
     source = "after"
+    coming = "after"
 
     def room(self) -> dict[str, str]:
         """Members of the workspace beside the weights."""
@@ -60,7 +61,7 @@ class BackwardPrinter(PassPrinter):
             return self._product(k, stage)
         if kind == "reduced":
             return f"v_set(m->sum_{k}[s->thread * c->B + b])"
-        return loaded(f"{self.in_room('dcross', self.program.crossing)} + {self.column(k)}")
+        return loaded(self.unit_in_room("dcross", self.program.crossing, offset=k))
 
     def write_stage(self, n: int, stage: Stage) -> None:
         """Print the function of a stage."""
@@ -114,13 +115,16 @@ class BackwardPrinter(PassPrinter):
     def _carry(self, p: int, turn: str) -> str:
         return self.in_room(f"carry_{p}", self.step.state_sizes[p], turn)
 
+    def _carry_at(self, p: int, turn: str) -> str:
+        return self.unit_in_room(f"carry_{p}", self.step.state_sizes[p], turn)
+
     def _dz(self, k: int, turn: str) -> str:
         return self.in_room(f"dz_{k}", self.reach(k), turn)
 
     def _come_in(self, stage: Stage) -> None:
         """The incoming gradient of each state part that a stage computes, without the output's."""
         for p in stage.state:
-            terms = [f"v_load({self._carry(p, 'now')} + u)"]
+            terms = [f"v_load({self._carry_at(p, 'now')})"]
             terms += [
                 self._product(x.product, stage)
                 for x in stage.products
@@ -128,7 +132,7 @@ class BackwardPrinter(PassPrinter):
             ]
             self.line(f"vec g_{p} = {' + '.join(terms)};")
             start = self.at(f"grad_start_{p}", self.step.state_sizes[p], row="b")
-            with self.text.block("if (is_reset(c, b, after))"):
+            with self.text.block(f"if ({self.is_reset()})"):
                 self.line(stored(start, f"{loaded(start)} + g_{p}"), f"g_{p} = {ZERO};")
 
     def _pass_by(self, stage: Stage) -> None:
@@ -139,7 +143,7 @@ class BackwardPrinter(PassPrinter):
                 for place in self._places(store.buffer, store.offset):
                     self.line(stored(place, ZERO))
         for p in stage.state:
-            self.line(f"v_store({self._carry(p, '(1 - now)')} + u, g_{p});")
+            self.line(f"v_store({self._carry_at(p, '(1 - now)')}, g_{p});")
 
     def _store(self, store: Store, name: Callable[[Node], str]) -> None:
         value = ZERO if store.node is None else name(store.node)
@@ -156,15 +160,15 @@ class BackwardPrinter(PassPrinter):
             self.prefetch(self.at("grad_wx", self.step.wx_size, offset, "soon"), to_write=True)
             yield self.at("grad_wx", self.step.wx_size, offset)
         elif kind == "dz":
-            yield f"{self._dz(k, 'now')} + {self.column(offset)}"
+            yield self.unit_in_room(f"dz_{k}", self.reach(k), "now", offset)
             if k not in self.program.shared:
                 yield self.at(f"grad_z_{k}", self.reach(k), offset)
         elif kind == "dsum":
-            yield f"{self.in_room(f'dsum_{k}', self.step.reductions[k].width)} + u"
+            yield self.unit_in_room(f"dsum_{k}", self.step.reductions[k].width)
         elif kind == "dcross":
-            yield f"{self.in_room('dcross', self.program.crossing)} + {self.column(offset)}"
+            yield self.unit_in_room("dcross", self.program.crossing, offset=offset)
         else:
-            yield f"{self._carry(k, '(1 - now)')} + u"
+            yield self._carry_at(k, "(1 - now)")
 
     def write_loop(self) -> None:
         """Print the function that each thread runs."""

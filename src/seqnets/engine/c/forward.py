@@ -16,6 +16,7 @@ class ForwardPrinter(PassPrinter):
 
     name = "forward"
     source = "t"
+    coming = "next"
 
     def room(self) -> dict[str, str]:
         """Members of the workspace beside the weights."""
@@ -52,7 +53,7 @@ class ForwardPrinter(PassPrinter):
         if source == "x":
             return loaded(self.at("x", self.step.wx_size, offset))
         if source == "state":
-            return f"v_load({self._state(key, 'now')} + {self.column(offset)})"
+            return f"v_load({self._state_at(key, 'now', offset)})"
         if source == "product":
             blocks = next(p.blocks for p in stage.products if p.product == key)
             block = f"i * {blocks} + {offset // stage.width}"
@@ -91,38 +92,40 @@ class ForwardPrinter(PassPrinter):
     def _state(self, p: int, turn: str) -> str:
         return self.in_room(f"state_{p}", self.step.state_sizes[p], turn)
 
+    def _state_at(self, p: int, turn: str, offset: int = 0) -> str:
+        return self.unit_in_room(f"state_{p}", self.step.state_sizes[p], turn, offset)
+
     def _pass_by(self, stage: Stage) -> None:
         """A step past a row's end: the state stays, and all that is stored is zero."""
         for p in stage.state:
-            self._store_state(p, f"v_load({self._state(p, 'now')} + u)", ZERO, ZERO)
+            self._store_state(p, f"v_load({self._state_at(p, 'now')})", ZERO, ZERO)
         for store in stage.stores:
             self._keep_store(store, ZERO)
 
     def _store(self, stage: Stage, name: Callable[[Node], str]) -> None:
         for p, node in stage.state.items():
-            before = f"v_load({self._state(p, 'now')} + u)"
+            before = f"v_load({self._state_at(p, 'now')})"
             self._store_state(p, name(node), name(node), before)
         for store in stage.stores:
             assert store.node is not None  # the forward pass stores what it computes
             if store.buffer.kind in ("value", "reduced"):
                 place = f"{store.buffer.kind}_{store.buffer.key}"
-                self.line(
-                    f"v_store({self.in_room(place, store.node.width)} + u, {name(store.node)});"
-                )
+                to = self.unit_in_room(place, store.node.width)
+                self.line(f"v_store({to}, {name(store.node)});")
             self._keep_store(store, name(store.node))
 
     def _store_state(self, p: int, after: str, y: str, before: str) -> None:
         """Store a state part for the next step, which may follow a reset, and for the caller."""
         size = self.step.state_sizes[p]
         start = loaded(self.at(f"start_{p}", size, row="b"))
-        self.line(f"v_store({self._state(p, '(1 - now)')} + u,")
-        self.line(f"        is_reset(c, b, next) ? {start} : {after});")
+        place = self._state_at(p, "(1 - now)")
+        self.line(f"v_store({place}, {self.is_reset()} ? {start} : {after});")
         if p == 0:
             self.prefetch(self.at("y", size, row="soon"), to_write=True)
             self.line(stored(self.at("y", size), y))
         if p in self.program.befores:
             self.prefetch(self.at(f"before_{p}", size, row="soon"), to_write=True)
-            self.line(f"if (c->save) {stored(self.at(f'before_{p}', size), before)}")
+            self.line(f"if ({self.saves()}) {stored(self.at(f'before_{p}', size), before)}")
 
     def _keep_store(self, store: Store, value: str) -> None:
         """Store a value for the backward pass, or, in any case, for later stages."""
@@ -132,10 +135,10 @@ class ForwardPrinter(PassPrinter):
             self.prefetch(self.saved_at(store.offset, "then"), to_write=True)
             always = store.offset < self.program.crossing
             kept = stored(self.saved_at(store.offset), value)
-            self.line(kept if always else f"if (c->save) {kept}")
+            self.line(kept if always else f"if ({self.saves()}) {kept}")
         elif store.buffer.kind == "value" and self.program.backward:
             kept = stored(self.at(f"value_{k}", store.node.width), value)
-            self.line(f"if (c->save) {kept}")
+            self.line(f"if ({self.saves()}) {kept}")
 
     def write_loop(self) -> None:
         """Print the function that each thread runs."""

@@ -160,7 +160,7 @@ static inline real row_sum(const real *row, long width) {
 static inline real row_max(const real *row, long width) {
     vec many = v_set(row[0]);
     long u = 0;
-    for (; u + LANES <= width; u += LANES) many = v_maximum(many, v_load_n(row + u, LANES));
+    for (; u + LANES <= width; u += LANES) many = v_maximum(many, v_load(row + u));
     real most = many[0];
     for (int i = 1; i < LANES; i++) most = larger(most, many[i]);
     for (; u < width; u++) most = larger(most, row[u]);

@@ -16,6 +16,8 @@ from seqnets.engine.c.text import Text
 from seqnets.engine.graph import Node, reached_among, walk
 from seqnets.engine.program import Program, Stage, StageProduct
 
+_TURNS = {"": "room", "now": "now", "(1 - now)": "next"}  # how rows of the workspace are called
+
 
 class PassPrinter:
     """Prints a pass; abstract.
@@ -23,6 +25,7 @@ class PassPrinter:
     Attributes:
         name: "forward" or "backward".
         source: C expression of the other step that a stage's products may read.
+        coming: C expression of the step before which a stage may set the state of a row anew.
         stages: The program's stages of this pass.
         widths: Vectors in a panel, of each product.
         panels: The panels of its weights.
@@ -32,6 +35,7 @@ class PassPrinter:
 
     name: str
     source: str
+    coming: str
 
     def __init__(self, program: Program, text: Text, tiled: bool) -> None:
         self.program, self.step, self.text, self.tiled = program, program.step, text, tiled
@@ -40,6 +44,7 @@ class PassPrinter:
         self.arguments = f"const Call *c, const {self.name.title()}Room *m, const Share *s"
         self.exchanges = bool(self.step.products or self.step.reductions)
         self.panels = Panels(text, self.reach, tiled)
+        self._of_row: dict[str, str] = {}  # declarations by the names that they declare
         self.widths = {wide_of(p, s) for s in stages for p in s.products}
         self.declared = "APART" if len(stages) > 1 else "static"  # one alone: in the loop
 
@@ -101,18 +106,48 @@ class PassPrinter:
         return f"{self.size(offset)} + u" if offset else "u"
 
     def at(self, name: str, columns: int, offset: int = 0, row: str = "row") -> str:
-        """The address of a vector of units in one of the caller's buffers."""
-        return f"{self.pointer(name)} + {row} * {self.size(columns)} + {self.column(offset)}"
+        """The address of a vector of units in one of the caller's buffers.
+
+        Args:
+            name: The buffer.
+            columns: The length of its rows.
+            offset: The vector's first column, for unit 0.
+            row: "row", "soon" (of the next step) or "b", as the loop over rows has them.
+        """
+        start = f"{self.pointer(name)} + {row} * {self.size(columns)}"
+        return f"{self._row_at(f'{name}_{row}', start)} + {self.column(offset)}"
 
     def saved_at(self, offset: int, time: str = "t") -> str:
-        """The address of a vector of units in the buffer "saved"."""
+        """The address of a vector of units in the buffer "saved", at step ``t`` or ``then``."""
         row = f"(b * c->save_b + {time} * c->save_t)"
-        return self.at("saved", self.program.saved_size, offset, row)
+        start = f"{self.pointer('saved')} + {row} * {self.size(self.program.saved_size)}"
+        return f"{self._row_at(f'saved_{time}', start)} + {self.column(offset)}"
 
     def in_room(self, name: str, columns: int, turn: str = "") -> str:
         """The address of row b in a workspace buffer; ``turn`` selects half of a double buffer."""
         row = f"({turn} * c->B + b)" if turn else "b"
         return f"m->{name} + {row} * {self.row(columns)}"
+
+    def unit_in_room(self, name: str, columns: int, turn: str = "", offset: int = 0) -> str:
+        """The address of a vector of units in row b of a workspace buffer."""
+        which = f"{name}_{_TURNS[turn]}"
+        return f"{self._row_at(which, self.in_room(name, columns, turn))} + {self.column(offset)}"
+
+    def is_reset(self) -> str:
+        """Whether the row's state is set anew before the coming step."""
+        return self._once_a_row("const int", "reset", f"is_reset(c, b, {self.coming})")
+
+    def saves(self) -> str:
+        """Whether the backward pass will follow."""
+        return self._once_a_row("const int", "save", "c->save != 0")
+
+    def _row_at(self, name: str, address: str) -> str:
+        return self._once_a_row("real *const", name, address)
+
+    def _once_a_row(self, kind: str, name: str, value: str) -> str:
+        """The name of what is found once for each row, before the loop over its vectors."""
+        self._of_row[name] = f"{kind} {name} = {value};"
+        return name
 
     def shares(self, body: Callable[[], None]) -> None:
         """Print a loop over a thread's share of its group's rows."""
@@ -212,12 +247,15 @@ class PassPrinter:
                     self.line("const long b = b0 + i, row = b * c->row_b + t * c->row_t;")
                     self.line("const long soon = b * c->row_b + then * c->row_t;")
                     self.line("const int valid = is_valid(c, b, t);")
+                    before, self._of_row = len(self.text.lines), {}
                     with self._vector_by_vector(vectors, W):
                         yield
+                    self.text.insert(before, self._of_row.values())
             if sums:
                 with self._vector_by_vector(vectors, W):
                     for i in sums:
-                        to = self.at(f"unit_{i}", self.program.unit_size, row="s->thread")
+                        unit = f"{self.pointer(f'unit_{i}')} + s->thread"
+                        to = f"{unit} * {self.size(self.program.unit_size)} + u"
                         self.line(stored(to, f"{loaded(to)} + unit_{i}[j]"))
 
     def _write_products(self, stage: Stage, rows: dict[int, str], tall: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 
@@ -48,6 +48,10 @@ class Text:
     def line(self, *lines: str) -> None:
         """Append lines."""
         self.lines += ["    " * self._depth + line if line else "" for line in lines]
+
+    def insert(self, place: int, lines: Iterable[str]) -> None:
+        """Insert lines before those from a place on, which are as deep."""
+        self.lines[place:place] = ["    " * self._depth + line for line in lines]
 
     @contextmanager
     def block(self, head: str, tail: str = "}") -> Iterator[None]:
