@@ -454,20 +454,6 @@ def test_an_unknown_option_is_refused_with_a_suggestion(name, wrong, right):
     assert str(error.value) == f"{name}: unexpected keyword argument '{wrong}', expected {right}."
 
 
-@pytest.mark.parametrize("given", [(), (X, None, None)], ids=["no input", "too much"])
-@pytest.mark.parametrize("name", ["LSTM", "GRUCell"])
-def test_a_call_that_does_not_fit_is_answered_as_torch_does(name, given):
-    said = []
-    for library in (nn, seqnets):
-        with pytest.raises(TypeError) as error:
-            getattr(library, name)(I, H)(*given)
-        said.append(str(error.value))
-
-    assert said[0].startswith(f"{name}.forward() ")
-    assert said[1] == said[0]
-    assert inspect.getdoc(getattr(seqnets, name).forward)
-
-
 def test_a_cells_own_option_is_suggested_for_the_step_module_too():
     with pytest.raises(TypeError, match=r"PeepholeLSTMCell: unexpected.*expected forget_bias"):
         seqnets.PeepholeLSTMCell(I, H, forgetbias=1.0)

@@ -167,7 +167,7 @@ def _cells_and_what_is_above(layer: nn.Module) -> tuple[list[Any], list[Callable
     """The cells of a layer, and what is above each; see ``DeepRNN.above``."""
     for part in layer.modules() if isinstance(layer, nn.Module) else ():
         own = next((kind for kind in _STREAMED if isinstance(part, kind)), None)
-        if own is not None and _code(type(part).forward) is not own.forward.__code__:
+        if own is not None and type(part).forward is not own.forward:
             raise ConfigError(
                 f"Stream: {type(part).__name__} defines forward, expected that of {own.__name__}.\n"
                 f"  A stream runs the layer's cells alone; stream a plain {own.__name__}, and do "
@@ -192,11 +192,6 @@ def _cells_and_what_is_above(layer: nn.Module) -> tuple[list[Any], list[Callable
             "Stream: the layer runs backwards or in both directions, expected a forward layer."
         )
     return [part.cell for part in layers], above
-
-
-def _code(method: Any) -> Any:
-    """What a method runs, by whichever name."""
-    return getattr(method, "__code__", None)
 
 
 def _alone(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

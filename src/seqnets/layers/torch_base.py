@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from operator import is_
-from types import FunctionType
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -68,8 +67,6 @@ class TorchBase(nn.Module):
                 )
             cls.cell_class = cell
             cls.__doc__ = _docstring_with_arguments(cls)
-            if "forward" not in cls.__dict__:
-                cls.forward = _forward_of(cls)
 
     def _check_names(self, options: Iterable[str]) -> None:
         """Raise TypeError, as Python does, for an option that neither module nor cell takes."""
@@ -167,20 +164,6 @@ def leaf_call(module: nn.Module, input: torch.fx.Proxy, *further: Any) -> Any:
     """Record a call of the module as one node, as ``torch.fx`` does for torch.nn's modules."""
     tracer: Any = input.tracer
     return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, *further), {})
-
-
-def _forward_of(cls: type[TorchBase]) -> FunctionType:
-    """The forward method that a class inherits, by the name that users know in Python's errors.
-
-    ``help`` finds its docstring in the base.
-    """
-    base: Any = cls.forward
-    own = FunctionType(
-        base.__code__, base.__globals__, base.__name__, base.__defaults__, base.__closure__
-    )
-    own.__annotations__, own.__kwdefaults__ = base.__annotations__, base.__kwdefaults__
-    own.__module__, own.__qualname__ = cls.__module__, f"{cls.__qualname__}.forward"
-    return own
 
 
 def _docstring_with_arguments(cls: type[TorchBase]) -> str:
