@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.func import functional_call, jvp, vmap
 
 from seqnets import Recurrent, Stream, explain, unroll
@@ -237,10 +239,10 @@ def test_function_transforms_go_through(cell_cls):
 
 
 class ObservedCell(RetentionCell):
-    """Retention that remembers in which dtype it is computed."""
+    """Retention whose class remembers in which dtype it is computed."""
 
     def access(self, wx):
-        self.seen = wx.dtype
+        ObservedCell.seen = wx.dtype
         return super().access(wx)
 
 
@@ -256,6 +258,47 @@ def test_half_precision_adds_up_in_single_precision(dtype):
     assert cell.seen == torch.float32
     assert {y.dtype, *(part.dtype for part in state)} == {dtype}
     assert (y - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+class TurningCell(RetentionCell):
+    """Retention whose steps multiply queries, and what they find, by matrices."""
+
+    def add_parameters(self, parameter):
+        super().add_parameters(parameter)
+        self.weight_turn = parameter(self.key_size, self.key_size)
+        self.leave = nn.Linear(self.hidden_size, self.hidden_size).to(self.weight_turn.dtype)
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        nn.init.xavier_uniform_(self.learned("weight_turn"))
+
+    def access(self, wx):
+        at = super().access(wx)
+        return at._replace(q=F.linear(at.q, self.weight_turn))
+
+    def readout(self, found, wx):
+        return self.leave(super().readout(found, wx))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("memory", ["full", "lean"])
+@pytest.mark.parametrize("around", [lambda f: f, partial(torch.compile, backend="aot_eager")])
+def test_in_half_precision_steps_may_multiply_by_parameters(around, memory, mixed):
+    cell, x = make(TurningCell, torch.bfloat16), torch.randn(2, 70, I).bfloat16()
+    wide = make(TurningCell)
+    wide.load_state_dict(cell.state_dict())
+    layer = around(Recurrent(cell, backend="scan", memory=memory))
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        y, _ = layer(x)
+    expected, _ = unroll(wide, x.double(), backend="reference")
+
+    assert (y - expected).abs().mean() < 0.02 * expected.abs().mean()
+    found = torch.autograd.grad(y.sum(), [*cell.parameters()])
+    wanted = torch.autograd.grad(expected.sum(), [*wide.parameters()])
+    for grad, exact in zip(found, wanted, strict=True):
+        assert grad.dtype == torch.bfloat16
+        assert (grad - exact).abs().mean() < 0.05 * exact.abs().mean()
 
 
 @pytest.mark.parametrize("cell_cls", MATRIX_CELLS)

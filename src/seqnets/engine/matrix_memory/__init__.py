@@ -101,12 +101,28 @@ def _run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
     inside, lengths = request.valid, request.lengths
     if inside is not None and lengths is not None:
         wx = without_padding(wx, lengths, inside)
+    if cell._like.dtype in HALF:
+        cell = _widened(cell)
     with torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext():
         y, final = _all_steps(request, cell, wx.float() if wx.dtype in HALF else wx)
     if inside is not None:
         y = y.masked_fill(~inside[..., None], 0)
     final = tuple([part.to(x.dtype) for part in final])
     return y.to(wx.dtype), final
+
+
+def _widened(cell: MatrixMemoryCell) -> MatrixMemoryCell:
+    """The cell with what its steps read in float32; through the conversion, gradients reach it."""
+    return cell.bind(
+        {
+            name: t.float() if t.dtype in HALF and name not in _PROJECTING else t
+            for name, t in cell.tensors().items()
+        }
+    )
+
+
+_PROJECTING = "weight_ih", "bias_ih", "weight_qk", "bias_qk", "weight_heads", "bias_heads"
+"""What projects the inputs, and may be large: no step reads it."""
 
 
 def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Tensor, State]:
