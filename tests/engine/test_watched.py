@@ -157,6 +157,23 @@ def test_weights_that_are_elsewhere_never_reach_a_kernel(changed_cell, backend):
         unroll(cell, x, backend="c")
 
 
+@pytest.mark.parametrize("name", ["state", "lengths", "resets"])
+def test_arguments_that_are_elsewhere_never_reach_a_kernel(name):
+    cell, x = PeepholeLSTMCell(3, 8), torch.randn(2, 7, 3)
+    state = tuple(torch.randn(2, 2, 8))
+    given = {"state": state, "lengths": torch.tensor([7, 4]), "resets": torch.rand(2, 7) < 0.3}
+    given = {name: given[name]}
+    for _ in range(2):
+        expected, _ = unroll(cell, x, **given, backend="c")
+    there = tree_map_only(torch.Tensor, Elsewhere, given)
+
+    y, _ = unroll(cell, x, **there)
+
+    torch.testing.assert_close(y, expected)
+    with pytest.raises(BackendError, match=f"{name}.* is of class Elsewhere, which runs"):
+        unroll(cell, x, **there, backend="c")
+
+
 def test_a_stream_of_weights_that_are_elsewhere_is_by_the_plain_loop(changed_cell):
     cell, x, expected = changed_cell
     stream = Stream(Recurrent(cell), batch_size=2)

@@ -20,4 +20,5 @@ def refusal(request: Request) -> str | None:
         return reason
     if torch.compiler.is_compiling():
         return compiling.refusal(request)
-    return refusal_of_memory(request.own_tensors) or request.untraceable
+    tensors = request.own_tensors | request.arguments
+    return refusal_of_memory(tensors) or request.untraceable

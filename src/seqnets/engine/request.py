@@ -107,6 +107,17 @@ class Request:
         return self._own
 
     @property
+    def arguments(self) -> dict[str, Tensor]:
+        """The tensors beside the input that were given: each part of the state by its name."""
+        state = zip(self.cell.states, self.given or (), strict=False)
+        found = {f"state '{name}'": part for name, part in state}
+        if self.lengths is not None:
+            found["lengths"] = self.lengths
+        if self.resets is not None:
+            found["resets"] = self.resets
+        return found
+
+    @property
     def plan(self) -> Plan:
         """How the cell is run over time.
 

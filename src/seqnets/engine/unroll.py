@@ -8,7 +8,7 @@ from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.engine import recent_calls
 from seqnets.engine.dispatch import choose, run, run_at_once
-from seqnets.engine.modes import is_plain
+from seqnets.engine.modes import PLAIN_TYPES, is_plain
 from seqnets.engine.request import Request, make_request
 from seqnets.typing import State
 
@@ -58,9 +58,10 @@ def unroll(
     options = state is None, reverse, memory, backend
     if plain and (known := recent_calls.repeated(cell, x, *options)):
         given = None if state is None else cell.check_state(state, x)
-        request = Request(cell, x, given, reverse=reverse, memory=memory)
-        chosen, request.known_plan, request.known_step = known
-        return run_at_once(request, chosen)
+        if given is None or PLAIN_TYPES.issuperset(map(type, given)):
+            request = Request(cell, x, given, reverse=reverse, memory=memory)
+            chosen, request.known_plan, request.known_step = known
+            return run_at_once(request, chosen)
     kind = recent_calls.kind_of((cell,), x, *options) if plain else None
     request = make_request(cell, x, state, lengths, resets, reverse, memory)
     chosen = choose(request, backend)
