@@ -19,7 +19,7 @@ from seqnets.engine import reference
 from seqnets.engine.evaluate import parameters_of
 from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.layout import Layout, layout_of
-from seqnets.engine.loops import Inputs, Kept, Loops, Order, make_order
+from seqnets.engine.loops import Inputs, Kept, Loops, Order, check_saved, make_order
 from seqnets.engine.modes import is_batched
 from seqnets.engine.pieces import cut, joined
 from seqnets.engine.program import Program
@@ -110,6 +110,7 @@ class _Fused(torch.autograd.Function):
         ctx.cell, ctx.modes, ctx.random = request.cell, modes_of(request.cell), random
         ctx.plan, ctx.lean = plan, request.memory == "lean"
         ctx.layout, ctx.inside, ctx.reverse = order.layout, inside, request.reverse
+        ctx.dtype = x.dtype
         ctx.set_materialize_grads(False)
         keep = kept.befores.values() if ctx.lean else kept.tensors
         ctx.save_for_backward(*tensors, order.lengths, order.resets, *keep)
@@ -120,6 +121,7 @@ class _Fused(torch.autograd.Function):
         names, needed = ctx.names, ctx.needs_input_grad[3:]
         saved, count = ctx.saved_tensors, len(needed)
         tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
+        check_saved(type(ctx.cell).__name__, ctx.dtype, (tensors[0], *saved))
         order = make_order(ctx.layout, lengths, resets, ctx.reverse)
         if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
             return None, None, None, *_by_the_plain_loop(ctx, tensors, order, grads, needed)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from seqnets.engine.layout import Layout
 from seqnets.engine.program import Program
+from seqnets.errors import DtypeError
 from seqnets.typing import State
 
 
@@ -37,8 +39,23 @@ class Order(NamedTuple):
 def make_order(
     layout: Layout, lengths: Tensor | None, resets: Tensor | None, reverse: bool
 ) -> Order:
-    """An ``Order`` with contiguous lengths, as loops require."""
-    return Order(layout, None if lengths is None else lengths.contiguous(), resets, reverse)
+    """An ``Order`` with contiguous int64 lengths, as loops require."""
+    return Order(layout, None if lengths is None else lengths.long().contiguous(), resets, reverse)
+
+
+def check_saved(name: str, dtype: torch.dtype, saved: Sequence[Tensor]) -> None:
+    """Raise unless what the backward pass of a cell reads came back in the dtype it was saved in.
+
+    Raises:
+        DtypeError: Hooks of saved tensors changed it: loops would read other memory.
+    """
+    if others := {tensor.dtype for tensor in saved} - {dtype}:
+        raise DtypeError(
+            f"{name}: saved tensors came back as {' and '.join(map(str, others))}, expected "
+            f"{dtype}, in which they were saved.\n"
+            f"  They come from the unpack hook of torch.autograd.graph.saved_tensors_hooks: "
+            f"convert them there with .to({dtype})."
+        )
 
 
 class Inputs(NamedTuple):

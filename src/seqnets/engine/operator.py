@@ -18,7 +18,7 @@ from seqnets.engine.c.loops import C_LOOPS
 from seqnets.engine.evaluate import replay
 from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Inputs, Kept, Loops, make_order
+from seqnets.engine.loops import Inputs, Kept, Loops, check_saved, make_order
 from seqnets.engine.plans import program_from_text
 from seqnets.engine.program import Program
 from seqnets.engine.request import Request
@@ -93,6 +93,7 @@ def unroll_backward(
     """Gradients of the projected input, each initial state, each reset state, each parameter."""
     program = program_from_text(text)
     used = _used(program, parameters)
+    check_saved("unroll", grad_y.dtype, (*kept, *parameters) if grad_y.is_cpu else kept)
     everything = Kept(program, [tensor.contiguous() for tensor in kept])
     order = make_order(Layout(*grad_y.shape[:2]), lengths, resets, reverse)
     grads = order.layout.rows(grad_y), *grad_final

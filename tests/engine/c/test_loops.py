@@ -24,6 +24,7 @@ from seqnets.engine import compiling, runs
 from seqnets.engine.c import compiler, loops
 from seqnets.engine.c.text import with_headers
 from seqnets.engine.request import make_request
+from seqnets.errors import DtypeError
 from seqnets.layers import Stream
 from seqnets.testing import check_backend
 from seqnets.testing.backend import poisoned_memory
@@ -215,6 +216,33 @@ def test_saved_tensors_may_come_back_in_another_layout(backend, memory):
         found = everything(cell, x, backend=backend, memory=memory, **options)
 
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("memory", ["full", "lean"])
+def test_saved_tensors_may_not_come_back_in_another_dtype(memory, dtype):
+    def pack(saved):
+        return saved.to(dtype) if saved.is_floating_point() else saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        y, _ = unroll(LSTMCell(3, 5), torch.randn(2, 70, 3), backend="c", memory=memory)
+
+    with pytest.raises(DtypeError, match=f"came back as {dtype}, expected torch.float32"):
+        y.sum().backward()
+
+
+def test_saved_lengths_may_come_back_as_smaller_integers():
+    cell, x = LSTMCell(3, 5), torch.randn(2, 70, 3, requires_grad=True)
+    lengths = torch.tensor([70, 9])
+    expected = everything(cell, x, backend="c", lengths=lengths)
+
+    def pack(saved):
+        return saved.int() if saved.dtype == torch.int64 else saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        found = everything(cell, x, backend="c", lengths=lengths)
+
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("backend", ["c", "eager"])
