@@ -13,10 +13,10 @@ from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell, explained
 from seqnets.checks import check_flags
 from seqnets.engine import native
+from seqnets.engine.lengths import where_rows
 from seqnets.engine.request import checked_resets, state_before
 from seqnets.engine.unroll import unroll
 from seqnets.layers.checks import cannot_step, check_run_options
-from seqnets.layers.state import restarted
 from seqnets.layers.torch_base import leaf_call
 from seqnets.typing import State
 
@@ -119,7 +119,8 @@ class Recurrent(nn.Module):
         if resets is not None:
             self.cell.check_input(x, "B", "I")
             start, before = state_before(self.cell, x, None), state_before(self.cell, x, state)
-            state = restarted(checked_resets(self.cell._name, resets, x, "B"), start, before)
+            rows = checked_resets(self.cell._name, resets, x, "B")[:, None]
+            state = where_rows(rows, start, before)
         return native.step(self.cell, x, state)
 
     def extra_repr(self) -> str:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from seqnets.cells.checks import wrong_argument
 from seqnets.checks import check_count
+from seqnets.engine.lengths import where_rows
 from seqnets.engine.request import checked_resets
 from seqnets.engine.streaming import CellStream, stream_cell
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
 from seqnets.layers.deep import DeepRNN
 from seqnets.layers.recurrent import Recurrent
-from seqnets.layers.state import map_state, restarted
+from seqnets.layers.state import map_state
 from seqnets.layers.torch_like import TorchLike
 
 
@@ -109,9 +110,9 @@ class Stream:
     def reset(self, rows: Tensor | None = None) -> None:
         """Reset the state of all rows, or of those where ``rows``, (B,) boolean, is true."""
         if rows is not None:
-            rows = checked_resets("Stream", rows, self._x, "B")
+            rows = checked_resets("Stream", rows, self._x, "B")[:, None]
         for stream, start in zip(self._streams, self._starts, strict=True):
-            stream.set_state(start if rows is None else restarted(rows, start, stream.state))
+            stream.set_state(start if rows is None else where_rows(rows, start, stream.state))
 
     @property
     def state(self) -> Any:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from seqnets.errors import ShapeError
-from seqnets.typing import State
 
 
 def map_state(function: Callable[[Tensor], Any], state: Any) -> Any:
@@ -53,8 +51,3 @@ def with_leaves(state: Any, tensors: Iterable[Tensor]) -> Any:
     """A state with other tensors in the places of its own."""
     others = iter(tensors)
     return map_state(lambda _: next(others), state)
-
-
-def restarted(resets: Tensor, start: State, state: State) -> State:
-    """A state, each part (B, H), with ``start`` in the rows where ``resets``, (B,), is true."""
-    return tuple(torch.where(resets[:, None], a, b) for a, b in zip(start, state, strict=True))
