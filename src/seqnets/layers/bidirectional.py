@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -181,8 +182,8 @@ class Bidirectional(nn.Module):
         backward_resets = resets_for_reverse(resets, lengths)
         (forward_y, forward_state), (backward_y, backward_state) = run_concurrently(
             x,
-            lambda: self.forward_layer(x, forward_start, lengths, resets),
-            lambda: self.backward_layer(x, backward_start, lengths, backward_resets),
+            partial(self.forward_layer, x, forward_start, lengths, resets),
+            partial(self.backward_layer, x, backward_start, lengths, backward_resets),
         )
         return self._merge(forward_y, backward_y), (forward_state, backward_state)
 

@@ -167,14 +167,19 @@ class DeepRNN(nn.Module):
         """
         if isinstance(x, torch.fx.Proxy):
             return leaf_call(self, x, state, lengths, resets)
-        states, parts = self._states(state), self.above(self.dropout)
+        dropout = self.dropout
+        states, parts = self._states(state), self.above(dropout)
         after = []
-        read, filled = x, lengths if self.norms or self.feed_forwards else None  # they fill padding
+        read, filled = x, None
+        if lengths is not None and (self.norms or self.feed_forwards):  # they fill padding
+            filled = lengths
         for depth, (layer, above) in enumerate(zip(self.layers, parts, strict=True)):
-            own = resets_for_reverse(resets, lengths) if _runs_backwards(layer) else resets
-            y, final = layer(self.dropout(read) if depth else read, states[depth], lengths, own)
-            if depth == 0 and type(self.connections[0]) is not NoConnection:  # it reads the input
-                x = without_padding(x, filled)
+            own = resets
+            if resets is not None and _runs_backwards(layer):
+                own = resets_for_reverse(resets, lengths)
+            y, final = layer(dropout(read) if depth else read, states[depth], lengths, own)
+            if filled is not None and depth == 0 and type(self.connections[0]) is not NoConnection:
+                x = without_padding(x, filled)  # which the connection reads
             x, read = above(x, y)
             after.append(final)
         return without_padding(read, filled), tuple(after)
@@ -219,9 +224,10 @@ class DeepRNN(nn.Module):
             A function for each layer, of what its input was before norm and dropout, and of its
             output. It returns what the next function takes first, and the same through the norm.
         """
-        nothing = [None] * len(self.layers)
+        connections = self.connections
+        nothing = [None] * len(connections)
         feeds, norms = self.feed_forwards or nothing, self.norms or nothing
-        parts = zip(self.connections, feeds, norms, strict=True)
+        parts = zip(connections, feeds, norms, strict=True)
         return [partial(joined, dropout, *each) for each in parts]
 
     @property
@@ -231,9 +237,9 @@ class DeepRNN(nn.Module):
         return not (skips or self.feed_forwards or self.norms)
 
     def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
-        if state is None:
-            return (None,) * len(self.layers)
         L = len(self.layers)
+        if state is None:
+            return (None,) * L
         check_parts("DeepRNN", state, L, f"a tuple of one per layer: {L}")
         return state
 
