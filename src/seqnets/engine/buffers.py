@@ -75,8 +75,8 @@ def forward_buffers(
     final = tuple([wx.new_empty(order.layout.B, size) for size in sizes])
     kept = room_for_kept(program, wx) if save else None
     buffers = {"wx": wx, "y": y} | parameter_buffers(program, parameters)
-    buffers |= numbered("initial", [part.contiguous() for part in initial])
-    buffers |= numbered("start", [part.contiguous() for part in start])
+    buffers |= numbered("initial", [*map(Tensor.contiguous, initial)])
+    buffers |= numbered("start", [*map(Tensor.contiguous, start)])
     buffers |= numbered("final", final)
     if kept is not None:
         buffers |= _kept_buffers(kept)

@@ -18,6 +18,7 @@ from seqnets.engine.loops import Gradients, Kept
 from seqnets.engine.products import add_product, product
 from seqnets.engine.program import Program
 from seqnets.engine.projection import picked
+from seqnets.engine.step import Weight
 
 
 def parameter_gradients(
@@ -46,21 +47,31 @@ def parameter_gradients(
         if name in wanted
     }
     befores, values = kept.befores, kept.values
-    for k, weight in enumerate(each.weight for each in program.step.products):
+    for k, (weight, part, is_whole) in enumerate(_products(program)):
         if weight.name not in wanted:
             continue
-        part = program.part_of(k)
         value = values[k] if part is None else befores[part]
         grad = found.wx if k in program.shared else found.products[k]
         left, right = picked(grad, inside).T, picked(value, inside)
-        parameter = parameters[weight.name]
-        if weight.covers(parameter.shape) and weight.name not in gradients:
+        if is_whole and weight.name not in gradients:
             factors = (right.T, left.T) if weight.turned else (left, right)
             gradients[weight.name] = product(*factors, tiled=tiled)
         else:
-            total = gradients.setdefault(weight.name, torch.zeros_like(parameter))
+            zeros = torch.zeros_like(parameters[weight.name])
+            total = gradients.setdefault(weight.name, zeros)
             add_product(weight.of(total), left, right, tiled)
     return gradients
+
+
+@lru_cache(maxsize=1024)
+def _products(program: Program) -> list[tuple[Weight, int | None, bool]]:
+    """The weight of each product, its operand as ``part_of`` tells it, and if it is a parameter."""
+    step = program.step
+    weights = [product.weight for product in step.products]
+    return [
+        (weight, program.part_of(k), weight.covers(step.parameters[weight.name]))
+        for k, weight in enumerate(weights)
+    ]
 
 
 class _Piece(NamedTuple):

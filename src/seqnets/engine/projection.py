@@ -32,10 +32,11 @@ def project(
         x: The request's inputs, with zeros for padding.
         parameters: The cell's tensors.
     """
-    if request.plan.projection is None:
+    affine = request.plan.projection
+    if affine is None:
         return _projected(request, x, layout, loops.tiled)
     inside = rows_inside(loops, request, layout)
-    return _product(layout.rows(x), parameters, inside, loops.tiled, *request.plan.projection)
+    return _product(layout.rows(x), parameters, inside, loops.tiled, *affine)
 
 
 def _product(

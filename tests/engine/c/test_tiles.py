@@ -205,7 +205,7 @@ def results(cell, x, loops, mixed=False, **options):
     """Outputs, state and all gradients of a weighted sum, by some loops in C."""
     x = x.detach().requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(c, "_loops", lambda request: loops)
+        patch.setattr(c, "_loops", lambda *_: loops)
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             y, state = unroll(cell, x, backend="c", **options)
         loss = weighted_sum(y, *state)

@@ -36,7 +36,7 @@ def refusal(request: Request) -> str | None:
     if torch.compiler.is_compiling():
         return None
     try:
-        _loops(request).library(request.plan.program, _dtype(x))
+        _loops(x, autocasts(x)).library(request.plan.program, _dtype(x))
     except NoCompiler as reason:
         _say_once(str(reason))
         return str(reason)
@@ -65,8 +65,8 @@ def run(request: Request) -> tuple[Tensor, State]:
     has the state, but in mixed precision, where it is carried on as it is.
     """
     x, is_compiling = request.x, torch.compiler.is_compiling()
-    runs = compiling.run if is_compiling else partial(fused.run, _loops(request))
     dtype, mixed = _dtype(x), autocasts(x)
+    runs = compiling.run if is_compiling else partial(fused.run, _loops(x, mixed))
     if x.dtype is dtype and not mixed:
         return runs(request)
     with torch.autocast("cpu", enabled=False):
@@ -74,10 +74,9 @@ def run(request: Request) -> tuple[Tensor, State]:
     return y.to(x.dtype), state if mixed else tuple([part.to(x.dtype) for part in state])
 
 
-def _loops(request: Request) -> CLoops:
-    """The loops for a request: in half and mixed precision, tiles may multiply."""
-    is_half = request.x.dtype in HALF or autocasts(request.x)
-    return TILED_LOOPS if is_half and has_tiles() else C_LOOPS
+def _loops(x: Tensor, mixed: bool) -> CLoops:
+    """The loops for inputs: in half and mixed precision, tiles may multiply."""
+    return TILED_LOOPS if (mixed or x.dtype in HALF) and has_tiles() else C_LOOPS
 
 
 def _dtype(x: Tensor) -> torch.dtype:
