@@ -20,7 +20,7 @@ from seqnets.engine.buffers import (
 )
 from seqnets.engine.c import compiler
 from seqnets.engine.c.printer import print_program
-from seqnets.engine.c.text import MEMBERS, with_headers
+from seqnets.engine.c.text import MEMBERS, SET_BY_CALLS, with_headers
 from seqnets.engine.c.threads import most_threads, openmp
 from seqnets.engine.c.tiles import has_tiles
 from seqnets.engine.layout import Layout
@@ -79,10 +79,10 @@ class Library:
         self.lanes = ctypes.c_int64.in_dll(self._library, "lanes_of_a_vector").value
         sizes = [f"n{i}" for i in range(len(source.sizes))]
         self._fixed = dict(zip(sizes, source.sizes, strict=True)) | openmp()
-        names = *MEMBERS, *sizes, *source.pointers
-        self._struct = ctypes.c_int64 * len(names)
-        self._places = {name: place for place, name in enumerate(names)}
-        self._buffers, self._first = source.pointers, len(names) - len(source.pointers)
+        shared = *MEMBERS, *sizes
+        self._places, self._first = {name: i for i, name in enumerate(shared)}, len(shared)
+        self._set_by_calls = *SET_BY_CALLS, *source.pointers
+        self._struct = ctypes.c_int64 * (self._first + len(self._set_by_calls))
 
     def call(self, name: str, settings: Settings, values: _Values, like: Tensor) -> None:
         """Run a pass, with a workspace of its own."""
@@ -92,14 +92,12 @@ class Library:
         function(self.members(members, values))
 
     def members(self, like: ctypes.Array[Any], values: _Values) -> ctypes.Array[ctypes.c_int64]:
-        """A copy of a ``Call`` struct with the addresses of a call's buffers.
+        """A copy of a ``Call`` struct with the addresses of a call's buffers, and the like.
 
         Values without a member are ignored: the program does not read these buffers.
         """
-        call, places = self._struct.from_buffer_copy(like), self._places
-        call[self._first :] = [*map(values.get, self._buffers, repeat(0))]
-        for name in _SET_BY_CALLS.intersection(values):
-            call[places[name]] = values[name]
+        call = self._struct.from_buffer_copy(like)
+        call[self._first :] = [*map(values.get, self._set_by_calls, repeat(0))]
         return call
 
     def ready(self, name: str, settings: Settings) -> _Ready:
@@ -111,9 +109,6 @@ class Library:
             members[self._places[member]] = value
         return function, members, scratch(members)
 
-
-_SET_BY_CALLS = frozenset(["lengths", "resets", "scratch", "packed"])
-"""The members besides buffers that may differ between calls with equal settings."""
 
 _Ready = tuple[Any, ctypes.Array[ctypes.c_int64], int]
 """A pass, its ``Call`` struct without addresses, and the number of elements of its workspace."""

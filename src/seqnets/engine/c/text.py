@@ -17,17 +17,21 @@ MEMBERS = {
     "threads": "int64_t threads",
     "row_groups": "int64_t row_groups",
     "save": "int64_t save",
-    "packed": "int64_t packed",
     "reset_b": "int64_t reset_b",
     "reset_t": "int64_t reset_t",
-    "lengths": "const int64_t *lengths",
-    "resets": "const uint8_t *resets",
     "parallel": "void (*parallel)(void (*)(void *), void *, unsigned, unsigned)",
     "thread": "int (*thread)(void)",
     "team": "int (*team)(void)",
+}
+"""The first members of ``Call``, each eight bytes, of every program: its sizes follow them."""
+
+SET_BY_CALLS = {
+    "packed": "int64_t packed",
+    "lengths": "const int64_t *lengths",
+    "resets": "const uint8_t *resets",
     "scratch": "real *scratch",
 }
-"""The members of ``Call`` that every program has, in order, each eight bytes."""
+"""Its members behind the sizes, which differ between calls: the program's buffers follow them."""
 
 
 class Text:
@@ -82,7 +86,7 @@ class Text:
     def struct(self) -> str:
         """The definition of the struct ``Call``."""
         members = [*MEMBERS.values(), *(f"int64_t {size[3:]}" for size in self.sizes.values())]
-        members += [f"real *{name}" for name in self.pointers]
+        members += [*SET_BY_CALLS.values(), *(f"real *{name}" for name in self.pointers)]
         return "\n".join(["typedef struct {", *(f"    {member};" for member in members), "} Call;"])
 
 
