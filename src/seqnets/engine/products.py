@@ -21,8 +21,8 @@ from seqnets.engine.c.products import can_multiply, multiply
 from seqnets.engine.measured import nearest, of_processor, table
 from seqnets.engine.modes import (
     PLAIN_TYPES,
+    dispatches,
     is_batched,
-    is_watched,
     refusal_of_one_operation,
 )
 
@@ -106,7 +106,7 @@ def _is_seen(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether operations are traced or intercepted, or a tensor is of a subclass."""
     return (
         has_torch_function((input, weight, bias))
-        or is_watched(weight)
+        or dispatches(weight)
         or refusal_of_one_operation(input) is not None
     )
 
