@@ -288,6 +288,36 @@ def test_names_of_files_in_standard_input_lead_from_the_working_folder(
     assert "DataError: standard input, line 2: walks/7.npy: no such file.\n" in said[1].err
 
 
+def test_a_recording_is_predicted_alone_from_another_folder_and_by_standard_input(
+    seqnets, tmp_path, monkeypatch
+):
+    (tmp_path / "data" / "walks").mkdir(parents=True)
+    for n in range(20):
+        rows = "".join(f"10:0{t},{n % 2},{t + n / 8}\n" for t in range(2 + n % 3))
+        (tmp_path / "data" / "walks" / f"{n}.csv").write_text(f"time,x,speed\n{rows}")
+    rows = "".join(f"walks/{n}.csv,{'ab'[n % 2]}\n" for n in range(20))
+    (tmp_path / "data" / "mine.csv").write_text(f"file,label\n{rows}")
+    made = ("dataset=classification", "dataset.path=data/mine.csv", "dataset.leave_out=[time]")
+    trained = seqnets("train", *SMALL, *made)
+    checkpoint = f"checkpoint={only_run(tmp_path)}"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    told = [
+        seqnets("predict", checkpoint, f"input=../data/{name}", "to=-")
+        for name in ("mine.csv", "walks/7.csv")
+    ]
+    recording = (tmp_path / "data" / "walks" / "7.csv").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(recording)))
+    told.append(seqnets("predict", checkpoint, "input=-", "to=-"))
+
+    assert trained.code == 0, trained.err
+    assert [done.code for done in told] == [0, 0, 0], told
+    of_table, alone, nameless = ([*map(json.loads, done.out.splitlines())] for done in told)
+    assert [row["target"] for row in of_table] == ["a", "b"] * 10
+    assert alone == [{**of_table[7], "id": "../data/walks/7.csv", "target": None}]
+    assert nameless == [{key: cell for key, cell in alone[0].items() if key != "id"}]
+
+
 def test_new_data_with_labels_are_scored(seqnets, trained, classifier, tmp_path):
     lines = (trained / "mine.csv").read_text().splitlines()
     (tmp_path / "new.csv").write_text("\n".join(lines) + "\nnew,other,1,1\n")

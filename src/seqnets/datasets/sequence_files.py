@@ -186,7 +186,8 @@ class SequenceFiles(SequenceData):
     def new(self, path: Path, known: Known) -> SequenceLoader:
         """Return batches of sequences in file order, with any targets that the file has."""
         features = known["facts"]["features"]
-        source = read_source(path, self._wanted(new=True)).in_order(features)
+        wanted = self._wanted(new=True, features=features)
+        source = read_source(path, wanted).in_order(features)
         check_facts(str(path), source.facts, "the training data", known["facts"])
         tokens, scale = known["vocabulary"], known["scaling"]["x"]
         inputs = FileInputs(
@@ -220,8 +221,8 @@ class SequenceFiles(SequenceData):
     def show_target(self, target: Tensor) -> dict[str, str]:
         """Return a target as written in a file, by column."""
 
-    def _wanted(self, new: bool = False) -> Wanted:
-        """Return what to read from a file."""
+    def _wanted(self, new: bool = False, features: Any = None) -> Wanted:
+        """Return what to read from a file; new ones have the features that a model knows."""
         return Wanted(
             columns=self.columns,
             target=self.read_target,
@@ -232,6 +233,7 @@ class SequenceFiles(SequenceData):
             several=self.several_targets,
             transcribed=self.transcribed,
             folder=self.folder_of_new if new else None,
+            features=tuple(features) if isinstance(features, list) else None,
         )
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Files of sound, images, arrays or text, alone and in folders with one subfolder per class."""
+"""Files of a sequence each: sound, images, arrays, tables or text, and folders of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from seqnets.datasets.files import read_text
 from seqnets.datasets.readers import audio, images
 from seqnets.datasets.readers.arrays import read_npy
+from seqnets.datasets.readers.recordings import read_recording
 from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
 from seqnets.datasets.readers.tables import SUFFIXES as TABLES
 from seqnets.errors import DataError
@@ -108,8 +109,10 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
             )
         steps, found = read_file(file, wanted)
         facts = facts or found
-        check_facts(str(file), found, str(files[0]), facts)
-        records.append(Record(str(file), steps, id=str(file)))
+        source = Source([Record(str(file), steps, id=str(file))], found)
+        source = source.in_order(facts.get("features"))
+        check_facts(str(file), source.facts, str(files[0]), facts)
+        records += source.records
     return Source(records, without_kind(facts))
 
 
@@ -121,13 +124,9 @@ def read_file(file: Path, wanted: Wanted) -> tuple[np.ndarray | str, dict[str, A
     """
     read = KINDS.get(file.suffix.lower())
     if read is None:
-        message = f"{file}: cannot be read, expected a name that ends with {', '.join(KINDS)}."
-        if file.suffix.lower() in TABLES:
-            message += (
-                "\n  Join tables of steps into one, whose column 'sequence' says which each row "
-                "is of."
-            )
-        raise DataError(message)
+        raise DataError(
+            f"{file}: cannot be read, expected a name that ends with {', '.join(KINDS)}."
+        )
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
     return read(file, wanted)
@@ -182,6 +181,7 @@ KINDS: dict[str, Read] = {
     **dict.fromkeys(audio.SUFFIXES, _read_sound),
     **dict.fromkeys(images.SUFFIXES, _read_image),
     ".npy": _read_frames,
+    **dict.fromkeys(TABLES, read_recording),
     ".txt": _read_text,
 }
 """The reader of each file suffix."""

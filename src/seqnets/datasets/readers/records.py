@@ -18,6 +18,9 @@ from seqnets.errors import DataError
 LABEL, SPLIT = "label", "split"
 """Column names of the class and of the part of a sequence."""
 
+SEQUENCE, FILE, ID = "sequence", "file", "id"
+"""Column names of the sequence that a step is of, of the file that one is in, and of its name."""
+
 
 @dataclass
 class Record:
@@ -53,7 +56,7 @@ class Source:
 
     def in_order(self, expected: Any) -> Source:
         """Return the source with its features as ``expected``, if those are the same names."""
-        features = self.facts["features"]
+        features = self.facts.get("features")
         if not isinstance(features, list) or not isinstance(expected, list):
             return self
         if features == expected or sorted(features) != sorted(expected):
@@ -78,6 +81,7 @@ class Wanted:
         transcribed: Whether targets are transcripts: steps of an image are then its columns, along
             the text, and a folder has a text beside each file.
         folder: Where names of files in a table lead from; the table's folder if None.
+        features: The names of the features that a new file is to have; None if they have no names.
     """
 
     columns: tuple[str, ...]
@@ -89,6 +93,7 @@ class Wanted:
     several: bool = False
     transcribed: bool = False
     folder: Path | None = None
+    features: tuple[str, ...] | None = None
 
     @property
     def needs_targets(self) -> bool:

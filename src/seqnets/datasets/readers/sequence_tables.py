@@ -14,17 +14,27 @@ from seqnets.datasets.readers.cells import (
     check_left_out,
     features_of,
     listed,
-    named,
     need,
     shown,
     text_of,
 )
 from seqnets.datasets.readers.folders import check_facts, read_file, without_kind
-from seqnets.datasets.readers.records import SPLIT, Names, Record, Source, Wanted, split_of
+from seqnets.datasets.readers.recordings import check_columns, read_recording
+from seqnets.datasets.readers.records import (
+    FILE,
+    ID,
+    SEQUENCE,
+    SPLIT,
+    Names,
+    Record,
+    Source,
+    Wanted,
+    split_of,
+)
 from seqnets.datasets.readers.tables import read_rows
 from seqnets.errors import DataError, counted
 
-SEQUENCE, TEXT, STEPS, FILE, ID = "sequence", "text", "x", "file", "id"
+TEXT, STEPS = "text", "x"
 
 
 def read_table(path: Path, wanted: Wanted) -> Source:
@@ -36,7 +46,8 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     - ``x``: one row per sequence, whose steps are a list of numbers or of lists of numbers.
     - ``file``, without any of these: one row per sequence, which is in a file of its own.
 
-    A column of targets is none of these.
+    A column of targets is none of these. New data without ``sequence`` and ``file``, for a model
+    whose features have names, are one sequence, one row per step.
 
     Raises:
         DataError: The table is malformed or has another layout; the message says in which line.
@@ -50,6 +61,11 @@ def read_table(path: Path, wanted: Wanted) -> Source:
         if not wanted.new:
             check_left_out(where, first, wanted.leave_out, (SEQUENCE, SPLIT, *wanted.columns))
         return _rows_of_steps(rows, first, wanted)
+    names_files = FILE in first and FILE not in wanted.leave_out
+    if wanted.features and not names_files and (not kinds or first.keys() & {*wanted.features}):
+        steps, facts = read_recording(path, wanted)
+        name = str(path) if wanted.folder is None else None  # standard input has no name
+        return Source([Record(str(path), steps, id=name)], without_kind(facts))
     if len(kinds) == 1:
         return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))
     if not kinds and FILE in first:
@@ -70,18 +86,7 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
     steps: list[list[list[float]]] = []
     last: Any = None
     for where, row in rows:
-        need(where, row, *first)
-        if len(row) > len(first):
-            more = next(column for column in row if column not in first)
-            raise DataError(
-                f"{where}: got column {named(more)}, expected those of the first row: "
-                f"{listed(first)}."
-            )
-        if not features:
-            raise DataError(
-                f"{where}: got the columns {listed(first)}, expected one or more "
-                "features beside them."
-            )
+        check_columns(where, row, first, features)
         target, split = wanted.target_of(where, row), split_of(where, row)
         if row[SEQUENCE] != last or not records:
             names.add(where, row[SEQUENCE])
@@ -136,9 +141,11 @@ def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) 
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         target, split = wanted.target_of(where, row), split_of(where, row)
-        records.append(Record(where, steps, target, split, row.get(ID, name)))
         facts = facts or found
-        check_facts(f"{where}, {name}", found, records[0].where, facts)
+        source = Source([Record(where, steps, target, split, row.get(ID, name))], found)
+        source = source.in_order(facts.get("features"))
+        records += source.records
+        check_facts(f"{where}, {name}", source.facts, records[0].where, facts)
     return Source(records, without_kind(facts))
 
 

@@ -18,7 +18,7 @@ from seqnets.errors import DataError, counted
 def read_source(path: Path, wanted: Wanted) -> Source:
     """Read a table, an archive of arrays, a ``.ts`` file or a folder; docs/data.md describes each.
 
-    If no targets are needed, a single sound, image or text is accepted too.
+    If no targets are needed, a single recording, sound, image, array or text is accepted too.
 
     Raises:
         DataError: The file is missing or malformed; the message says where.

@@ -21,8 +21,7 @@ from seqnets.datasets.readers.cells import (
     shown,
     text_of,
 )
-from seqnets.datasets.readers.records import SPLIT, Names, split_of
-from seqnets.datasets.readers.sequence_tables import ID, SEQUENCE
+from seqnets.datasets.readers.records import ID, SEQUENCE, SPLIT, Names, split_of
 from seqnets.datasets.readers.tables import SUFFIXES, read_rows
 from seqnets.errors import DataError, counted
 from seqnets.quoting import override_list, shell
