@@ -407,6 +407,19 @@ def test_windows_say_which_series_they_are_of_and_after_which_step(table, tmp_pa
     assert new.texts["after"] == ["2026-01-01T19:00"] * 2
 
 
+def test_a_wrong_number_of_new_data_is_no_reason_to_train_on_other_columns(table, tmp_path):
+    data = table()
+    data.setup()
+    (tmp_path / "new.csv").write_text("a,b\n1,2\n1,many\n")
+
+    with pytest.raises(DataError) as caught:
+        data.new(tmp_path / "new.csv", data.describe())
+
+    first, *advice = str(caught.value).splitlines()
+    assert "line 3: column b is 'many', expected a finite" in first
+    assert advice == ["  If the model knows no such column: 'dataset.leave_out=[b]'."]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

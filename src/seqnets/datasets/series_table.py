@@ -183,7 +183,7 @@ def read_series(
             add_time(where, steps, seconds, kind, str(row[columns.time]), gaps)
         steps.times.append(str(row.get(columns.time, f"step {len(steps.values)}")))
         steps.values.append(
-            [_value(where, name, row, features, columns, missing) for name in features]
+            [_value(where, name, row, features, columns, missing, new) for name in features]
         )
     if gaps == "fill":
         found = {name: insert_steps(path, steps, kind) for name, steps in found.items()}
@@ -220,6 +220,7 @@ def _value(
     features: Sequence[str],
     columns: Columns,
     missing: str,
+    new: bool,
 ) -> float:
     """Return a cell's number; NaN if it is missing and that is allowed."""
     cell = row.get(column)
@@ -228,11 +229,13 @@ def _value(
             return number_of(where, column, cell)
         except DataError as error:
             option = leaving_out(column, row, features, columns.leave_out)
-            raise DataError(
-                f"{error}\n"
-                f"  If the column is a timestamp: {shell(override('dataset.time', column))}; a "
-                f"series: {shell(override('dataset.series', column))}; not a feature: {option}."
-            ) from None
+            advice = f"If the model knows no such column: {option}."
+            if not new:
+                advice = (
+                    f"If the column is a timestamp: {shell(override('dataset.time', column))}; a "
+                    f"series: {shell(override('dataset.series', column))}; not a feature: {option}."
+                )
+            raise DataError(f"{error}\n  {advice}") from None
     if missing == "error":
         raise DataError(
             f"{where}: column {column} is {shown(cell)}, expected a number.\n"
