@@ -141,6 +141,8 @@ def test_predictions_may_be_a_table(seqnets, classifier, tmp_path):
     assert len(table) == len(rows)
     assert table[0]["prediction"] == first["prediction"]
     assert float(table[0]["probabilities.a"]) == first["probabilities"]["a"]
+    shares = [column for column in table[0] if column.startswith("probabilities.")]
+    assert shares == [f"probabilities.{label}" for label in "abc"]
 
 
 def test_json_lines_are_ascii_where_the_output_is_not_utf_8():
@@ -178,6 +180,20 @@ def test_a_table_has_a_line_for_each_step_that_is_predicted():
         3,,2,,,,,B,"[{""at"": 1}, {""at"": 0}]"
         """
     )
+
+
+def test_a_tables_probabilities_stand_in_the_order_of_the_classes():
+    rows = [
+        {"prediction": "10", "probabilities": {"10": 0.7, "2": 0.3}, "target": None},
+        {"prediction": "9", "probabilities": {"9": 0.6, "2": 0.4}, "note": "new"},
+    ]
+    file = io.StringIO()
+
+    write_table(rows, file, ",", classes=[2, 9, 10])
+
+    head, *lines = file.getvalue().splitlines()
+    assert head == "prediction,probabilities.2,probabilities.9,probabilities.10,note"
+    assert lines == ["10,0.3,,0.7,", "9,0.4,0.6,,new"]
 
 
 def test_a_program_predicts_new_data_as_the_command_does_without_those_of_training(

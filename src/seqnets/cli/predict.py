@@ -54,7 +54,9 @@ def run(options: Config, *, also: str, **_: Any) -> None:
         with _file(module, options) as file:
             loader = _loader(module, options, path, file)
             rows = _rows(module, _limited(loader, trainer, options), trainer)
-            count, targets = write_rows(as_in_file(rows, loader), options["to"])
+            known = module.card["data"]
+            classes = known.get("labels") or range(known["sizes"].get("num_classes", 0))
+            count, targets = write_rows(as_in_file(rows, loader), options["to"], classes)
     _tell(options, count, targets, path, also)
 
 

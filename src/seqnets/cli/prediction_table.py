@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 from seqnets.training import Row
@@ -13,16 +13,23 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """What separates cells, by the file's suffix."""
 
 
-def write_table(rows: Iterable[Row], file: IO[str], delimiter: str) -> None:
+def write_table(
+    rows: Iterable[Row], file: IO[str], delimiter: str, classes: Sequence[Any] = ()
+) -> None:
     """Write rows as a table: a line per row, or a line per step if the prediction is a list.
 
     Lines of steps name their row. Columns of nested entries are named by the keys that lead to
-    them, such as ``prediction.sales``. Missing entries are empty cells, and lists that are not by
-    step are written as JSON.
+    them, such as ``prediction.sales``; those of probabilities stand in the order of the classes.
+    Missing entries are empty cells, and lists that are not by step are written as JSON.
     """
     lines = [line for number, row in enumerate(rows, start=1) for line in _lines(number, row)]
-    columns = dict.fromkeys(column for line in lines for column in line)
-    table = csv.DictWriter(file, list(columns), delimiter=delimiter, lineterminator="\n")
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    shares = [name for name in (f"probabilities.{label}" for label in classes) if name in columns]
+    if shares:
+        place = min(map(columns.index, shares))
+        others = [column for column in columns if column not in shares]
+        columns = [*others[:place], *shares, *others[place:]]
+    table = csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n")
     table.writeheader()
     table.writerows({column: _text(cell) for column, cell in line.items()} for line in lines)
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from seqnets.atomic import atomic
 from seqnets.cli.names import UsageError
@@ -45,8 +45,10 @@ def check_target(to: str, overwrite: bool) -> None:
         raise ConfigError(f"to: is {to!r}, expected a file in a folder that can be written to.")
 
 
-def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
+def write_rows(rows: Iterable[Row], to: str, classes: Sequence[Any] = ()) -> tuple[int, int]:
     """Write rows to a file, whole or not at all, or to the standard output.
+
+    The columns of a table that are of classes stand in the order of these.
 
     Returns:
         The number of rows, and of those that have a target.
@@ -61,7 +63,9 @@ def write_rows(rows: Iterable[Row], to: str) -> tuple[int, int]:
     delimiter = DELIMITERS.get(path.suffix.lower())
     try:
         with atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
-            return _write(rows, file) if delimiter is None else _tabulate(rows, file, delimiter)
+            if delimiter is None:
+                return _write(rows, file)
+            return _tabulate(rows, file, delimiter, classes)
     except OSError as error:
         raise ConfigError(f"to: {to} cannot be written: {error.strerror}.") from error
 
@@ -76,11 +80,13 @@ def _write(rows: Iterable[Row], file: IO[str]) -> tuple[int, int]:
     return count, targets
 
 
-def _tabulate(rows: Iterable[Row], file: IO[str], delimiter: str) -> tuple[int, int]:
+def _tabulate(
+    rows: Iterable[Row], file: IO[str], delimiter: str, classes: Sequence[Any]
+) -> tuple[int, int]:
     kept = list(rows)
     for number, row in enumerate(kept, start=1):
         _line(number, row)  # raises if a number is not finite
-    write_table(kept, file, delimiter)
+    write_table(kept, file, delimiter, classes)
     return len(kept), sum(row.get("target") is not None for row in kept)
 
 
