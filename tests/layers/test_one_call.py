@@ -261,6 +261,24 @@ def test_a_layer_with_more_steps_than_its_last_call_is_decided_anew():
     assert "native" not in runs - before
 
 
+def test_many_lengths_in_turn_are_decided_once_each_for_a_layer_of_the_loops_in_c(monkeypatch):
+    monkeypatch.setattr(preference, "_speed", lambda *sizes: 0.0)
+    decided, as_one = [], stack._as_one
+    monkeypatch.setattr(
+        stack,
+        "_as_one",
+        lambda cells, x, *rest: decided.append(x.shape[1]) or as_one(cells, x, *rest),
+    )
+    module, few = seqnets.RNN(I, H), stack._FEW_STEPS[cells.RNNCell][False][0]
+    lengths = range(few, few + 80)  # the first is one call
+
+    with torch.no_grad():
+        for steps in (*lengths, *lengths):
+            module(torch.randn(steps, B, I))
+
+    assert decided == [*lengths]
+
+
 def test_a_layer_that_torchs_kernels_do_not_run_has_its_parameters_compared_once_a_call(
     monkeypatch,
 ):

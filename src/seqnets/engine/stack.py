@@ -20,9 +20,9 @@ from seqnets.engine.modes import is_plain
 from seqnets.engine.request import make_request
 from seqnets.typing import State
 
-_known: WeakKeyDictionary[Cell, recent_calls.Kind | set[Any]] = WeakKeyDictionary()
-"""Per cell of a first layer: the kind of the last call if that was one, else sizes of others."""
-_MOST_SIZES = 64
+_known: WeakKeyDictionary[Cell, tuple[recent_calls.Kind | None, set[Any]]] = WeakKeyDictionary()
+"""Per cell of a first layer: the kind of the last call that was one, and sizes of others."""
+_MOST_SIZES = 4096
 
 # On a CPU one call of torch's kernels is faster up to here.
 _FEW_UNITS = 64
@@ -121,18 +121,21 @@ def one_call(
     if state is not None and any(p.dtype != x.dtype or p.device != x.device for p in state):
         return None
     first, options = cells[0].origin, (dropout > 0, batch_first)
-    kind = _known.get(first)  # decided once for calls of one kind
-    if not isinstance(kind, recent_calls.Kind) or not kind.fits(cells, x, *options):
-        sizes = kind if isinstance(kind, set) and len(kind) < _MOST_SIZES else set()
-        if (size := _size(x, *options)) in sizes:
-            return None
-        kind = recent_calls.kind_of(cells, x, *options)
-        if kind is None:
+    kind, sizes = _known.get(first) or (None, set())  # decided once for calls of one kind
+    if sizes and _size(x, *options) in sizes:
+        return None
+    if kind is None or not kind.fits(cells, x, *options):
+        new = recent_calls.kind_of(cells, x, *options)
+        if new is None:
             return None
         if not _as_one(cells, x if batch_first else x.transpose(0, 1), directions, dropout):
-            _known[first] = sizes | {size}
+            if len(sizes) >= _MOST_SIZES:
+                sizes.clear()
+            sizes.add(_size(x, *options))
+            _known[first] = kind, sizes
             return None
-        _known[first] = kind
+        kind = new
+        _known[first] = kind, sizes
     return OneCall(kind, cells, x, directions, dropout, batch_first)
 
 
@@ -168,8 +171,8 @@ def _as_one(cells: Sequence[GatedCell], x: Tensor, directions: int, dropout: flo
         return False
     small = _is_small(cells, x)
     for place, cell in enumerate(cells):
-        shape = (*x.shape[:2], x.shape[2] if place < directions else cell.input_size)
-        request = make_request(cell, x.new_empty(shape), None, None, None, reverse=False)
+        given = x if place < directions else x.new_empty(*x.shape[:2], cell.input_size)
+        request = make_request(cell, given, None, None, None, reverse=False)
         if native.refusal(request) or not (small or choose(request, "auto") == native.name):
             return False
     return True
