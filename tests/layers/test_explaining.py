@@ -206,6 +206,62 @@ def test_to_explain_a_layer_changes_nothing_of_it():
     assert [vars(part) for part in (*model.modules(), torch_like)] == own
 
 
+class Remembering(nn.Module):
+    """Keeps its state in a buffer of its own, from call to call."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = Recurrent(cells.GRUCell(I, H))
+        self.register_buffer("h", torch.zeros(B, H))
+        self.register_buffer("y", None)
+
+    def forward(self, x, layer=0):
+        self.y, (h,) = self.layer(x, (self.h,))
+        self.h = h.detach()
+        return self.y
+
+
+def test_to_explain_a_layer_leaves_it_the_buffers_that_it_had():
+    model = Remembering()
+    own = dict(model._buffers)
+
+    explain(model, torch.randn(B, T, I), layer=1)
+
+    assert model._buffers == own
+    assert model.h.count_nonzero() == 0
+
+
+def test_buffers_that_cannot_be_written_or_have_no_values_yet_are_no_obstacle():
+    layer, x = Recurrent(cells.GRUCell(I, H)), torch.randn(B, T, I)
+    layer.register_buffer("expanded", torch.zeros(1).expand(3))
+    layer.register_buffer("sparse", torch.eye(3).to_sparse())
+    layer.register_buffer("absent", torch.zeros(3, device="meta"))
+    lazy = nn.Sequential(nn.LazyBatchNorm1d(), layer)
+
+    assert explain(lazy, x) == {"1": explain(layer, x)}
+    assert lazy[0].num_batches_tracked == 0
+
+
+def test_a_layer_that_runs_another_in_its_place_is_explained_by_that():
+    class Replaced(Recurrent):
+        def __init__(self, cell, inner):
+            super().__init__(cell)
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x)
+
+    cell, x = cells.GRUCell(I, H), torch.randn(B, T, I)
+
+    assert explain(Replaced(cell, Recurrent(cell)), x) == {"inner": explain(cell, x)}
+
+
+def test_a_cell_may_be_given_by_name_as_to_unroll():
+    cell, x = cells.GRUCell(I, H), torch.randn(B, T, I)
+
+    assert explain(cell=cell, x=x) == explain(cell, x)
+
+
 def test_what_runs_no_layer_over_a_sequence_is_refused():
     with pytest.raises(ConfigError, match="explain: the call ran no recurrent layer of GRUCell"):
         explain(seqnets.GRUCell(I, H), torch.randn(B, I))

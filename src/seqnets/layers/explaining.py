@@ -12,6 +12,7 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from seqnets import engine
 from seqnets.cells import Cell, GatedCell
@@ -36,27 +37,34 @@ class Explanations(UserDict[str, Explanation]):
 
 
 @overload
-def explain(layer: Cell | Recurrent, *args: Any, **kwargs: Any) -> Explanation: ...
+def explain(layer: Cell | Recurrent, /, *args: Any, **kwargs: Any) -> Explanation: ...
 
 
 @overload
-def explain(layer: nn.Module, *args: Any, **kwargs: Any) -> Explanations: ...
+def explain(layer: nn.Module, /, *args: Any, **kwargs: Any) -> Explanations: ...
 
 
-def explain(layer: nn.Module, *args: Any, **kwargs: Any) -> Explanation | Explanations:
+@overload
+def explain(*, cell: Cell, **kwargs: Any) -> Explanation: ...
+
+
+def explain(
+    layer: nn.Module | None = None, /, *args: Any, **kwargs: Any
+) -> Explanation | Explanations:
     """Which backend runs a layer or a cell, and why no other.
 
     A layer is called once, since what runs depends on what each layer inside is given: lengths,
-    packed rows, the mode, autocast. Neither its buffers nor torch's generators of random numbers
-    change.
+    packed rows, the mode, autocast. The call is given copies of its buffers, and torch's default
+    generators of random numbers, of the CPU and of its parameters' GPUs, are then as before. A lazy
+    module is initialised by it.
 
     Args:
-        layer: A cell, a layer, or any module around layers.
+        layer: A cell, which may be named ``cell``, a layer, or any module around layers.
         args: What it is called with; for a cell, the arguments of ``unroll``.
         kwargs: The same by name.
 
     Returns:
-        The explanation for a cell or for ``Recurrent``. For all others a dictionary of them, with
+        The explanation for a cell, or for ``Recurrent`` that runs its own. Else a dictionary, with
         one for each recurrent layer that is called over a sequence, by its name in the module:
         "layers.0.forward_layer", or for modules with torch.nn's interface that of its weights,
         "l0_reverse". Of several calls of a layer the first is explained, and further ones that
@@ -72,6 +80,8 @@ def explain(layer: nn.Module, *args: Any, **kwargs: Any) -> Explanation | Explan
           c: could run it, and is slower
           ...
     """
+    if layer is None:
+        layer = kwargs.pop("cell", None)
     if isinstance(layer, Cell):
         return engine.explain(layer, *args, **kwargs)
     if not isinstance(layer, nn.Module):
@@ -81,7 +91,7 @@ def explain(layer: nn.Module, *args: Any, **kwargs: Any) -> Explanation | Explan
         layer(*args, **kwargs)
     if not calls.told:
         raise ran_none("explain", "the call", layer)
-    return calls.told[""] if isinstance(layer, Recurrent) else calls.told
+    return calls.told.get("", calls.told)
 
 
 class _Calls:
@@ -154,11 +164,19 @@ def _one_call(
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
     """Leave buffers and generators of random numbers as they were."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    own = [
+        (module._buffers, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is None or not is_lazy(buffer)
+    ]
+    copies = {buffer: buffer.clone() for _, _, buffer in own if buffer is not None}
     devices = {p.device for p in model.parameters() if p.is_cuda}
     with torch.random.fork_rng(devices=[*devices]):
         try:
+            for buffers, name, buffer in own:
+                buffers[name] = buffer if buffer is None else copies[buffer]
             yield
         finally:
-            for buffer, before in buffers:
-                buffer.data.copy_(before)
+            for buffers, name, buffer in own:
+                buffers[name] = buffer
