@@ -105,7 +105,8 @@ class _Fused(torch.autograd.Function):
         inputs = Inputs(wx, state, start, used)
         y, final, kept = loops.forward(plan.program, inputs, order, save=True)
         assert kept is not None  # it was asked for
-        # No tensor beside those that are saved: where a checkpoint frees these, it frees the input.
+        # No tensor beside those that are saved: where a checkpoint frees these, it frees the input;
+        # not where the projection is recorded, whose graph holds it.
         ctx.loops, ctx.names, ctx.projection = loops, names, projection
         ctx.cell, ctx.modes, ctx.random = request.cell, modes_of(request.cell), random
         ctx.plan, ctx.lean = plan, request.memory == "lean"
