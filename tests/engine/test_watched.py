@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import seqnets
 from seqnets import Recurrent, Stream, explain, unroll
 from seqnets.cells import GRUCell, PeepholeLSTMCell, SRUCell
-from seqnets.engine import compiling
+from seqnets.engine import c, compiling, products
 from seqnets.errors import BackendError, DtypeError
 
 LAYERS = {
@@ -147,14 +147,26 @@ def changed_cell(request):
 
 
 @pytest.mark.parametrize("backend", ["auto", "eager"])
-def test_weights_that_are_elsewhere_never_reach_a_kernel(changed_cell, backend):
+def test_weights_that_are_elsewhere_never_reach_a_kernel(changed_cell, backend, monkeypatch):
     cell, x, expected = changed_cell
+    monkeypatch.setattr(c, "run", None)  # it would read memory that they do not have
 
+    with pytest.raises(BackendError, match="weight_ih is of class Elsewhere, which runs"):
+        unroll(cell, x, backend="c")  # first: its last call is remembered
     y, _ = unroll(cell, x, backend=backend)
 
     torch.testing.assert_close(y, expected)
-    with pytest.raises(BackendError, match="weight_ih is of class Elsewhere, which runs"):
-        unroll(cell, x, backend="c")
+
+
+def test_a_product_of_matrices_that_are_elsewhere_is_torchs(monkeypatch):
+    monkeypatch.setattr(products, "_ours", lambda *sizes: True)
+    monkeypatch.setattr(products, "multiply", None)  # it would read their memory, too
+    a, b, bias = torch.randn(2, 3), torch.randn(3, 4), torch.randn(4)
+
+    for place in range(3):
+        given = [a, b, bias]
+        given[place] = Elsewhere(given[place])
+        torch.testing.assert_close(products.product(*given), a @ b + bias)
 
 
 @pytest.mark.parametrize("name", ["state", "lengths", "resets"])
