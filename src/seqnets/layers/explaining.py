@@ -54,9 +54,9 @@ def explain(
     """Which backend runs a layer or a cell, and why no other.
 
     A layer is called once, since what runs depends on what each layer inside is given: lengths,
-    packed rows, the mode, autocast. The call is given copies of its buffers, and torch's default
-    generators of random numbers, of the CPU and of its parameters' GPUs, are then as before. A lazy
-    module is initialised by it.
+    packed rows, the mode, autocast. The call gets copies of the buffers, and initialises lazy
+    modules. After it, torch's default generators of random numbers, of the CPU and of the GPUs with
+    parameters, are as before.
 
     Args:
         layer: A cell, which may be named ``cell``, a layer, or any module around layers.
