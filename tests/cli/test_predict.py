@@ -161,7 +161,13 @@ def test_json_lines_are_ascii_where_the_output_is_not_utf_8():
 
 def test_a_table_has_a_line_for_each_step_that_is_predicted():
     rows = [
-        {"id": "x", "prediction": {"a": [1.5, 2.5], "b": [3, 4]}, "target": None, "after": "noon"},
+        {
+            "id": "x",
+            "prediction": {"a": [1.5, 2.5], "b": [3, 4]},
+            "target": None,
+            "after": "noon",
+            "time": ["one", "two"],
+        },
         {"id": "y", "prediction": {"a": [0, 0], "b": [0, 0]}, "target": {"a": [7, None]}},
         {"prediction": ["O", "B"], "entities": [{"at": 1}, {"at": 0}]},
     ]
@@ -171,13 +177,13 @@ def test_a_table_has_a_line_for_each_step_that_is_predicted():
 
     assert file.getvalue() == dedent(
         """\
-        row,id,step,prediction.a,prediction.b,after,target.a,prediction,entities
-        1,x,1,1.5,3,noon,,,
-        1,x,2,2.5,4,noon,,,
-        2,y,1,0,0,,7,,
-        2,y,2,0,0,,,,
-        3,,1,,,,,O,"[{""at"": 1}, {""at"": 0}]"
-        3,,2,,,,,B,"[{""at"": 1}, {""at"": 0}]"
+        row,id,step,prediction.a,prediction.b,after,time,target.a,prediction,entities
+        1,x,1,1.5,3,noon,one,,,
+        1,x,2,2.5,4,noon,two,,,
+        2,y,1,0,0,,,7,,
+        2,y,2,0,0,,,,,
+        3,,1,,,,,,O,"[{""at"": 1}, {""at"": 0}]"
+        3,,2,,,,,,B,"[{""at"": 1}, {""at"": 0}]"
         """
     )
 

@@ -1,5 +1,7 @@
 import json
 import math
+from calendar import monthrange
+from datetime import date
 
 import numpy as np
 import pytest
@@ -405,6 +407,107 @@ def test_windows_say_which_series_they_are_of_and_after_which_step(table, tmp_pa
     assert test.texts["after"] == 2 * [f"2026-01-01T{n}:00" for n in (14, 15, 16, 17)]
     assert new.ids == ["x", "y"]
     assert new.texts["after"] == ["2026-01-01T19:00"] * 2
+    assert list(test.texts["time"])[3:5] == [
+        ["2026-01-01T18:00", "2026-01-01T19:00"],
+        ["2026-01-01T15:00", "2026-01-01T16:00"],
+    ]
+    assert new.texts["time"] == [["2026-01-01T20:00", "2026-01-01T21:00"]] * 2
+
+
+ENDS_OF_MONTHS = [
+    f"{2020 + n // 12}-{n % 12 + 1:02}-{monthrange(2020 + n // 12, n % 12 + 1)[1]}"
+    for n in range(48)
+]
+
+
+@pytest.mark.parametrize(
+    ("times", "gaps", "recent", "ahead"),
+    [
+        (range(30), "error", [7, 8, 9, 10], ["11", "12"]),
+        ([n / 10 for n in range(30)], "error", [0.6, 0.7, 0.8, 0.9], ["1.0", "1.1"]),
+        (
+            [f"2026-01-{day:02}" for day in range(1, 31)],
+            "error",
+            ["2028-02-25", "2028-02-26", "2028-02-27", "2028-02-28"],
+            ["2028-02-29", "2028-03-01"],
+        ),
+        (
+            [f"2026-01-01 {hour:02}:00+01:00" for hour in range(24)],
+            "error",  # clocks were set back between the last two steps
+            [
+                "2026-10-25 00:00+02:00",
+                "2026-10-25 01:00+02:00",
+                "2026-10-25 02:00+02:00",
+                "2026-10-25 02:00+01:00",
+            ],
+            ["2026-10-25 03:00+01:00", "2026-10-25 04:00+01:00"],
+        ),
+        (
+            [f"2026-01-01T{hour:02}:30Z" for hour in range(24)],
+            "fill",
+            ["2026-12-31T17:30Z", "2026-12-31T19:30Z", "2026-12-31T21:30Z", "2026-12-31T22:30Z"],
+            ["2026-12-31T23:30Z", "2027-01-01T00:30Z"],
+        ),
+        (
+            ENDS_OF_MONTHS,
+            "ignore",
+            ["2027-09-30", "2027-10-31", "2027-11-30", "2027-12-31"],
+            ["2028-01-31", "2028-02-29"],
+        ),
+        (
+            [f"{year}-{month:02}-01" for year in range(2010, 2020) for month in (1, 4, 7, 10)],
+            "ignore",
+            ["2025-01-01", "2025-04-01", "2025-07-01", "2025-10-01"],
+            ["2026-01-01", "2026-04-01"],
+        ),
+        (
+            [f"{year}-01-01" for year in range(1990, 2020)],
+            "ignore",
+            ["2022-01-01", "2023-01-01", "2024-01-01", "2025-01-01"],
+            ["2026-01-01", "2027-01-01"],
+        ),
+    ],
+)
+def test_a_forecast_tells_the_times_of_its_steps(table, tmp_path, times, gaps, recent, ahead):
+    data = table(
+        ["time,a", *(f"{time},{n % 5}" for n, time in enumerate(times))],
+        time_gaps=gaps,
+        missing="forward",
+    )
+    data.setup()
+    (tmp_path / "new.csv").write_text("time,a\n" + "".join(f"{time},1\n" for time in recent))
+
+    new = data.new(tmp_path / "new.csv", data.describe())
+
+    assert new.texts["time"] == [ahead]
+
+
+def test_times_ahead_are_not_told_where_the_spacing_is_unknown(table, tmp_path):
+    weekdays = [
+        f"2026-{m:02}-{d:02}"
+        for m in (1, 2, 3)
+        for d in range(1, 29)
+        if date(2026, m, d).weekday() < 5
+    ]
+    trading = table(
+        ["time,a", *(f"{day},{n % 5}" for n, day in enumerate(weekdays))], time_gaps="ignore"
+    )
+    monthly = table(
+        ["time,a", *(f"{day},{n % 5}" for n, day in enumerate(ENDS_OF_MONTHS))],
+        "monthly.csv",
+        time_gaps="ignore",
+    )
+    untimed = table(["a", *map(str, range(30))], "untimed.csv")
+    days = ["2026-06-01", "2026-06-02", "2026-06-03", "2026-06-04"]
+    (tmp_path / "new.csv").write_text("time,a\n" + "".join(f"{day},1\n" for day in days))
+
+    found = [
+        data.new(tmp_path / "new.csv", data.describe()) for data in (trading, monthly, untimed)
+    ]
+
+    assert [list(new.texts) for new in found[:2]] == [["after"]] * 2
+    assert untimed.loader("test").texts.keys() == {"after"}
+    assert list(trading.loader("test").texts["time"])[-1] == weekdays[-2:]
 
 
 def test_a_wrong_number_of_new_data_is_no_reason_to_train_on_other_columns(table, tmp_path):

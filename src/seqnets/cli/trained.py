@@ -18,7 +18,7 @@ from seqnets.errors import CheckpointError, DataError
 from seqnets.training import SequenceModule, load_checkpoint, load_weights
 from seqnets.training.checkpoint import OF_TRAINING, check_data
 
-MAY_DIFFER = (*OF_TRAINING, "lookback", "window", "metric", "tokenize")
+MAY_DIFFER = (*OF_TRAINING, "lookback", "months", "window", "metric", "tokenize")
 """What data that a model is scored on need not share with those that it was trained on."""
 
 

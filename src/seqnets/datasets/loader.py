@@ -40,7 +40,7 @@ class Loader(ABC):
 
     def __init__(self) -> None:
         self.ids: list[Any] | None = None
-        self.texts: Mapping[str, Sequence[str | None]] = {}
+        self.texts: Mapping[str, Sequence[Any]] = {}
         # what an epoch's order depends on besides its number, by option name
         self._settings: dict[str, int | float] = {}
         self._epoch = 0

@@ -38,7 +38,7 @@ class SequenceSource(Protocol):
         """Identifiers from the file; None if it has none."""
 
     @property
-    def texts(self) -> Mapping[str, Sequence[str | None]]:
+    def texts(self) -> Mapping[str, Sequence[Any]]:
         """Verbatim texts from the file, by column."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from seqnets.datasets.baselines.forecasts import forecast_baselines
 from seqnets.datasets.examples import show_features
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
-from seqnets.datasets.windows import Windows, window_starts
+from seqnets.datasets.spacing import Months, times_after
+from seqnets.datasets.windows import Spans, Windows, window_starts
 from seqnets.errors import ConfigError, DataError, counted
 from seqnets.typing import Known, Sizes
 
@@ -35,6 +36,8 @@ class Series:
         times: Timestamp of each step, as text.
         lengths: Length of each series by name, "" for an unnamed one.
         given: Names of the features that are inputs only, never forecast.
+        timed: Whether ``times`` are the file's; otherwise they number its rows.
+        even: Whether the times of each series are known to be evenly spaced.
     """
 
     columns: list[str]
@@ -43,6 +46,8 @@ class Series:
     times: list[str]
     lengths: dict[str, int]
     given: list[str] = field(default_factory=list)
+    timed: bool = False
+    even: bool = False
 
     @property
     def starts(self) -> dict[str, int]:
@@ -50,6 +55,34 @@ class Series:
         ends = np.cumsum(list(self.lengths.values()))
         begins = ends - list(self.lengths.values())
         return dict(zip(self.lengths, begins.tolist(), strict=True))
+
+    @property
+    def times_by_series(self) -> list[list[str]]:
+        """Timestamp of each step of each series."""
+        found = self.starts.items()
+        return [self.times[start : start + self.lengths[name]] for name, start in found]
+
+    @property
+    def months(self) -> Months | None:
+        """The spacing of steps months apart, in all series alike; None if it is another."""
+        if not self.timed or self.even:
+            return None
+        found = {Months.of(times) for times in self.times_by_series}
+        return found.pop() if len(found) == 1 else None
+
+    def ahead(self, count: int, months: Months | None) -> list[list[str]] | None:
+        """The times of the steps after each series; None if they are not known.
+
+        Args:
+            count: How many steps follow.
+            months: The spacing of steps whose length varies, if it is known.
+        """
+        if not self.even and (months is None or not self.timed):
+            return None
+        months = None if self.even else months
+        found = [times_after(times, count, months) for times in self.times_by_series]
+        known = [times for times in found if times is not None]
+        return known if len(known) == len(found) else None
 
     def select(self, who: str, columns: Sequence[str]) -> Series:
         """Return the features with these names, in this order.
@@ -184,7 +217,10 @@ class SeriesData(DataModule):
         names = [name for name, count in counts for _ in range(count)]
         after = [series.times[last] for last in (places + self.lookback - 1).tolist()]
         ids = None if "" in series.lengths else names
-        return Windows(x, y, places, self.lookback, self.horizon, ids, {"after": after})
+        texts: dict[str, Sequence[Any]] = {"after": after}
+        if series.timed:
+            texts["time"] = Spans(series.times, places + self.lookback, self.horizon)
+        return Windows(x, y, places, self.lookback, self.horizon, ids, texts)
 
     def _starts(self) -> dict[Part, list[Tensor]]:
         """Return the starts of each part's windows, for each series."""
@@ -222,11 +258,13 @@ class SeriesData(DataModule):
 
     def describe(self) -> dict[str, Any]:
         """Return the metadata that a checkpoint stores, including scaling and lookback."""
+        months = self.series.months
         return {
             **super().describe(),
             "columns": self.series.columns,
             "scaling": self.scaling.plain(),
             "lookback": self.lookback,
+            **({} if months is None else {"months": asdict(months)}),
         }
 
     def features(self) -> list[dict[str, str]]:
@@ -284,7 +322,12 @@ class SeriesData(DataModule):
         starts = torch.arange(0, len(x), lookback)
         y = torch.full((len(x) + sizes["horizon"], sizes["output_size"]), torch.nan)
         names = None if "" in series.starts else [*series.starts]
-        windows = Windows(x, y, starts, lookback, sizes["horizon"], names, {"after": after})
+        texts: dict[str, Sequence[Any]] = {"after": after}
+        months = known.get("months")
+        ahead = series.ahead(sizes["horizon"], None if months is None else Months(**months))
+        if ahead is not None:
+            texts["time"] = ahead
+        windows = Windows(x, y, starts, lookback, sizes["horizon"], names, texts)
         return SequenceLoader(windows, self.batch_size, name=str(path))
 
     def numbers(self, part: Part) -> list[Tensor]:

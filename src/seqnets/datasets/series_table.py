@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,13 +107,12 @@ class SeriesTable(SeriesData):
         if not self.mask:
             return series
         masks = [f"{name} is there" for name in series.columns]
-        return Series(
-            [*series.columns, *masks],
-            np.concatenate([series.values, series.observed], 1),
-            np.concatenate([series.observed, np.ones_like(series.observed)], 1),
-            series.times,
-            series.lengths,
-            masks,
+        return replace(
+            series,
+            columns=[*series.columns, *masks],
+            values=np.concatenate([series.values, series.observed], 1),
+            observed=np.concatenate([series.observed, np.ones_like(series.observed)], 1),
+            given=masks,
         )
 
     def ends(self, steps: int) -> Mapping[Part, int]:
@@ -187,7 +187,9 @@ def read_series(
         )
     if gaps == "fill":
         found = {name: insert_steps(path, steps, kind) for name, steps in found.items()}
-    return _concatenate(path, features, found, missing)
+    timed = columns.time in first
+    series = _concatenate(path, features, found, missing)
+    return replace(series, timed=timed, even=timed and gaps != "ignore")
 
 
 def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> list[str]:

@@ -47,13 +47,8 @@ def parse_time(where: str, column: str, cell: Any) -> tuple[float, str]:
         return float(cell), _NUMBER
     if isinstance(cell, str) and math.isfinite(value := parse_number(cell)):
         return value, _NUMBER
-    moment = cell
-    if isinstance(cell, str):
-        try:
-            moment = datetime.fromisoformat(cell.strip().replace("Z", "+00:00"))
-        except ValueError:
-            moment = None
-    elif isinstance(cell, date) and not isinstance(cell, datetime):
+    moment = moment_of(cell) if isinstance(cell, str) else cell
+    if isinstance(cell, date) and not isinstance(cell, datetime):
         moment = datetime.combine(cell, time())
     if not isinstance(moment, datetime):
         raise DataError(
@@ -63,6 +58,14 @@ def parse_time(where: str, column: str, cell: Any) -> tuple[float, str]:
     if moment.tzinfo is None:
         return moment.replace(tzinfo=timezone.utc).timestamp(), _BARE
     return moment.timestamp(), _ZONED
+
+
+def moment_of(text: str) -> datetime | None:
+    """Return a timestamp in ISO 8601; None if the text is none."""
+    try:
+        return datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    except ValueError:
+        return None
 
 
 def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gaps: str) -> None:

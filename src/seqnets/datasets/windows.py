@@ -23,7 +23,8 @@ class Windows:
         lookback: Input steps of a window.
         horizon: Steps to forecast after them.
         ids: Series name of each window; None if there is only one series.
-        texts: Timestamp of each window's last input step, as "after".
+        texts: Timestamp of each window's last input step, as "after"; of its steps to forecast,
+            as "time", if they are known.
     """
 
     x: Tensor
@@ -32,7 +33,7 @@ class Windows:
     lookback: int
     horizon: int
     ids: list[Any] | None = None
-    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     ragged = False
     """Whether the lengths differ."""
@@ -55,6 +56,26 @@ class Windows:
         """Return windows by index, (B,): x (B, lookback, I) and y (B, horizon, K)."""
         steps = self.starts[rows, None] + torch.arange(self.lookback + self.horizon)
         return Batch(self.x[steps[:, : self.lookback]], self.y[steps[:, self.lookback :]])
+
+
+class Spans(Sequence[list[str]]):
+    """Timestamps of the steps to forecast of each window, looked up when they are asked for.
+
+    Args:
+        times: Timestamp of every step.
+        firsts: The first step to forecast of each window, (N,) int64.
+        horizon: Steps to forecast.
+    """
+
+    def __init__(self, times: Sequence[str], firsts: Tensor, horizon: int) -> None:
+        self.times, self.firsts, self.horizon = times, firsts, horizon
+
+    def __len__(self) -> int:
+        return len(self.firsts)
+
+    def __getitem__(self, window: Any) -> Any:
+        first = int(self.firsts[window])
+        return list(self.times[first : first + self.horizon])
 
 
 def window_starts(first: int, end: int, lookback: int, horizon: int) -> Tensor:
