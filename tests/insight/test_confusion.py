@@ -1,30 +1,13 @@
-"""Confusion matrices, counted by hand and drawn."""
+"""Confusion matrices, counted over a part and drawn."""
 
 import numpy as np
 import pytest
 import torch
 
-from seqnets.insight.confusion import count_confusions, draw_confusion
-from seqnets.training import Classification, Outcome
-from seqnets.typing import IGNORE, Batch
-
-
-def test_confusions_are_counted_target_by_prediction():
-    counts = count_confusions(np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 0, 2]), 3)
-
-    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]
-
-
-def test_a_step_without_a_target_class_is_not_counted():
-    counts = count_confusions(np.array([IGNORE, 1]), np.array([0, 0]), 2)
-
-    assert counts.tolist() == [[0, 0], [1, 0]]
-
-
-def test_a_prediction_outside_the_classes_is_not_counted():
-    counts = count_confusions(np.array([0, 1, 1]), np.array([4, 1, -1]), 3)
-
-    assert counts.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+from seqnets.insight.confusion import draw_confusion
+from seqnets.training import Classification, Outcome, Tagging
+from seqnets.training.scores import scores_of_parts
+from seqnets.typing import IGNORE
 
 
 def test_a_cell_is_shaded_by_its_share_of_the_row_and_holds_its_count():
@@ -54,13 +37,47 @@ def test_an_empty_matrix_is_drawn():
     assert figure.axes[0].get_title(loc="left") == "0 sequences"
 
 
-def test_classification_shows_the_confusions_of_a_batch():
-    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]])
-    y = torch.tensor([0, 1, 1])
-    outcome = Outcome(torch.tensor(0.0), torch.tensor(3), logits, y, None)
-    known = {"sizes": {"num_classes": 2}, "labels": None}
+KNOWN = {"sizes": {"num_classes": 3}, "labels": None}
 
-    (figure,) = Classification().pictures(outcome, Batch(logits, y), known).values()
 
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "1", "1"]
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "1"]
+def outcome(predictions, y):
+    return Outcome(torch.tensor(0.0), torch.tensor(len(y)), predictions, torch.tensor(y), None)
+
+
+def test_classification_shows_the_confusions_of_a_whole_part():
+    objective = Classification()
+    scores = scores_of_parts(objective, KNOWN)["val"]
+    for classes, y in (([0, 1, 1], [0, 0, 1]), ([0, 2], [2, 2]), ([1], [IGNORE])):
+        scores.update(outcome(torch.eye(3)[classes], y))
+    scores.take()
+
+    (figure,) = scores.pictures().values()
+
+    cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert cells == {(0, 0): "1", (1, 0): "1", (1, 1): "1", (0, 2): "1", (2, 2): "1"}
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "1", "2"]
+
+
+def test_tagging_shows_the_confusions_of_the_scored_steps():
+    scores = scores_of_parts(Tagging(), KNOWN)["val"]
+    scores.update(outcome(torch.tensor([[0, 1], [2, 2]]), [[0, 0], [2, IGNORE]]))
+    scores.take()
+
+    (figure,) = scores.pictures().values()
+
+    assert figure.axes[0].get_title(loc="left") == "3 steps, 66.7% correct"
+
+
+def test_the_next_part_begins_from_nothing():
+    scores = scores_of_parts(Classification(), KNOWN)["val"]
+    for y in ([0, 0], [1]):
+        scores.update(outcome(torch.eye(3)[y], y))
+        scores.take()
+
+    assert scores.pictures()["confusion"].axes[0].get_title(loc="left").startswith("1 sequence,")
+
+
+def test_confusions_of_too_many_classes_are_not_counted():
+    known = {"sizes": {"num_classes": 5000}, "labels": None}
+
+    assert Classification().overviews(known) == {}

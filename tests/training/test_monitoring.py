@@ -21,9 +21,11 @@ from seqnets.training.callbacks import (
     ModelCard,
     ModelGraph,
     Monitor,
+    Pictures,
     Progress,
     TextSamples,
     monitor,
+    pictures,
 )
 from seqnets.training.callbacks.hyperparameters import flatten
 from seqnets.training.callbacks.throughput import Timed
@@ -184,6 +186,17 @@ def test_other_loggers_and_tasks_without_text_are_served_too(tmp_path):
         fit(parity_module, parity_data(), tmp_path, *callbacks, logger=logger, max_epochs=1)
 
     assert "gradient_norm/total" in (tmp_path / "csv" / "metrics.csv").read_text()
+
+
+def test_confusions_are_of_all_that_was_validated(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(pictures, "write", lambda _, name, drawn, step: shown.append((step, drawn)))
+    logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
+    fit(parity_module, parity_data(), tmp_path, Pictures(), logger=logger, max_epochs=1)
+
+    ((step, figure),) = shown
+    assert step == 5
+    assert figure.axes[0].get_title(loc="left").startswith("16 sequences,")  # two batches of 8
 
 
 def test_hyperparameters_become_dotted_keys_without_monitoring_options():

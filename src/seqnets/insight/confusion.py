@@ -17,20 +17,7 @@ _READABLE = 40
 """Maximum number of classes for which names and counts are written."""
 
 
-def count_confusions(target: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """Count how often each class was predicted for each target class, (C, C): target by prediction.
-
-    Args:
-        target: Class numbers, (N,); entries outside 0..C-1 are left out.
-        prediction: Predicted class numbers, (N,); entries outside 0..C-1 are left out too.
-        classes: Number of classes, C.
-    """
-    known = (target >= 0) & (target < classes) & (prediction >= 0) & (prediction < classes)
-    pairs = target[known] * classes + prediction[known]
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-
-
-def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
+def draw_confusion(counts: np.ndarray, labels: Sequence[str], unit: str = "sequence") -> Figure:
     """Draw a row for each target class; correct predictions lie on the diagonal.
 
     A cell's shade is its share of the row, so that rare classes are as visible as common ones.
@@ -39,6 +26,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     Args:
         counts: The confusion matrix, (C, C): target by prediction.
         labels: Names of the C classes.
+        unit: What was counted.
     """
     classes = len(labels)
     cell = 0.36 if classes <= _READABLE else 14 / classes
@@ -71,7 +59,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
             )
     correct, total = int(counts.trace()), int(counts.sum())
     share = f", {correct / total:.1%} correct" if total else ""
-    axes.set_title(f"{counted(total, 'sequence')}{share}", loc="left", fontsize=9)
+    axes.set_title(f"{counted(total, unit)}{share}", loc="left", fontsize=9)
     bar = figure.colorbar(shown, ax=axes, shrink=min(1.0, 2.2 / side), pad=0.02, ticks=[0, 0.5, 1])
     bar.set_label("share of the row", fontsize=8)
     bar.outline.set_edgecolor("#999999")

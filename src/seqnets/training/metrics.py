@@ -10,12 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from seqnets.datasets.scores.edits import Items, edit_distances
 from seqnets.datasets.scores.tags import count_entities, f1_score
+from seqnets.insight.canvas import Picture
+from seqnets.insight.confusion import draw_confusion
 from seqnets.typing import IGNORE
 
 FIGURES = ("f1", "precision", "recall")
+
+_MOST_CLASSES = 1000
+"""The most classes of which every pair is counted: 8 MB of counts."""
 
 
 class Mean(Metric, ABC):
@@ -230,3 +236,33 @@ class EntityScore(Detection):
         """Count entities."""
         counts = count_entities(predictions.cpu().numpy(), targets.cpu().numpy(), self.labels)
         return torch.tensor(counts, device=predictions.device)
+
+
+class Overview(Metric, ABC):
+    """A metric whose value is drawn."""
+
+    @abstractmethod
+    def draw(self, value: Tensor) -> Picture:
+        """Draw a value that was computed."""
+
+
+class Confusions(MulticlassConfusionMatrix, Overview):
+    """How often each class was predicted for each target class, (C, C): target by prediction.
+
+    Args:
+        labels: Names of the C classes.
+        unit: What has a class, "sequence" or "step".
+    """
+
+    def __init__(self, labels: Sequence[str], unit: str) -> None:
+        super().__init__(len(labels), ignore_index=IGNORE, validate_args=False)
+        self.labels, self.unit = labels, unit
+
+    @classmethod
+    def of(cls, labels: Sequence[str], unit: str) -> dict[str, Confusions]:
+        """The confusions to show, by name: none where there are too many classes."""
+        return {"confusion": cls(labels, unit)} if len(labels) <= _MOST_CLASSES else {}
+
+    def draw(self, value: Tensor) -> Picture:
+        """Draw a row for each target class."""
+        return draw_confusion(value.cpu().numpy(), self.labels, self.unit)

@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 from typing_extensions import Self
 
 from seqnets.errors import ConfigError
+from seqnets.insight.canvas import Picture
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import MeanLoss
 from seqnets.training.objectives import Objective, Outcome
@@ -29,12 +30,13 @@ class Scores(nn.Module):
     Args:
         objective: Defines the metrics; prepared already.
         known: The dataset's description of itself.
+        drawn: Whether to keep what the objective's overviews show, too.
 
     Attributes:
         modes: "min" or "max" by the metrics' names; None if unknown.
     """
 
-    def __init__(self, objective: Objective, known: Known) -> None:
+    def __init__(self, objective: Objective, known: Known, *, drawn: bool = False) -> None:
         super().__init__()
         metrics = objective.metrics(known)
         self.modes = {name: _MODES[m.higher_is_better] for name, m in metrics.items()}
@@ -43,20 +45,33 @@ class Scores(nn.Module):
         # would merge metrics that agree after the first batch, even if that has no targets.
         numbered: dict[str, Any] = {str(n): m for n, m in enumerate(metrics.values())}
         self.metrics = MetricCollection(numbered, compute_groups=False)
+        overviews = objective.overviews(known) if drawn else {}
+        self._shown = list(overviews)
+        self.overviews: Any = nn.ModuleList(overviews.values())
+        self._seen: list[Any] = []
         self._derived = objective.derived
 
     def update(self, outcome: Outcome) -> None:
         """Add a batch."""
         self.loss.update(outcome.loss, outcome.scored)
-        self.metrics.update(upcast(outcome.predictions), upcast(outcome.targets))
+        predictions, targets = upcast(outcome.predictions), upcast(outcome.targets)
+        self.metrics.update(predictions, targets)
+        for overview in self.overviews:
+            overview.update(predictions, targets)
 
     def take(self) -> dict[str, Any]:
         """The figures by name, the loss first; the next part begins from nothing."""
         loss, found = float(self.loss.compute()), self.metrics.compute()
-        self.loss.reset()
-        self.metrics.reset()
+        self._seen = [overview.compute() for overview in self.overviews]
+        for metric in (self.loss, self.metrics, *self.overviews):
+            metric.reset()
         named = {name: found[str(number)] for number, name in enumerate(self.modes)}
         return {"loss": loss, **self._derived(loss), **named}
+
+    def pictures(self) -> dict[str, Picture]:
+        """The overviews of the part that was taken last, by name; none before."""
+        seen = zip(self._shown, self.overviews, self._seen, strict=False)
+        return {name: overview.draw(value) for name, overview, value in seen}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Apply changes of device only."""
@@ -72,7 +87,7 @@ def scores_of_parts(objective: Objective, known: Known) -> dict[str, Scores]:
     """
     try:
         objective.prepare(known)
-        return {part: Scores(objective, known) for part in ("val", "test")}
+        return {part: Scores(objective, known, drawn=part == "val") for part in ("val", "test")}
     except KeyError as error:
         missing = error.args[0] if error.args else None
         if missing is None or missing in known or missing in known["sizes"]:

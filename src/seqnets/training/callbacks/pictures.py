@@ -15,14 +15,16 @@ from seqnets.training.callbacks.showing import can_draw, sample_batch, write
 from seqnets.training.callbacks.sparingly import Sparingly
 from seqnets.training.evaluating import evaluating
 from seqnets.training.loggers import writer_of
+from seqnets.training.objectives import Objective
 
 logger = logging.getLogger(__name__)
 
 
 class Pictures(Sparingly):
-    """Show predictions for a sample of the validation part, after validations.
+    """Show predictions after validations: all that were validated, and those for a sample.
 
-    The objective makes the pictures (:meth:`~seqnets.training.Objective.pictures`). Without
+    The objective says what is shown of all (:meth:`~seqnets.training.Objective.overviews`), and
+    makes the pictures of the sample (:meth:`~seqnets.training.Objective.pictures`). Without
     matplotlib (``pip install 'seqnets[plot]'``) nothing is drawn, and a warning is logged.
     """
 
@@ -31,9 +33,21 @@ class Pictures(Sparingly):
         if writer_of(trainer) is not None and not can_draw():
             logger.warning("No pictures: matplotlib is missing (pip install 'seqnets[plot]').")
 
+    _validated = -1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Show them if they are due."""
+        self._validated = trainer.global_step
+        super().on_validation_end(trainer, pl_module)
+
     def show(self, trainer: Trainer, pl_module: Any, writer: SummaryWriter) -> None:
-        """Run the model over the batch, draw and write."""
+        """Draw what was validated, and what the model says of a sample; write it."""
         if not can_draw():
+            return
+        if self._step != self._validated:  # at the end of training these may be shown already
+            for name, picture in pl_module.scores["val"].pictures().items():
+                write(writer, name, picture, self._validated)
+        if type(pl_module.objective).pictures is Objective.pictures:
             return
         batch = sample_batch(trainer, pl_module)
         precision = trainer.precision_plugin

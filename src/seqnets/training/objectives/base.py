@@ -13,6 +13,7 @@ from seqnets.datasets import DataModule
 from seqnets.datasets.scaling import Scaling
 from seqnets.errors import ConfigError
 from seqnets.insight.canvas import Picture
+from seqnets.training.metrics import Overview
 from seqnets.typing import Batch, Known
 
 Row = dict[str, Any]
@@ -131,6 +132,10 @@ class Objective(ABC):
         predictions, targets = self.read(rows, known)
         metrics = self.metrics(known).items()
         return {name: float(metric(predictions, targets)) for name, metric in metrics}
+
+    def overviews(self, known: Known) -> Mapping[str, Overview]:
+        """Metrics that TensorBoard shows as pictures of the whole validation part, by name."""
+        return {}
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """Figures, sounds and texts about a batch, by name, for TensorBoard."""

@@ -13,8 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from seqnets.checks import check_choice, is_number
 from seqnets.errors import ConfigError
-from seqnets.insight.canvas import Picture
-from seqnets.insight.confusion import count_confusions, draw_confusion
+from seqnets.training.metrics import Confusions, Overview
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.training.objectives.rows import class_names, class_numbers, class_texts
 from seqnets.training.objectives.scoring import check_logits, cross_entropy
@@ -111,14 +110,9 @@ class Classification(Objective):
         """Predicted and target classes, (N,) each."""
         return class_numbers(rows, "prediction", known), class_numbers(rows, "target", known)
 
-    def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
-        """The confusion matrix of the batch."""
-        names = class_texts(known)
-        true, predicted = (
-            outcome.targets.cpu().numpy(),
-            outcome.predictions.argmax(-1).cpu().numpy(),
-        )
-        return {"confusion": draw_confusion(count_confusions(true, predicted, len(names)), names)}
+    def overviews(self, known: Known) -> Mapping[str, Overview]:
+        """The confusion matrix."""
+        return Confusions.of(class_texts(known), "sequence")
 
 
 def _balanced(known: Known) -> Tensor:

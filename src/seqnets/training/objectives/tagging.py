@@ -24,7 +24,7 @@ from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline
 from seqnets.insight.visible import unmarked
 from seqnets.models import ConditionalRandomField
-from seqnets.training.metrics import FIGURES, EntityScore, LabelScore
+from seqnets.training.metrics import FIGURES, Confusions, EntityScore, LabelScore, Overview
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.training.objectives.rows import class_texts, lengths_of
 from seqnets.training.objectives.scoring import score_steps
@@ -116,6 +116,10 @@ class Tagging(Objective):
             predictions[index, : len(predicted)] = torch.tensor(predicted)
             targets[index, : len(right)] = torch.tensor(right)
         return predictions, targets
+
+    def overviews(self, known: Known) -> Mapping[str, Overview]:
+        """The confusion matrix of the scored steps."""
+        return Confusions.of(class_texts(known), "step")
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """A few sentences with their labels, or the labels of a sequence's scored steps."""
