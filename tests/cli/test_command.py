@@ -263,6 +263,10 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["evaluate"], "checkpoint: is not given"),
         (["list", "cels"], "Did you mean cells"),
         (["list", "--config-dir", "nowhere"], "expected a folder"),
+        (
+            ["list", "hydra.searchpath=[pkg://no.conf]"],
+            "pkg://no.conf is no folder of configs",
+        ),
         (["completion", "csh"], "expected one of bash, zsh, fish"),
         (["train", "seed=abc"], "seed: is 'abc', expected a whole number"),
         (["train", "seed=-1"], "seed: is -1, expected a whole number"),
@@ -668,6 +672,21 @@ def test_one_kind_is_listed_alone_with_those_of_a_folder(seqnets, tmp_path):
     assert "datasets" not in done.out
 
 
+@pytest.mark.parametrize("entry", ["pkg://shared_cells.conf", "shared_cells/conf"])
+def test_shared_cells_are_listed_and_named_as_they_are_used(entry, seqnets, tmp_path, monkeypatch):
+    folder = tmp_path / "shared_cells" / "conf"
+    (folder / "model" / "cell").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "model" / "cell" / "ours.yaml").write_text("# A cell of ours\n_target_: our.Cell\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    done = seqnets("list", "cells", f"hydra.searchpath=[{entry}]")
+    mistyped = seqnets("train", f"hydra.searchpath=[{entry}]", "model/cell=our", "dataset=parity")
+
+    assert ["ours", "A", "cell", "of", "ours"] in [row.split() for row in done.out.split("\n")]
+    assert "Did you mean ours?" in mistyped.err
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -774,6 +793,20 @@ def test_a_key_of_a_file_of_ones_own_that_nothing_reads_is_refused(lines, told, 
     assert done.code == 2
     assert told in done.err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("lines", [[], ["# Mine", "# @package model.cell_options.mine"]])
+def test_an_option_of_ones_own_that_has_no_place_is_told_it(lines, seqnets, tmp_path):
+    folder = tmp_path / "conf" / "model" / "option"
+    folder.mkdir(parents=True)
+    lines += ["_target_: seqnets.cells.ClipState", "_partial_: true", "limit: 9.0"]
+    (folder / "mine.yaml").write_text("\n".join(lines))
+
+    options = ["model/option=[layer_norm,mine]", "trainer=debug", "dataset=parity"]
+    done = seqnets("train", "--config-dir", "conf", *options)
+
+    assert done.code == 2
+    assert "Begin the file with the line `# @package model.cell_options.mine`." in done.err
 
 
 def test_a_key_of_ones_own_that_others_refer_to_is_taken(seqnets, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,6 +12,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from seqnets.quoting import override, override_list, value_of
+
+_SEARCHED = "hydra.searchpath"
+"""The key under which Hydra takes more folders of configurations."""
 
 _LITERAL = re.compile(r"""(?!-)[+\w@./:-]+=(?!['"\[{$]|\w+\()[^,]+""", re.ASCII)
 """An override whose value may be meant literally if Hydra's grammar cannot read it."""
@@ -102,10 +106,33 @@ def config_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def config_folders(arguments: Sequence[str]) -> list[Path]:
-    """The folder of the user's own configurations; empty if the command line names none."""
-    return [Path(flag.removeprefix("--config-dir=")) for flag in config_flags(arguments)[-1:]]
+    """The folders of the user's own configurations: --config-dir's and hydra.searchpath's."""
+    own = [Path(flag.removeprefix("--config-dir=")) for flag in config_flags(arguments)[-1:]]
+    return [*own, *(folder for folder in searched(arguments).values() if folder is not None)]
+
+
+def searched(arguments: Sequence[str]) -> dict[str, Path | None]:
+    """The folder of each entry of ``hydra.searchpath``; None where there is none."""
+    entries: list[str] = []
+    for argument in arguments:
+        if key_of(argument) == _SEARCHED and "=" in argument and is_read(argument):
+            value = OverridesParser.create().parse_override(argument).value()
+            entries = [str(entry) for entry in value] if isinstance(value, list) else []
+    return {entry: _folder_of(entry) for entry in entries}
+
+
+def _folder_of(entry: str) -> Path | None:
+    """The folder that an entry of ``hydra.searchpath`` names, by its path or as a package's."""
+    scheme, _, place = entry.rpartition("://")
+    if scheme != "pkg":
+        return path if (path := Path(place)).is_dir() else None
+    try:
+        found = Path(str(files(place)))
+    except (ImportError, TypeError, ValueError):
+        return None
+    return found if found.is_dir() else None
 
 
 def search_path(folders: Sequence[Path]) -> str:
     """The override by which Hydra finds configurations in these folders too."""
-    return override_list("hydra.searchpath", (f"file://{folder.absolute()}" for folder in folders))
+    return override_list(_SEARCHED, (f"file://{folder.absolute()}" for folder in folders))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from seqnets.cli.arguments import config_folders, key_of, parsed, root_of
+from seqnets.cli.arguments import config_folders, key_of, parsed, root_of, searched
 from seqnets.cli.keys import LIST_GROUPS, known_keys, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near
 
 _ROOTED = ("experiment", "suite")
 """Config groups whose files set keys at the root."""
+
+_PACKAGED = re.compile(r"\s*#\s*@package\b")
+"""The first line of a file that says where in the configuration it stands."""
 
 
 def check_arguments(verb: str, arguments: Sequence[str]) -> None:
@@ -40,11 +44,13 @@ def _check_keys_have_names(arguments: Sequence[str]) -> None:
 
 
 def _check_no_file_is_hidden(arguments: Sequence[str]) -> None:
+    others = searched(arguments).values()
     for folder in config_folders(arguments):
+        named = "hydra.searchpath" if folder in others else "--config-dir"
         for path in sorted(folder.rglob("*.yaml")):
             if (configs() / path.relative_to(folder)).exists():
                 raise UsageError(
-                    f"--config-dir: {path} has the name of a file of seqnets' own, which would be "
+                    f"{named}: {path} has the name of a file of seqnets' own, which would be "
                     f"taken instead.\n  Give it another name."
                 )
 
@@ -155,6 +161,7 @@ def check_added_keys(verb: str, arguments: Sequence[str], config: DictConfig) ->
 
 def check_keys_of_files(verb: str, arguments: Sequence[str], config: DictConfig) -> None:
     """Raise UsageError if a file of the user's sets a key that nothing reads."""
+    _check_options_have_their_place(arguments, config)
     keys, groups = own_of(verb)
     added = [argument for argument in arguments if argument[:1] == "+"]  # checked on their own
     known = {root_of(key_of(name)) for name in (*keys, *groups, *added)}
@@ -174,3 +181,21 @@ def check_keys_of_files(verb: str, arguments: Sequence[str], config: DictConfig)
             f"{key}: is set by a file, and nothing reads it, expected a key or group of "
             f"`seqnets {verb}`.\n  {near(key, known_keys(verb, verb, arguments))}"
         )
+
+
+def _check_options_have_their_place(arguments: Sequence[str], config: DictConfig) -> None:
+    """Raise UsageError for a file of model/option that does not say where the option stands."""
+    found: Any = config.get("model")
+    found = found.get("option") if OmegaConf.is_dict(found) else None
+    if not OmegaConf.is_dict(found):
+        return
+    for folder in config_folders(arguments):
+        for path in sorted((folder / "model" / "option").glob("*.yaml")):
+            its: Any = OmegaConf.load(path)
+            is_lost = not _PACKAGED.match(path.read_text(encoding="utf-8"))
+            if is_lost and its.get("_target_") == found.get("_target_"):
+                place = f"model.cell_options.{path.stem}"
+                raise UsageError(
+                    f"model/option={path.stem}: {path} sets model.option, which nothing reads, "
+                    f"expected {place}.\n  Begin the file with the line `# @package {place}`."
+                )

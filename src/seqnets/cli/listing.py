@@ -53,17 +53,20 @@ def show(arguments: Sequence[str]) -> None:
         UsageError: A kind or the folder does not exist.
     """
     parser = argparse.ArgumentParser(
-        prog="seqnets list", description="What there is to choose from."
+        prog="seqnets list",
+        description="What there is to choose from.",
+        epilog="hydra.searchpath=[pkg://PACKAGE.conf] lists those of an installed package too.",
     )
     parser.add_argument("kind", nargs="*", help=f"one of {', '.join(KINDS)}; all if omitted")
     parser.add_argument("--config-dir", "-cd", type=Path, help="a folder of your own configs")
-    asked = parser.parse_args(arguments)
+    overrides = [argument for argument in arguments if argument.startswith("hydra.searchpath=")]
+    asked = parser.parse_args([argument for argument in arguments if argument not in overrides])
     for kind in asked.kind:
         if kind not in KINDS:
             raise UsageError(f"list: there is no kind {kind!r}.\n  {near(kind, KINDS)}")
     if asked.config_dir and not asked.config_dir.is_dir():
         raise UsageError(f"--config-dir: is {str(asked.config_dir)!r}, expected a folder.")
-    folders = [configs(), *filter(None, [asked.config_dir])]
+    folders = [configs(), *filter(None, [asked.config_dir]), *_searched(overrides)]
     blocks = []
     for kind in asked.kind or KINDS:
         lines = options(KINDS[kind], folders)
@@ -72,6 +75,22 @@ def show(arguments: Sequence[str]) -> None:
         rows = [hanging(row, width + 4) for row in rows]
         blocks.append("\n".join([f"{kind} ({KINDS[kind]}=NAME)", *rows]))
     print("\n\n".join(blocks))
+
+
+def _searched(overrides: Sequence[str]) -> list[Path]:
+    """The folders that overrides of ``hydra.searchpath`` name."""
+    if not overrides:
+        return []
+    from seqnets.cli.arguments import searched  # late: it brings Hydra
+
+    found = searched(overrides)
+    absent = [entry for entry, folder in found.items() if folder is None]
+    if absent or not found:
+        raise UsageError(
+            f"{overrides[-1]}: {', '.join(absent) or 'this'} is no folder of configs, expected "
+            "some in brackets.\n  For example 'hydra.searchpath=[pkg://mycells.conf]'."
+        )
+    return [folder for folder in found.values() if folder is not None]
 
 
 def _comment(path: Path) -> str:
