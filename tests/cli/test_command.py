@@ -159,6 +159,8 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
     ("arguments", "told"),
     [
         (["tarin"], "Did you mean train?"),
+        (["resume", "runs/a b"], "Did you mean `seqnets train \"resume='runs/a b'\"`?"),
+        (["test", "trainer=cpu"], "Did you mean `seqnets evaluate checkpoint=RUN`?"),
         (["train", "model/cell=lsmt"], "Did you mean lstm or"),
         (["train", "model/cell=LSTM"], "Did you mean lstm"),
         (

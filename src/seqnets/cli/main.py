@@ -18,6 +18,7 @@ from seqnets.cli.lines import hanging
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.errors import SeqnetsError
+from seqnets.quoting import override, shell
 
 VERBS = {
     "train": "train a model, or resume a run",
@@ -31,6 +32,9 @@ VERBS = {
     "list": "list models, cells, datasets, experiments, ...",
     "completion": "print a script for tab completion in bash, zsh or fish",
 }
+
+_MEANT = {"resume": ("train", "resume"), "test": ("evaluate", "checkpoint")}
+"""Verbs of other programs: the verb here that does the same, and its key for a run."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The system's errors for a disk or quota that is full."""
@@ -194,5 +198,14 @@ def _dispatch(arguments: Sequence[str]) -> int:
         from seqnets.cli.application import run
 
         return run(verb, rest)
-    print(f"seqnets: there is no verb {verb!r}.\n  {near(verb, VERBS)}", file=sys.stderr)
+    advice = _verb_meant(verb, rest) if verb in _MEANT else near(verb, VERBS)
+    print(f"seqnets: there is no verb {verb!r}.\n  {advice}", file=sys.stderr)
     return 2
+
+
+def _verb_meant(verb: str, arguments: Sequence[str]) -> str:
+    """What to write for a verb that is one elsewhere, with the run that it was given."""
+    meant, key = _MEANT[verb]
+    given = [argument for argument in arguments if argument[0:1] != "-" and "=" not in argument]
+    run = shell(override(key, given[0])) if given else f"{key}=RUN"
+    return f"Did you mean `seqnets {meant} {run}`?"
