@@ -57,9 +57,10 @@ def test_two_steps_on_every_dataset_that_needs_no_file(dataset, seqnets, tmp_pat
     folder = only_run(tmp_path)
     assert done.code == 0, done.err
     assert folder.parent.name == dataset
-    assert {"config.yaml", "run.log", "result.json", "checkpoints"} <= {
-        path.name for path in folder.iterdir()
-    }
+    written = {path.name for path in folder.iterdir()}
+    events = {name for name in written if name.startswith("events.out.tfevents.")}
+    assert written - events == {"config.yaml", "run.log", "result.json", "run.lock", "checkpoints"}
+    assert events
     assert load_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
@@ -702,9 +703,12 @@ def test_early_stopping_that_waits_for_accuracy_to_fall_is_told_so_before_traini
 def test_a_run_with_nothing_left_to_train_says_so_and_how_it_would_go_on(
     seqnets, small_text, tmp_path
 ):
-    seqnets("train", *small_text, "trainer.max_epochs=5")
+    seqnets("train", *small_text, "trainer.max_epochs=5", "trainer.max_steps=-1")
+    idle = seqnets("train", "resume=last")
     done = seqnets("train", "resume=last", "trainer.max_epochs=-1", "trainer.max_steps=3")
 
+    assert "Nothing is left to train: epoch 5 of trainer.max_epochs=5.\n" in idle.out
+    assert idle.out.rstrip().endswith(" trainer.max_epochs=10"), "the one limit that there is"
     assert done.code == 0, done.err
     assert "Nothing is left to train: step 10 of trainer.max_steps=3.\n" in done.out
     assert "step 10" not in done.out.splitlines(), "there is no progress to tell"

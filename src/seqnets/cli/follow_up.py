@@ -76,16 +76,20 @@ def limit_reached(trainer: Trainer) -> str:
 
 
 def extended_limits(
-    options: Config, trainer: Trainer, early: tuple[str, EarlyStopping] | None, idle: bool
+    options: Config, trainer: Trainer, early: tuple[str, EarlyStopping] | None, kept: Config
 ) -> list[str]:
     """Return overrides that extend a finished run by its original length.
 
-    The checkpoint stores the run's limits; an idle run wrote no checkpoint and needs all of them.
+    Args:
+        options: The run's configuration.
+        trainer: Its trainer.
+        early: What stopped it early, if anything did.
+        kept: The trainer's options in its checkpoint, which a run without steps has not written.
     """
     longer = [
         f"trainer.max_{unit}s={-1 if limit < 0 else max(done, limit) + max(1, limit)}"
         for unit, done, limit in _limits(trainer)
-        if limit >= 0 or idle
+        if limit >= 0 or (kept.get(f"max_{unit}s") or -1) >= 0
     ]
     if options["trainer"].get("max_time"):
         longer.append("trainer.max_time=null")

@@ -173,6 +173,7 @@ class _Training:
         self.trainer = running.trainer = self._make_trainer()
         self.console = terminal()
         self.console.quiet = not self.trainer.is_global_zero
+        self._before: Config = {}
         self.parameters = sum(parameter.numel() for parameter in self.module.model.parameters())
 
     def _compare_what_is_swept(self) -> None:
@@ -200,6 +201,7 @@ class _Training:
             saved = load_checkpoint(checkpoint)
             _check_epochs(self.trainer, saved)
             purge_after(self.trainer, saved["global_step"])
+            self._before = saved["seqnets"]["config"]["trainer"]
         if self.trainer.is_global_zero:
             open_log(self.folder)
         if checkpoint is None:
@@ -297,7 +299,8 @@ class _Training:
             console.print("\nThere is no checkpoint: no callback has written one.")
         else:
             report.show(console, "Checkpoint:", report.shown(kept))
-        longer = extended_limits(self.options, trainer, early, idle)
+        limits = self._before if idle else self.options["trainer"]
+        longer = extended_limits(self.options, trainer, early, limits)
         commands = follow_ups(self.folder, kept, trainer, module.objective, longer, self.also)
         if commands:
             purposes = ", ".join(commands).capitalize()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Trainer, loggers
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
 
 from seqnets.atomic import atomic
 
@@ -26,6 +27,15 @@ class CSVLogger(loggers.CSVLogger):
         if self._experiment is None:
             self._experiment = _AppendingWriter(self.log_dir)
         return self._experiment
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger):
+    """Lightning's TensorBoard logger, without its file of hyperparameters: a run has its own."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what has been logged so far."""
+        self.experiment.flush()
 
 
 def purge_after(trainer: Trainer, step: int) -> None:
