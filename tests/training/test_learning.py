@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import nn
 
 from seqnets.cells import GRUCell, MinGRUCell, Zoneout, optioned
@@ -128,18 +129,53 @@ def test_a_layer_that_draws_random_numbers_is_refused_before_the_first_batch():
         module(RTRL, noisy)
 
 
+def classifier(rule, data, bptt_steps=None):
+    torch.manual_seed(0)
+    model = SequenceClassifier(MinGRUCell, **data.sizes, hidden_size=4, bptt_steps=bptt_steps)
+    optimizer = partial(torch.optim.SGD, lr=0.1)
+    return SequenceModule(model, Classification(), data.describe(), optimizer, learning=rule)
+
+
 @pytest.mark.parametrize("rule", [RTRL, SnAp1])
 def test_exact_gradients_are_refused_where_those_of_whole_sequences_are_exact_anyway(
     tmp_path, rule
 ):
-    def make(data):
-        model = SequenceClassifier(MinGRUCell, **data.sizes, hidden_size=4)
-        optimizer = partial(torch.optim.SGD, lr=0.1)
-        return SequenceModule(model, Classification(), data.describe(), optimizer, learning=rule)
-
     refused = pytest.raises(ConfigError, match="batches of Parity are whole sequences")
     with refused if rule is RTRL else nullcontext():
-        fit(make, parity_data(), tmp_path, max_steps=2)
+        fit(partial(classifier, rule), parity_data(), tmp_path, max_steps=2)
+
+
+def test_a_layers_gradients_of_sequences_that_are_cut_are_those_of_whole_ones(tmp_path):
+    data = parity_data()
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    found = []
+    for rule, steps in ((None, None), (RTRL, 2), (None, 2)):
+        learner = classifier(rule, data, steps)
+        learner.training_step(batch, 0).backward()
+        layers = learner.model.encoder.recurrent
+        found.append(torch.cat([p.grad.flatten() for p in layers.parameters()]))
+    whole, exact, cut = found
+
+    torch.testing.assert_close(exact, whole)
+    assert (cut - whole).abs().max() > 1e-4
+    fit(partial(classifier, RTRL, bptt_steps=2), data, tmp_path, max_steps=2)
+
+
+def test_a_run_on_whole_sequences_that_was_not_refused_may_go_on(tmp_path, monkeypatch):
+    data, make = parity_data(), partial(classifier, RTRL)
+    with monkeypatch.context() as before:
+        before.setattr(Rules, "check", lambda *_: None)
+        fit(make, data, tmp_path, max_steps=2)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+
+    resumed, _ = fit(make, data, tmp_path, resume=last, max_steps=3)
+
+    assert resumed.global_step == 3
+
+
+def test_other_data_modules_than_those_of_seqnets_are_left_alone():
+    classifier(RTRL, parity_data()).rules.check(LightningDataModule.from_datasets(range(2)))
 
 
 def test_a_model_without_recurrent_layers_is_refused():

@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
 from seqnets.checks import name_of
 from seqnets.datasets import DataModule
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.errors import ConfigError
-from seqnets.layers import RTRL, Recurrent, map_state
+from seqnets.layers import RTRL, Recurrent, Truncated, map_state
 from seqnets.layers.watching import running
 from seqnets.typing import State
 
@@ -49,10 +50,17 @@ class Rules:
             )
         self.influences: dict[str, Any] = {}
 
-    def check(self, data: DataModule) -> None:
-        """Raise ConfigError for RTRL on whole sequences, where it would only cost time."""
+    def check(self, data: LightningDataModule) -> None:
+        """Raise ConfigError for RTRL on whole sequences, where it would only cost time.
+
+        What :class:`~seqnets.layers.Truncated` cuts is no whole sequence: RTRL carries over what
+        one piece did to the state of the next.
+        """
         exact = any(type(layer) is RTRL for layer in self._layers.values())  # no approximation
-        if exact and isinstance(data.loader("train"), SequenceLoader):
+        cut = any(isinstance(layer, Truncated) for layer in self._model.modules())
+        if not exact or cut or not isinstance(data, DataModule):
+            return
+        if isinstance(data.loader("train"), SequenceLoader):
             raise ConfigError(
                 f"learning: RTRL carries over what one batch did to the state of the next, and the "
                 f"batches of {name_of(data)} are whole sequences, expected a stream such as a "

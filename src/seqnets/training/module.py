@@ -133,7 +133,7 @@ class SequenceModule(LightningModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             self.objective.check(self.model, data)
-            if self.rules is not None:
+            if self.rules is not None and self.trainer.ckpt_path is None:  # a run may go on
                 self.rules.check(data)
 
     def configure_optimizers(self) -> Any:
