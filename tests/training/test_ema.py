@@ -74,9 +74,16 @@ def test_until_the_first_average_the_weights_themselves_are_validated_and_kept(t
         assert torch.equal(kept[name], expected[name])
 
 
-def test_weights_of_half_precision_are_averaged_in_float32(tmp_path):
-    options = {"max_steps": 3, "precision": "bf16-true"}
-    _, module = fit(language_module, text_data(tmp_path), tmp_path, averaging(), **options)
+def module_of_bfloat16(data):
+    return language_module(data).bfloat16()
+
+
+@pytest.mark.parametrize(
+    ("make", "precision"), [(language_module, "bf16-true"), (module_of_bfloat16, "32-true")]
+)
+def test_weights_of_half_precision_are_averaged_in_float32(make, precision, tmp_path):
+    options = {"max_steps": 3, "precision": precision}
+    _, module = fit(make, text_data(tmp_path), tmp_path, averaging(), **options)
     kept = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]
 
     assert {weight.dtype for weight in module.parameters()} == {torch.bfloat16}

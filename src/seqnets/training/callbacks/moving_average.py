@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor, nn
+from torch import Tensor
 
 from seqnets.checks import check_count, check_probability
 
@@ -52,7 +53,7 @@ class MovingAverage(WeightAveraging):
         self.update_every_n_steps = update_every_n_steps
         self.update_starting_at_step = update_starting_at_step
         self.update_starting_at_epoch = update_starting_at_epoch
-        self._weights: list[Tensor] = []  # those that training goes on with, in a validation
+        self._unrounded: list[tuple[Tensor, Tensor]] = []  # of averages, in a validation
         super().__init__(device, use_buffers=False, avg_fn=self._average)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
@@ -66,22 +67,30 @@ class MovingAverage(WeightAveraging):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Make the average, in float32 at least, before the weights have their precision."""
         super().setup(trainer, pl_module, stage)
-        if self._average_model is not None and trainer.precision == "64-true":
+        if self._average_model is None:
+            return
+        if trainer.precision == "64-true":
             self._average_model.module.double()
+        for average in self._average_model.module.parameters():
+            if average.dtype in (torch.float16, torch.bfloat16):
+                average.data = average.data.float()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Switch to the average, which stays as it is: it may have more digits than the weights."""
+        """Switch to the average, and keep what weights of fewer digits would round."""
         self._follow(pl_module)
         if self._average_model is not None:
-            self._weights = [tensor.data.clone() for tensor in _tensors(pl_module)]
-            self._copy_average_to_current(pl_module)
+            averages = self._average_model.module.parameters()
+            pairs = zip(averages, pl_module.parameters(), strict=True)
+            finer = [mean.data for mean, weight in pairs if mean.dtype != weight.dtype]
+            self._unrounded = [(mean, mean.clone()) for mean in finer]
+        super().on_validation_epoch_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Switch back to the weights."""
-        if self._average_model is not None:
-            for tensor, weight in zip(_tensors(pl_module), self._weights, strict=True):
-                tensor.data.copy_(weight)
-            self._weights = []
+        super().on_validation_epoch_end(trainer, pl_module)
+        for average, unrounded in self._unrounded:
+            average.copy_(unrounded)
+        self._unrounded = []
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
         """Save the average as the weights, and these beside it."""
@@ -109,8 +118,3 @@ class MovingAverage(WeightAveraging):
         """
         kept = ((1 + count) / (10 + count)).clamp(max=self.decay)
         return average.lerp(weight.to(average), (1 - kept).to(average.dtype))
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    """All that is switched."""
-    return [*module.parameters(), *module.buffers()]
