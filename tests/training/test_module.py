@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
+from torchmetrics import MeanMetric
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import Adding
@@ -305,6 +306,19 @@ def test_metrics_that_agree_on_the_first_batch_stay_independent():
     scores.update(torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1), 3.0))
 
     assert sorted(float(score) for score in scores.compute().values()) == [3.0, 9.0]
+
+
+def test_a_metric_of_an_odd_direction_is_not_told_as_what_the_data_lack():
+    class Odd(MeanMetric):
+        higher_is_better = "max"
+
+    class OfOdd(Classification):
+        def metrics(self, known):
+            return {"accuracy": Odd()}
+
+    known = parity_data().describe()
+    with pytest.raises(KeyError, match="max"):
+        SequenceModule(torch.nn.Linear(1, 1), OfOdd(), known, torch.optim.SGD)
 
 
 N, C = 20_000, 4

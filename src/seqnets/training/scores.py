@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from typing_extensions import Self
 
 from seqnets.errors import ConfigError
 from seqnets.insight.canvas import Picture
 from seqnets.models.heads import upcast
-from seqnets.training.metrics import MeanLoss
+from seqnets.training.metrics import MeanLoss, Overview
 from seqnets.training.objectives import Objective, Outcome
 from seqnets.typing import Known
 
@@ -28,24 +28,27 @@ class Scores(nn.Module):
     over many batches would stop growing.
 
     Args:
-        objective: Defines the metrics; prepared already.
-        known: The dataset's description of itself.
-        drawn: Whether to keep what the objective's overviews show, too.
+        objective: Derives figures from the loss.
+        metrics: Its metrics, new ones.
+        overviews: Its metrics that are drawn.
 
     Attributes:
         modes: "min" or "max" by the metrics' names; None if unknown.
     """
 
-    def __init__(self, objective: Objective, known: Known, *, drawn: bool = False) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        metrics: Mapping[str, Metric],
+        overviews: Mapping[str, Overview],
+    ) -> None:
         super().__init__()
-        metrics = objective.metrics(known)
         self.modes = {name: _MODES[m.higher_is_better] for name, m in metrics.items()}
         self.loss = MeanLoss()
         # Keyed by number: names may contain dots, which those of modules may not. Compute groups
         # would merge metrics that agree after the first batch, even if that has no targets.
         numbered: dict[str, Any] = {str(n): m for n, m in enumerate(metrics.values())}
         self.metrics = MetricCollection(numbered, compute_groups=False)
-        overviews = objective.overviews(known) if drawn else {}
         self._shown = list(overviews)
         self.overviews: Any = nn.ModuleList(overviews.values())
         self._seen: list[Any] = []
@@ -87,7 +90,8 @@ def scores_of_parts(objective: Objective, known: Known) -> dict[str, Scores]:
     """
     try:
         objective.prepare(known)
-        return {part: Scores(objective, known, drawn=part == "val") for part in ("val", "test")}
+        validated, tested = objective.metrics(known), objective.metrics(known)
+        overviews = objective.overviews(known)
     except KeyError as error:
         missing = error.args[0] if error.args else None
         if missing is None or missing in known or missing in known["sizes"]:
@@ -97,3 +101,7 @@ def scores_of_parts(objective: Objective, known: Known) -> dict[str, Scores]:
             f"have.\n  They have {', '.join([*known['sizes'], *known])}. Choose an objective for "
             f"such data: `seqnets list objectives`."
         ) from error
+    return {
+        "val": Scores(objective, validated, overviews),
+        "test": Scores(objective, tested, {}),
+    }
