@@ -16,13 +16,15 @@ from lightning.fabric.accelerators import MPSAccelerator
 from omegaconf import OmegaConf
 
 import seqnets as package
+from seqnets import conversion
 from seqnets.cli.arguments import parsed, quoted
 from seqnets.cli.hydra_errors import _unknown_key
 from seqnets.cli.listing import KINDS, configs
 from seqnets.cli.main import VERBS
-from seqnets.cli.meant import path_meant
+from seqnets.cli.meant import WRITTEN, path_meant, word_meant
 from seqnets.cli.names import near
 from seqnets.quoting import override
+from seqnets.training import exporting
 
 
 def test_the_version_is_the_packages(seqnets):
@@ -368,7 +370,14 @@ def test_a_missing_option_is_one_of_the_group_that_was_named(seqnets, tmp_path):
         (["evaluate", "resume=last"], "for a trained model.\n  Give it as checkpoint=last."),
         (["evaluate", "dataset=RUN"], "for a trained model.\n  Give it as checkpoint=RUN."),
         (["predict", "dataset=FILE"], "for data.\n  Give it as input=FILE."),
-        (["train", "input=FILE"], "A dataset reads it: dataset=NAME dataset.path=FILE."),
+        (
+            ["train", "input=FILE"],
+            "for data.\n  A dataset reads it: dataset=NAME dataset.path=FILE.",
+        ),
+        (["train", "outputs=runs"], "Did you mean output or"),
+        (["train", "model=forecaster", "model.normalisation=last"], "model.normalization?"),
+        (["evaluate", "dataset=copy"], "dataset: has no such keys yet"),
+        (["generate", "checkpoint=last", "temperature"], "  temperature=VALUE gives a value."),
     ],
 )
 def test_a_file_whose_key_is_missing_or_wrong_is_told_one(arguments, told, seqnets, tmp_path):
@@ -381,6 +390,13 @@ def test_a_file_whose_key_is_missing_or_wrong_is_told_one(arguments, told, seqne
     assert done.code == 2
     assert told.replace("FILE", "data/walks.csv") in done.err
     assert path_meant("predict", ["checkpoint=last"], "data") == "Give it as input=data."
+
+
+def test_a_file_to_be_written_is_known_by_the_formats_there_are():
+    converted = {suffix for form in conversion.FORMATS.values() for suffix in form.suffixes}
+
+    assert set(WRITTEN) == converted | {f".{form}" for form in exporting.FORMATS}
+    assert not word_meant("export", ["checkpoint=last"], "model.hidden_size")
 
 
 @pytest.mark.parametrize("named", [["MyGRU"], ["mygru"], ["model=mygru"]])

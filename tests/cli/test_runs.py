@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from seqnets.cli import runs
+from seqnets.cli.meant import trained_at
 from seqnets.cli.trained import load_module
 from seqnets.errors import CheckpointError, ConfigError
 from seqnets.training import save_checkpoint
@@ -164,9 +165,12 @@ def test_best_is_taken_where_there_is_one(tmp_path):
 @pytest.mark.parametrize("named", [".", "a"])
 def test_a_folder_of_runs_is_told_its_newest(named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = runs.new_folder(".", "a")
+    folder, lost = runs.new_folder(".", "a"), runs.new_folder(".", "a")
     checkpoint(folder)
+    (lost / "checkpoints" / "last.ckpt").symlink_to("nowhere")
 
+    assert trained_at(named) == str(folder)
+    assert not trained_at(str(lost))
     with pytest.raises(CheckpointError, match=f"newest run in it is {folder}"):
         runs.checkpoint_at(named)
 

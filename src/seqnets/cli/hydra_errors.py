@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from hydra.errors import MissingConfigException, OverrideParseException
 
 from seqnets.cli.arguments import config_folders, is_read, key_of
-from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys, own_of
+from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys
 from seqnets.cli.listing import configs, options
-from seqnets.cli.meant import option_meant, path_meant, trained_at, word_meant
+from seqnets.cli.meant import OF_PATHS, option_meant, path_meant, trained_at, word_meant
 from seqnets.cli.names import UsageError, near
 from seqnets.quoting import override, shell
 
@@ -113,8 +113,9 @@ def _unknown_key(
     """The error for a key or group that does not exist, and was to be set or removed."""
     given = (argument.partition("=") for argument in arguments)
     path = next((value for name, _, value in given if key_of(name) == key), "")
-    meant = path_meant(verb, arguments, path)
-    if meant and (trained_at(path) or key in own_of(verb)[0]):
+    is_option = path in options(key, [configs(), *config_folders(arguments)])
+    meant = "" if is_option else path_meant(verb, arguments, path)
+    if meant and key in OF_PATHS:
         what = "a trained model" if trained_at(path) else "data"
         return UsageError(f"{key}: is no key of `seqnets {verb}` for {what}.\n  {meant}")
     if base != verb and (configs() / key).is_dir():

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from seqnets.cli.arguments import config_folders, is_read, key_of, root_of
 from seqnets.cli.keys import groups_of, own_of
 from seqnets.cli.listing import configs, options
+from seqnets.cli.runs import newest_run
 from seqnets.quoting import override, shell
 
-# Keys that take the path of a checkpoint or of a run, and of data.
+# Keys that take, in some verb, the path of a checkpoint or of a run, and of data.
 _OF_MODELS, _OF_DATA = ("checkpoint", "resume", "source"), ("input", "predictions")
+OF_PATHS = (*_OF_MODELS, *_OF_DATA, "dataset")
+
+WRITTEN = (".onnx", ".pt2", ".pt", ".pth", ".keras", ".msgpack")
+"""Suffixes of what `seqnets export` and `seqnets convert` write, without what writes it."""
 
 
 def word_meant(verb: str, arguments: Sequence[str], word: str) -> str:
@@ -20,12 +26,13 @@ def word_meant(verb: str, arguments: Sequence[str], word: str) -> str:
     left = _left(verb, arguments)
     if meant := option_meant(verb, arguments, word) or path_meant(verb, arguments, word):
         return meant
-    if "target" in left and Path(word).suffix:
+    if "target" in left and Path(word).suffix in WRITTEN:
         return f"Give it as {shell(override('target', word))}."
-    if "prompt" in left and "checkpoint" not in left:
-        return f"Give it as {shell(f'prompt={word}')}."
     known = word.startswith("+") or root_of(key_of(word)) in set.union(*own_of(verb))
-    return f"{shell(f'{word}=VALUE')} gives a value." if known and is_read(f"{word}=1") else ""
+    if known and is_read(f"{word}=1"):
+        return f"{shell(f'{word}=VALUE')} gives a value."
+    is_prompt = "prompt" in left and "checkpoint" not in left
+    return f"Give it as {shell(f'prompt={word}')}." if is_prompt else ""
 
 
 def option_meant(verb: str, arguments: Sequence[str], name: str) -> str:
@@ -62,12 +69,10 @@ def path_meant(verb: str, arguments: Sequence[str], path: str) -> str:
 def trained_at(path: str) -> str:
     """The trained model that a path stands for, of a folder of runs the newest; empty if none."""
     place = Path(path)
-    inside = place.glob("*.ckpt"), place.glob("*/*.ckpt")
-    if path == "last" or place.suffix == ".ckpt" or any(map(any, inside)):
+    inside = chain(place.glob("*.ckpt"), place.glob("*/*.ckpt"))
+    if path == "last" or place.suffix == ".ckpt" or any(map(Path.is_file, inside)):
         return path
-    runs = [*place.glob("*/checkpoints/*.ckpt"), *place.glob("*/*/checkpoints/*.ckpt")]
-    newest = max(runs, key=os.path.getmtime, default=None)
-    return "" if newest is None else str(newest.parents[1])
+    return str(newest_run(place) or "")
 
 
 def _left(verb: str, arguments: Sequence[str]) -> set[str]:

@@ -14,7 +14,6 @@ from typing import Any
 from seqnets.atomic import atomic
 from seqnets.cli.names import UsageError
 from seqnets.errors import CheckpointError, ConfigError
-from seqnets.training import load_checkpoint
 
 try:
     import fcntl
@@ -123,8 +122,8 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
     if (inside := _inside(place, name)) is not None:
         return inside
     found, advice = "a folder without a checkpoint" if place.is_dir() else "not there", ""
-    if (newest := _newest(place) or _newest(place, "*")) is not None:
-        advice = f"\n  The newest run in it is {newest.parents[1]}."
+    if (newest := newest_run(place)) is not None:
+        advice = f"\n  The newest run in it is {newest}."
     raise CheckpointError(
         f"Checkpoint {path}: is {found}, expected a file or a run's folder that `seqnets train` "
         f"wrote.{advice}"
@@ -153,6 +152,8 @@ def saved_config(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It has no configuration because it was written from Python.
     """
+    from seqnets.training import load_checkpoint  # late: it brings torch
+
     config = config_in(load_checkpoint(checkpoint), checkpoint)
     saved = {key: _escaped(config[key]) for key in config if key not in ("defaults", "hydra")}
     metric = saved["dataset"].get("metric")
@@ -211,9 +212,16 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
     return last
 
 
+def newest_run(folder: Path | str) -> Path | None:
+    """Return the newest run in a folder of runs, or of those of one dataset."""
+    newest = _newest(folder) or _newest(folder, "*")
+    return None if newest is None else newest.parents[1]
+
+
 def _newest(folder: Path | str, runs: str = "*/*") -> Path | None:
     """Return the most recently written last checkpoint of the runs in a folder."""
-    written = Path(str(folder)).expanduser().glob(f"{runs}/{_CHECKPOINTS}/{_LAST}")
+    found = Path(str(folder)).expanduser().glob(f"{runs}/{_CHECKPOINTS}/{_LAST}")
+    written = filter(Path.is_file, found)  # a link may lead nowhere
     return max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
