@@ -381,15 +381,20 @@ def test_an_operation_it_does_not_know_is_named_and_auto_takes_the_plain_loop():
     assert "aten.rand_like" in explanation.refusals["c"]
 
 
-def test_without_a_compiler_another_way_is_taken_and_the_reason_said(monkeypatch):
+@pytest.fixture
+def nothing_compiled(monkeypatch):
+    """No loops were compiled or refused, and nothing was said of it; afterwards as before."""
+    monkeypatch.setattr(loops.C_LOOPS, "_libraries", {})
+    monkeypatch.setattr(loops.C_LOOPS, "_refused", {})
+    monkeypatch.setattr(loops.compiler, "_loaded", {})
+    seqnets.engine.c._say_once.cache_clear()
+
+
+def test_without_a_compiler_another_way_is_taken_and_the_reason_said(monkeypatch, nothing_compiled):
     monkeypatch.setenv("CC", "there-is-no-such-compiler")
     cell = RNNCell(3, 4, nonlinearity="relu", bias=False).double()
-    monkeypatch.setattr(loops.C_LOOPS, "_libraries", {})
-    monkeypatch.setattr(loops.compiler, "_loaded", {})
     monkeypatch.setenv("SEQNETS_CACHE", "/nonexistent")
     x = torch.randn(2, 5, 3, dtype=torch.float64)
-
-    seqnets.engine.c._say_once.cache_clear()
 
     with pytest.warns(UserWarning, match="which is slower: .*there-is-no-such-compiler.* apt"):
         explanation = seqnets.explain(cell, x)
@@ -399,23 +404,17 @@ def test_without_a_compiler_another_way_is_taken_and_the_reason_said(monkeypatch
     assert "there-is-no-such-compiler" in explanation.refusals["c"]
 
 
-def test_on_windows_linux_is_advised(tmp_path, monkeypatch):
+def test_on_windows_linux_is_advised(tmp_path, monkeypatch, nothing_compiled):
     monkeypatch.setattr(loops.compiler.sys, "platform", "win32")
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
-    monkeypatch.setattr(loops.C_LOOPS, "_libraries", {})
-    monkeypatch.setattr(loops.compiler, "_loaded", {})
-    seqnets.engine.c._say_once.cache_clear()
 
     with pytest.warns(UserWarning, match="not on Windows. Linux makes them fast, in WSL"):
         seqnets.explain(RNNCell(3, 4, nonlinearity="relu", bias=False), torch.randn(2, 5, 3))
 
 
-def test_where_a_compiler_fails_another_is_advised(tmp_path, monkeypatch):
+def test_where_a_compiler_fails_another_is_advised(tmp_path, monkeypatch, nothing_compiled):
     monkeypatch.setenv("CC", "false")  # a program that does nothing, and fails
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
-    monkeypatch.setattr(loops.C_LOOPS, "_libraries", {})
-    monkeypatch.setattr(loops.compiler, "_loaded", {})
-    seqnets.engine.c._say_once.cache_clear()
 
     with pytest.warns(
         UserWarning, match=r"exit status 1\. Another C compiler than .*false .* CC\.$"
