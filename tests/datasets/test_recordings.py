@@ -146,6 +146,27 @@ def test_a_column_named_as_the_target_is_no_feature_unasked(table, walk):
     assert data.sizes == {"input_size": 1, "output_size": 1}
 
 
+@pytest.mark.parametrize("counter", ["sequence", "file", "id"])
+def test_a_column_of_recordings_that_is_left_out_does_not_decide_what_new_data_are(
+    table, walk, counter
+):
+    for file in walk.parent.iterdir():
+        head, *lines = file.read_text().splitlines()
+        lines = [f"{n},{line}" for n, line in enumerate(lines)]
+        file.write_text("\n".join([f"{counter},{head}", *lines]) + "\n")
+    error = error_of(table)
+    data = ClassificationFiles(str(table), leave_out=[counter], batch_size=100)
+    data.setup()
+
+    (alone,) = data.new(walk, data.describe())
+    (named,) = data.new(table, data.describe())
+
+    assert f"line 2: got column {counter}, expected only features" in error
+    assert len(alone.x) == 1
+    assert len(named.x) == len(STEPS)
+    assert torch.equal(alone.x[0], named.x[3][: len(STEPS[3])])
+
+
 def test_a_new_recording_alone_is_one_sequence_and_a_folder_has_one_a_file(table, walk):
     data = ClassificationFiles(str(table), batch_size=100)
     data.setup()

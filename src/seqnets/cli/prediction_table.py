@@ -24,10 +24,10 @@ def write_table(
     """
     lines = [line for number, row in enumerate(rows, start=1) for line in _lines(number, row)]
     columns = list(dict.fromkeys(column for line in lines for column in line))
-    shares = [name for name in (f"probabilities.{label}" for label in classes) if name in columns]
-    if shares:
-        place = min(map(columns.index, shares))
-        others = [column for column in columns if column not in shares]
+    order = {f"probabilities.{label}": place for place, label in enumerate(classes)}
+    if shares := sorted(order.keys() & {*columns}, key=order.__getitem__):
+        place = next(place for place, column in enumerate(columns) if column in order)
+        others = [column for column in columns if column not in order]
         columns = [*others[:place], *shares, *others[place:]]
     table = csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n")
     table.writeheader()

@@ -18,7 +18,7 @@ from seqnets.datasets.readers.cells import (
     named,
     need,
 )
-from seqnets.datasets.readers.records import FILE, SEQUENCE, SPLIT, Wanted
+from seqnets.datasets.readers.records import FILE, ID, SEQUENCE, SPLIT, Wanted
 from seqnets.datasets.readers.tables import read_rows
 from seqnets.errors import DataError
 
@@ -38,13 +38,13 @@ def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, An
     if not wanted.new:
         check_left_out(where, first, wanted.leave_out, ())
     features = [column for column in first if column not in wanted.leave_out]
-    of_table = (SEQUENCE, FILE, SPLIT, *wanted.columns)
+    of_table = (SEQUENCE, ID, FILE, SPLIT, *wanted.columns)
     foreign = next((column for column in features if column in of_table), None)
     if foreign is not None:
         option = leaving_out(foreign, first, [foreign], wanted.leave_out)
         raise DataError(
             f"{where}: got column {named(foreign)}, expected only features of one sequence: what "
-            "else is known of it stands in the table that names its file.\n"
+            "else is known of it stands in a table that names its file.\n"
             f"  Rename it, or leave it out: {option}."
         )
     steps = []

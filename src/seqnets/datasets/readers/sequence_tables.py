@@ -56,13 +56,15 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     where, first = next(rows)
     rows = chain([(where, first)], rows)
     layouts = [name for name in (SEQUENCE, TEXT, STEPS) if name not in wanted.columns]
-    kinds = [column for column in layouts if column in first]
+    unread = wanted.leave_out if wanted.new else ()
+    kinds = [column for column in layouts if column in first and column not in unread]
     if SEQUENCE in kinds:
         if not wanted.new:
             check_left_out(where, first, wanted.leave_out, (SEQUENCE, SPLIT, *wanted.columns))
         return _rows_of_steps(rows, first, wanted)
-    names_files = FILE in first and FILE not in wanted.leave_out
-    if wanted.features and not names_files and (not kinds or first.keys() & {*wanted.features}):
+    has_features = not first.keys().isdisjoint(wanted.features or ())
+    names_files = FILE in first and (FILE not in wanted.leave_out or not has_features)
+    if wanted.features and not names_files and (not kinds or has_features):
         steps, facts = read_recording(path, wanted)
         name = str(path) if wanted.folder is None else None  # standard input has no name
         return Source([Record(str(path), steps, id=name)], without_kind(facts))
