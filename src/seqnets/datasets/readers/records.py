@@ -59,11 +59,17 @@ class Source:
         features = self.facts.get("features")
         if not isinstance(features, list) or not isinstance(expected, list):
             return self
-        if features == expected or sorted(features) != sorted(expected):
+        if (columns := moved(features, expected)) is None:
             return self
-        columns = [features.index(name) for name in expected]
         records = [replace(r, steps=np.asarray(r.steps)[:, columns]) for r in self.records]
         return Source(records, {**self.facts, "features": expected})
+
+
+def moved(names: Sequence[str], expected: Sequence[str]) -> list[int] | None:
+    """The places of the expected names; None if they stand so already, or others do."""
+    if list(names) == list(expected) or sorted(names) != sorted(expected):
+        return None
+    return [names.index(name) for name in expected]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from seqnets.datasets.readers.cells import (
     shown,
     text_of,
 )
-from seqnets.datasets.readers.records import ID, SEQUENCE, SPLIT, Names, split_of
+from seqnets.datasets.readers.records import ID, SEQUENCE, SPLIT, Names, moved, split_of
 from seqnets.datasets.readers.tables import SUFFIXES, read_rows
 from seqnets.errors import DataError, counted
 from seqnets.quoting import override_list, shell
@@ -66,9 +66,8 @@ class Tagged:
 
     def in_order(self, expected: tuple[str, ...]) -> Tagged:
         """Return the sequence with its features as ``expected``, if those are the same names."""
-        if self.features == expected or sorted(self.features) != sorted(expected):
+        if (columns := moved(self.features, expected)) is None:
             return self
-        columns = [self.features.index(name) for name in expected]
         steps = [[step[column] for column in columns] for step in self.steps]
         return replace(self, features=expected, steps=steps)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from seqnets.checks import check_count, check_probability
+from seqnets.typing import HALF
 
 
 class MovingAverage(WeightAveraging):
@@ -72,7 +72,7 @@ class MovingAverage(WeightAveraging):
         if trainer.precision == "64-true":
             self._average_model.module.double()
         for average in self._average_model.module.parameters():
-            if average.dtype in (torch.float16, torch.bfloat16):
+            if average.dtype in HALF:
                 average.data = average.data.float()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
