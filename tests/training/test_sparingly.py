@@ -3,10 +3,11 @@
 from functools import partial
 
 import pytest
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from seqnets.training import NonMonotonicASGD
-from seqnets.training.callbacks import sparingly
+from seqnets.training.callbacks import MovingAverage, sparingly
 from tests.training.runs import SignalAt, fit, language_module, text_data
 
 
@@ -33,11 +34,16 @@ def test_the_first_and_the_last_are_shown_and_those_between_if_there_is_time(
     assert callback.steps == shown
 
 
-def test_the_last_values_shown_are_the_saved_ones(tmp_path):
-    class Weights(Shown):
-        def show(self, trainer, pl_module, writer):
-            self.steps.append(sum(float(p.detach().double().sum()) for p in pl_module.parameters()))
+class Weights(Shown):
+    def show(self, trainer, pl_module, writer):
+        self.steps.append(total(pl_module))
 
+
+def total(module):
+    return sum(float(p.detach().double().sum()) for p in module.parameters())
+
+
+def test_the_last_values_shown_are_the_saved_ones(tmp_path):
     def make(data):
         module = language_module(data, scheduler=None)
         module.optimizer_factory = partial(NonMonotonicASGD, lr=10.0, patience=1)
@@ -49,8 +55,34 @@ def test_the_last_values_shown_are_the_saved_ones(tmp_path):
     stopped = SignalAt(35)  # between two validations
     _, module = fit(make, text_data(tmp_path), tmp_path, shown, stopped, logger=logger, **options)
 
-    kept = sum(float(p.detach().double().sum()) for p in module.parameters())
-    assert shown.steps[-1] == pytest.approx(kept, rel=1e-12)
+    assert shown.steps[-1] == pytest.approx(total(module), rel=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_averages_are_shown_that_are_validated_wherever_their_callback_stands(
+    precision, tmp_path, monkeypatch
+):
+    class Validated(Callback):
+        def on_validation_batch_end(self, trainer, pl_module, *_):
+            totals[trainer.global_step] = total(pl_module)
+
+    totals, before, after = {}, Weights(), Weights()
+    monkeypatch.setattr(sparingly, "SHARE", 1e9)
+    logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
+    options = {"max_steps": 20, "val_check_interval": 4, "num_sanity_val_steps": 0}
+
+    def run(*callbacks, **more):
+        return fit(
+            language_module, text_data(tmp_path), tmp_path, *callbacks, SignalAt(10),
+            precision=precision, **options, **more,
+        )[1]  # fmt: skip
+
+    module = run(before, MovingAverage(decay=0.9), after, Validated(), logger=logger)
+    unshown = run(MovingAverage(decay=0.9))
+
+    assert before.steps == after.steps == [*totals.values(), total(module)]
+    assert list(totals) == [4, 8]
+    assert total(module) == total(unshown), "training went on with the weights"
 
 
 def test_nothing_is_shown_without_tensorboard(tmp_path):

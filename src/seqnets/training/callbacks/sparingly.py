@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.training.loggers import writer_of
@@ -19,6 +22,7 @@ SHARE = 0.01
 class Sparingly(Callback):
     """Show something in TensorBoard after validations, always after the first and the last.
 
+    The model has the weights that were validated, be they averages.
     In between, validations that come too soon are skipped: what took a second to show is shown
     again after ``1 / SHARE`` seconds at the earliest, so that short epochs are not slowed down.
     """
@@ -42,14 +46,28 @@ class Sparingly(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show the final model, unless it has been shown."""
         if self._step not in (-1, trainer.global_step):
-            with pl_module.as_validated():
-                self._show(trainer, pl_module)
+            self._show(trainer, pl_module)
 
     def _show(self, trainer: Trainer, pl_module: Any) -> None:
         if not self.has_place(trainer):
             return
         writer: Any = writer_of(trainer)
         began = time.monotonic()
-        self.show(trainer, pl_module, writer)
+        with as_validated(trainer, pl_module):
+            self.show(trainer, pl_module, writer)
         ended = time.monotonic()
         self._due, self._step = ended + (ended - began) / SHARE, trainer.global_step
+
+
+@contextlib.contextmanager
+def as_validated(trainer: Trainer, pl_module: Any) -> Iterator[None]:
+    """Switch to the weights for validation: averages of the optimizer or of callbacks, if any."""
+    averaging = [c for c in trainer.callbacks if isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
+    with pl_module.as_validated():
+        for callback in averaging:
+            callback.on_validation_epoch_start(trainer, pl_module)
+        try:
+            yield
+        finally:
+            for callback in averaging:
+                callback.on_validation_epoch_end(trainer, pl_module)
