@@ -376,6 +376,7 @@ def test_a_missing_option_is_one_of_the_group_that_was_named(seqnets, tmp_path):
         ),
         (["train", "outputs=runs"], "Did you mean output or"),
         (["train", "model=forecaster", "model.normalisation=last"], "model.normalization?"),
+        (["train", "optimizer.foo=last"], "train`.\n  There are: optimizer."),
         (["evaluate", "dataset=copy"], "dataset: has no such keys yet"),
         (["generate", "checkpoint=last", "temperature"], "  temperature=VALUE gives a value."),
     ],

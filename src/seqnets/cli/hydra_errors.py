@@ -114,7 +114,8 @@ def _unknown_key(
     given = (argument.partition("=") for argument in arguments)
     path = next((value for name, _, value in given if key_of(name) == key), "")
     is_option = path in options(key, [configs(), *config_folders(arguments)])
-    meant = "" if is_option else path_meant(verb, arguments, path)
+    is_value = path == "last" and "." in key
+    meant = "" if is_option or is_value else path_meant(verb, arguments, path)
     if meant and key in OF_PATHS:
         what = "a trained model" if trained_at(path) else "data"
         return UsageError(f"{key}: is no key of `seqnets {verb}` for {what}.\n  {meant}")
