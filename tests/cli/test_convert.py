@@ -51,9 +51,10 @@ def test_a_trained_models_recurrent_part_is_taken(seqnets, small_text, tmp_path)
     assert "1 layer of GRUCell" in done.out
     weights = torch.load(tmp_path / "gru.pt", weights_only=True)
     assert weights["weight_hh_l0"].shape == (12, 4)
-    latest = seqnets("convert", "source=last", "target=latest.pt")
-    assert latest.code == 0
-    assert latest.err == f"Checkpoint: runs/text/{run.name}/checkpoints/best.ckpt\n"
+    for last in ("last", "runs/text/last"):
+        latest = seqnets("convert", f"source={last}", "target=latest.pt", "overwrite=true")
+        assert latest.code == 0
+        assert latest.err == f"Checkpoint: runs/text/{run.name}/checkpoints/best.ckpt\n"
 
 
 def test_a_trained_model_of_any_cell_becomes_a_model_of_onnx(seqnets, small_text, tmp_path):

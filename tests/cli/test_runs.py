@@ -83,6 +83,16 @@ def test_last_is_a_checkpoint_of_the_newest_run_as_well(tmp_path, monkeypatch):
     assert runs.checkpoint_at("last", "best.ckpt") == folder / "checkpoints" / "best.ckpt"
 
 
+def test_last_in_a_folder_is_the_newest_run_there(tmp_path):
+    older, newer = (runs.new_folder(tmp_path, name) for name in ("text", "parity"))
+    text, parity = checkpoint(older, age=10), checkpoint(newer)
+
+    assert runs.checkpoint_at(tmp_path / "last") == parity
+    assert runs.checkpoint_at(tmp_path / "text" / "last") == text
+    with pytest.raises(CheckpointError, match=r"Checkpoint .*/no/last: no run in '.*/no' has a"):
+        runs.checkpoint_at(tmp_path / "no" / "last")
+
+
 def test_last_without_a_run_is_an_error(tmp_path):
     runs.new_folder(tmp_path, "a")
 
@@ -171,7 +181,7 @@ def test_a_folder_of_runs_is_told_its_newest(named, tmp_path, monkeypatch):
 
     assert trained_at(named) == str(folder)
     assert not trained_at(str(lost))
-    with pytest.raises(CheckpointError, match=f"newest run in it is {folder}"):
+    with pytest.raises(CheckpointError, match=f"newest run in it, .*last, is {folder}"):
         runs.checkpoint_at(named)
 
 

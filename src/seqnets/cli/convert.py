@@ -64,7 +64,7 @@ def _format(named: str | None, path: Path, key: str) -> str:
         suffixes[".ckpt"] = _OURS
     if path.suffix in suffixes:
         return suffixes[path.suffix]
-    if key == "from" and (path.is_dir() or str(path) == "last"):
+    if key == "from" and (path.is_dir() or path.name == "last"):
         return _OURS
     raise UsageError(
         f"{key}: {str(path)!r} does not imply a format, expected one of {', '.join(suffixes)}.\n"

@@ -100,7 +100,8 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
     """Return the checkpoint that a path refers to: a file, or a run's folder.
 
     Args:
-        path: The user's argument; "last" is the newest run in ``runs``.
+        path: The user's argument; "last" is the newest run in ``runs``, "FOLDER/last" that in
+            another folder of runs, or of those of one dataset.
         name: Which checkpoint of a run's folder to use.
 
     Raises:
@@ -110,20 +111,21 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
     if path == "":
         raise UsageError("Checkpoint: the path is empty, expected a file or a run's folder.")
     place = Path(str(path)).expanduser()
-    if path == "last" and not place.exists():
-        if (last := _newest(_RUNS)) is None:
+    if place.name == "last" and not place.exists():
+        folder = _RUNS if path == "last" else str(place.parent)
+        if (last := newest_run(folder)) is None:
             raise CheckpointError(
-                f"Checkpoint last: no run in {_RUNS!r} has a checkpoint, expected one there.\n"
-                "  Elsewhere name the file, or the run's folder."
+                f"Checkpoint {path}: no run in {folder!r} has a checkpoint, expected one there.\n"
+                "  FOLDER/last is the newest run elsewhere; or name the file, or the run's folder."
             )
-        place = last.parents[1]
+        place = last
     if place.is_file():
         return place
     if (inside := _inside(place, name)) is not None:
         return inside
     found, advice = "a folder without a checkpoint" if place.is_dir() else "not there", ""
     if (newest := newest_run(place)) is not None:
-        advice = f"\n  The newest run in it is {newest}."
+        advice = f"\n  The newest run in it, {place / 'last'}, is {newest}."
     raise CheckpointError(
         f"Checkpoint {path}: is {found}, expected a file or a run's folder that `seqnets train` "
         f"wrote.{advice}"

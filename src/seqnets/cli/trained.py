@@ -42,7 +42,7 @@ def find_checkpoint(named: object) -> Path:
         UsageError: The path is empty.
     """
     path = runs.checkpoint_at(named, "best.ckpt")
-    if named == "last":
+    if Path(str(named)).name == "last":
         terminal(stderr=True).print(f"Checkpoint: {report.shown(path)}", soft_wrap=True)
     return path
 
