@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import shlex
 from collections.abc import Sequence
 
 from seqnets.cli.names import UsageError
@@ -81,14 +81,21 @@ def _query(line: str) -> None:
     from seqnets.cli.listing import KINDS
     from seqnets.cli.main import VERBS
 
-    words = line.split()
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quote that is not closed yet
+        return
     if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
         print(" ".join(VERBS))
     elif words[1] == "list":
         print(" ".join(KINDS))
     elif words[1] in VERBS and words[1] != "completion":
         from seqnets.cli.application import run
-        from seqnets.cli.arguments import config_flags
+        from seqnets.cli.arguments import config_flags, is_read, quoted
 
-        os.environ["COMP_LINE"] = re.sub(r"^\s*\S+\s+\S+", "seqnets", line)
+        last = "" if line[-1].isspace() else words.pop()
+        given = map(quoted, words[2:])
+        read = [word for word in given if is_read(word) and word.split() == [word]]
+        several = ["-m"] * (not {"-m", "--multirun"}.isdisjoint(words))
+        os.environ["COMP_LINE"] = " ".join(["seqnets", *several, *read, last])
         run(words[1], [*config_flags(words), "--shell-completion", "query=bash"])
