@@ -139,6 +139,26 @@ def test_the_loss_of_a_step_is_the_mean_of_its_batches_also_if_it_was_stopped_be
     assert before.steps + after.steps == whole.steps
 
 
+def test_the_last_step_of_an_epoch_has_the_mean_gradient_of_the_batches_left_also_if_stopped(
+    tmp_path,
+):
+    def run(name, count, *callbacks, resume=None):
+        return fit(
+            parity_module, parity_data(), tmp_path / name, *callbacks, resume=resume, max_epochs=1,
+            limit_train_batches=5, accumulate_grad_batches=count, gradient_clip_val=None,
+        )  # fmt: skip
+
+    _, mean = run("mean", 5)
+    _, fewer = run("fewer", 7)
+    stopped, _ = run("cut", 7, SignalAtBatch(3))
+    _, resumed = run("cut", 7, resume=tmp_path / "cut" / "checkpoints" / "last.ckpt")
+
+    assert stopped.global_step == 0
+    for weight, expected in zip(fewer.parameters(), mean.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-6, atol=1e-7)
+    assert same(fewer, resumed)
+
+
 @pytest.mark.parametrize("every", [1, 3, 5])
 def test_killed_without_warning_and_resumed_ends_with_the_same_weights(every, tmp_path):
     class Killed(Callback):

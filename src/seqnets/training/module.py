@@ -166,7 +166,18 @@ class SequenceModule(LightningModule):
         with nullcontext() if rules is None else rules.learning(batch.carry):
             outcome = self._run(batch, "train")
         self.last_loss = self._mean_so_far(mean_over_processes(outcome.loss.detach()))
-        return outcome.total
+        return self._of_its_step(outcome.total, batch_idx)
+
+    def _of_its_step(self, loss: Tensor, batch_idx: int) -> Tensor:
+        """The loss of a batch, larger if an epoch ends before its optimizer step is complete.
+
+        Lightning divides it by the number of batches of a complete one.
+        """
+        complete = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
+        if complete == 1:
+            return loss
+        left = self.trainer.num_training_batches - batch_idx + batch_idx % complete
+        return loss if left >= complete else loss * (complete / left)
 
     def _mean_so_far(self, loss: Tensor) -> Tensor:
         """The mean of the losses of an optimizer step's batches up to this one."""
