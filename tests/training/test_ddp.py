@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import multiprocessing
 
 from seqnets.training import load_checkpoint
 
@@ -58,3 +59,15 @@ def test_two_processes_resume_with_the_states_of_both(tmp_path):
 
     for name, weight in whole["state_dict"].items():
         assert torch.equal(parts["state_dict"][name], weight), name
+
+
+@pytest.mark.slow
+def test_scores_and_overviews_are_those_of_all_processes_however_many_rows_each_has(tmp_path):
+    counts, figures = two_processes.scored(batch_size=4)
+    multiprocessing.spawn(two_processes.score, (str(tmp_path),), nprocs=2)
+
+    for rank in (0, 1):
+        theirs, found = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(theirs, counts)
+        assert found == pytest.approx(figures, rel=1e-6)
+    assert int(counts.sum()) == 11
