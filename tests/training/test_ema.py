@@ -1,9 +1,11 @@
 """An exponential moving average of the weights."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from seqnets.errors import ConfigError
 from seqnets.training import load_checkpoint, load_weights
@@ -39,15 +41,43 @@ def test_the_averages_are_what_is_validated_and_kept_and_a_resumed_run_ends_with
 
 
 def test_the_first_weights_do_not_outweigh_all_others_for_long():
-    first, average = torch.tensor([8.0]), MovingAverage(decay=0.75)
-    moved = first
-    for count in range(1, 40):
-        moved = average._average(moved, torch.tensor([0.0]), torch.tensor(count))
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 8.0)
+    average, counts = MovingAverage(decay=0.75), range(1, 40)
+    average.setup(SimpleNamespace(precision="32-true"), module, "fit")
+    for _ in (0, *counts):
+        average._average_model.update_parameters(module)
+        nn.init.zeros_(module.weight)
 
-    kept = [min(0.75, (1 + count) / (10 + count)) for count in range(1, 40)]
+    kept = [min(0.75, (1 + count) / (10 + count)) for count in counts]
     assert kept[:2] == [2 / 11, 3 / 12]
     assert kept[-1] == 0.75
-    assert float(moved) == pytest.approx(8 * math.prod(kept))
+    mean = average._average_model.module.weight
+    assert mean.item() == pytest.approx(8 * math.prod(kept))
+
+
+def moved(average, module):
+    """The averages of a module that is moved as a strategy does it, between two hooks."""
+    average.setup(SimpleNamespace(precision="32-true"), module, "fit")
+    module.to("meta")
+    average.on_fit_start(None, module)
+    return average._average_model
+
+
+@pytest.mark.parametrize(("named", "kept"), [(None, "meta"), ("cpu", "cpu")])
+def test_the_average_follows_its_model_to_a_device_unless_another_is_named(named, kept, tmp_path):
+    averages = moved(MovingAverage(device=named), language_module(text_data(tmp_path)))
+
+    assert {mean.device.type for mean in averages.module.parameters()} == {kept}
+
+
+def test_no_step_waits_for_a_device(tmp_path):
+    module = language_module(text_data(tmp_path))
+    averages = moved(MovingAverage(), module)
+    for _ in range(3):
+        averages.update_parameters(module)  # nothing on this device can be read
+
+    assert int(averages.n_averaged) == 3
 
 
 def test_steps_are_averaged_from_a_given_one_and_at_intervals():

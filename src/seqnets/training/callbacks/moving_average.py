@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from seqnets.checks import check_count, check_probability
 from seqnets.typing import HALF
@@ -54,7 +56,7 @@ class MovingAverage(WeightAveraging):
         self.update_starting_at_step = update_starting_at_step
         self.update_starting_at_epoch = update_starting_at_epoch
         self._unrounded: list[tuple[Tensor, Tensor]] = []  # of averages, in a validation
-        super().__init__(device, use_buffers=False, avg_fn=self._average)
+        super().__init__(device, use_buffers=False)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Whether there is one more average after a step, or after an epoch."""
@@ -66,14 +68,19 @@ class MovingAverage(WeightAveraging):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Make the average, in float32 at least, before the weights have their precision."""
-        super().setup(trainer, pl_module, stage)
-        if self._average_model is None:
+        if stage != "fit":
             return
+        self._average_model = _Average(pl_module, self.decay)
         if trainer.precision == "64-true":
             self._average_model.module.double()
         for average in self._average_model.module.parameters():
             if average.dtype in HALF:
                 average.data = average.data.float()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Move the average to its device, where the model is only by now."""
+        if self._average_model is not None:
+            self._average_model.module.to(self._device or pl_module.device)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Switch to the average, and keep what weights of fewer digits would round."""
@@ -111,10 +118,25 @@ class MovingAverage(WeightAveraging):
         if average is not None and not average.n_averaged:
             average.module.load_state_dict(pl_module.state_dict())
 
-    def _average(self, average: Tensor, weight: Tensor, count: Tensor) -> Tensor:
-        """Move an average towards a weight; ``count`` is how many averages there were, from 1.
 
-        In half precision, as weights may be, an average would soon not move any more.
-        """
-        kept = ((1 + count) / (10 + count)).clamp(max=self.decay)
-        return average.lerp(weight.to(average), (1 - kept).to(average.dtype))
+class _Average(AveragedModel):
+    """A copy of a model with averages of its weights.
+
+    How many there were is counted on the CPU, so that no step waits for a device.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the averages towards the weights; the first are the weights themselves."""
+        count = int(self.n_averaged)
+        kept = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
+        pairs = zip(self.module.parameters(), model.parameters(), strict=True)
+        averages, weights = zip(*((mean, weight.to(mean)) for mean, weight in pairs), strict=True)
+        torch._foreach_lerp_(averages, weights, 1 - kept)
+        for mine, other in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(other)
+        self.n_averaged += 1
