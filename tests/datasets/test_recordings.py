@@ -95,8 +95,23 @@ def test_columns_that_are_left_out_may_be_of_any_kind_and_new_recordings_lack_th
     assert f"{table}, line 2: {walk.with_name('0.csv')}, line 2: column time is '10:00'" in error
     assert "'dataset.leave_out=[time]'" in error
     assert torch.equal(next(iter(data.new(walk, data.describe()))).x, with_times.x)
-    assert f"{walk}, line 2: got the columns height, speed, expected time" in error_of(
-        table, leave_out=["time"]
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_column_that_only_some_recordings_have_can_be_left_out(table, walk, place):
+    known = ClassificationFiles(str(table))
+    known.setup()
+    file = walk.with_name(f"{place}.csv")
+    head, *lines = file.read_text().splitlines()
+    file.write_text("\n".join([f"{head},error", *(f"{line},none" for line in lines)]))
+    data = ClassificationFiles(str(table), leave_out=["error"])
+    data.setup()
+
+    assert "If it is not a feature: 'dataset.leave_out=[error]'." in error_of(table)
+    assert torch.equal(data.part("train").x, known.part("train").x)
+    assert data.describe() == known.describe()
+    assert "no recording has a column eror, expected" in error_of(
+        table, leave_out=["error", "eror"]
     )
 
 

@@ -240,18 +240,25 @@ class SequenceFiles(SequenceData):
         """Read all files, and distribute their sequences among the parts."""
         parts: dict[Part, list[Record]] = {part: [] for part in PARTS}
         facts: dict[str, Any] = {}
+        unseen = {*self.leave_out}
         for own, name in self.paths.items():
             path = Path(name).expanduser()
             source = read_source(path, self._wanted())
             if not isinstance(source.facts["features"], list):
                 refuse_left_out(str(path), self.leave_out)
             facts = facts or source.facts
+            unseen -= source.left_out
             source = source.in_order(facts["features"])
             check_facts(str(path), source.facts, self.paths["train"], facts)
             for record in source.records:
                 part = part_of(record.where, record.split, own, self.paths)
                 parts[part].append(record)
         who = self.paths["train"]
+        if unseen:
+            raise DataError(
+                f"{who}: no recording has a column {min(unseen)}, expected one or more with it.\n"
+                "  dataset.leave_out names columns that are not features."
+            )
         if not parts["train"]:
             raise DataError(f"{who}: no sequence is for training, expected some of split 'train'.")
         train = parts["train"]

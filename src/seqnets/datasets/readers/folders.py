@@ -11,7 +11,7 @@ import numpy as np
 from seqnets.datasets.files import read_text
 from seqnets.datasets.readers import audio, images
 from seqnets.datasets.readers.arrays import read_npy
-from seqnets.datasets.readers.recordings import read_recording
+from seqnets.datasets.readers.recordings import LEFT_OUT, read_recording
 from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
 from seqnets.datasets.readers.tables import SUFFIXES as TABLES
 from seqnets.errors import DataError
@@ -101,6 +101,7 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
     """
     records: list[Record] = []
     facts: dict[str, Any] = {}
+    left_out: set[str] = set()
     for file in files:
         if file.is_dir():
             raise DataError(
@@ -108,12 +109,13 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
                 "  If each part has a folder, name them: path=FOLDER/train test_path=FOLDER/test."
             )
         steps, found = read_file(file, wanted)
+        left_out |= found.pop(LEFT_OUT, set())
         facts = facts or found
         source = Source([Record(str(file), steps, id=str(file))], found)
         source = source.in_order(facts.get("features"))
         check_facts(str(file), source.facts, str(files[0]), facts)
         records += source.records
-    return Source(records, without_kind(facts))
+    return Source(records, without_kind(facts), frozenset(left_out))
 
 
 def read_file(file: Path, wanted: Wanted) -> tuple[np.ndarray | str, dict[str, Any]]:

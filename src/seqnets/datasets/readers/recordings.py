@@ -11,7 +11,6 @@ import numpy as np
 
 from seqnets.datasets.readers.cells import (
     Row,
-    check_left_out,
     features_of,
     leaving_out,
     listed,
@@ -21,6 +20,9 @@ from seqnets.datasets.readers.cells import (
 from seqnets.datasets.readers.records import FILE, ID, SEQUENCE, SPLIT, Wanted
 from seqnets.datasets.readers.tables import read_rows
 from seqnets.errors import DataError
+
+LEFT_OUT = "left out"
+"""Where a recording's facts have its columns that are left out, which others may lack."""
 
 
 def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]:
@@ -35,9 +37,8 @@ def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, An
     """
     rows = read_rows(path)
     where, first = next(rows)
-    if not wanted.new:
-        check_left_out(where, first, wanted.leave_out, ())
     features = [column for column in first if column not in wanted.leave_out]
+    left_out = first.keys() - features
     of_table = (SEQUENCE, ID, FILE, SPLIT, *wanted.columns)
     foreign = next((column for column in features if column in of_table), None)
     if foreign is not None:
@@ -51,7 +52,8 @@ def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, An
     for place, row in chain([(where, first)], rows):
         check_columns(place, row, first, features)
         steps.append(features_of(place, row, features, wanted.leave_out, wanted.value))
-    return np.array(steps, np.float64), {"kind": "table", "features": features}
+    facts = {"kind": "table", "features": features, LEFT_OUT: left_out}
+    return np.array(steps, np.float64), facts
 
 
 def check_columns(where: str, row: Row, first: Row, features: Sequence[str]) -> None:

@@ -49,10 +49,12 @@ class Source:
     Attributes:
         records: In file order, or sorted by file name.
         facts: Properties that all files of a model must share, such as feature names.
+        left_out: The columns to leave out that are there, where rows are steps.
     """
 
     records: list[Record]
     facts: dict[str, Any] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
 
     def in_order(self, expected: Any) -> Source:
         """Return the source with its features as ``expected``, if those are the same names."""
@@ -62,7 +64,7 @@ class Source:
         if (columns := moved(features, expected)) is None:
             return self
         records = [replace(r, steps=np.asarray(r.steps)[:, columns]) for r in self.records]
-        return Source(records, {**self.facts, "features": expected})
+        return replace(self, records=records, facts={**self.facts, "features": expected})
 
 
 def moved(names: Sequence[str], expected: Sequence[str]) -> list[int] | None:

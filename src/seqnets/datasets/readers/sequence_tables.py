@@ -19,7 +19,7 @@ from seqnets.datasets.readers.cells import (
     text_of,
 )
 from seqnets.datasets.readers.folders import check_facts, read_file, without_kind
-from seqnets.datasets.readers.recordings import check_columns, read_recording
+from seqnets.datasets.readers.recordings import LEFT_OUT, check_columns, read_recording
 from seqnets.datasets.readers.records import (
     FILE,
     ID,
@@ -66,6 +66,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     names_files = FILE in first and (FILE not in wanted.leave_out or not has_features)
     if wanted.features and not names_files and (not kinds or has_features):
         steps, facts = read_recording(path, wanted)
+        del facts[LEFT_OUT]
         name = str(path) if wanted.folder is None else None  # standard input has no name
         return Source([Record(str(path), steps, id=name)], without_kind(facts))
     if len(kinds) == 1:
@@ -108,7 +109,7 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
         steps[-1].append(features_of(where, row, features, wanted.leave_out, wanted.value))
     for record, values in zip(records, steps, strict=True):
         record.steps = np.array(values, np.float64)
-    return Source(records, {"features": features})
+    return Source(records, {"features": features}, frozenset(wanted.leave_out))
 
 
 def _rows_of_sequences(
@@ -133,6 +134,7 @@ def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) 
     names = Names()
     records: list[Record] = []
     facts: dict[str, Any] = {}
+    left_out: set[str] = set()
     for where, row in rows:
         need(where, row, FILE)
         name = text_of(where, FILE, row[FILE])
@@ -143,12 +145,13 @@ def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) 
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         target, split = wanted.target_of(where, row), split_of(where, row)
+        left_out |= found.pop(LEFT_OUT, set())
         facts = facts or found
         source = Source([Record(where, steps, target, split, row.get(ID, name))], found)
         source = source.in_order(facts.get("features"))
         records += source.records
         check_facts(f"{where}, {name}", source.facts, records[0].where, facts)
-    return Source(records, without_kind(facts))
+    return Source(records, without_kind(facts), frozenset(left_out))
 
 
 def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:

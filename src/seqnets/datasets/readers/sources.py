@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def read_source(path: Path, wanted: Wanted) -> Source:
             f"expected a folder with {folder}, or a name that ends with "
             f"{', '.join(tables.SUFFIXES)}{last}."
         )
-    return Source(source.records, {"features": _features(source.records), **source.facts})
+    return replace(source, facts={"features": _features(source.records), **source.facts})
 
 
 def _features(records: list[Record]) -> int | str:
