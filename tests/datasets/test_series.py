@@ -220,8 +220,10 @@ def test_an_hour_that_occurs_twice_is_told_from_a_file_in_disorder(table, time, 
 
 
 def test_a_column_without_values_is_refused(table):
-    with pytest.raises(DataError, match="column b of the series has no value"):
-        table(["a,b", *["1,"] * 30], missing="forward").setup()
+    lines = ["a,b,c", *["1,,x"] * 30]
+
+    with pytest.raises(DataError, match=r"column b of the series has no .*\n.*leave_out=\[c,b\]'"):
+        table(lines, missing="forward", leave_out=["c"]).setup()
 
 
 def test_a_column_without_training_values_is_refused(table):

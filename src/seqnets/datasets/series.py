@@ -188,7 +188,7 @@ class SeriesData(DataModule):
         if empty.any():
             raise DataError(
                 f"{self.file}: column {self.series.columns[int(empty.argmax())]} has no value in "
-                "the training part, expected some.\n  Leave the column out of the file."
+                "the training part, expected some.\n  dataset.leave_out=[…] leaves columns out."
             )
 
     @cached_property

@@ -25,7 +25,7 @@ from seqnets.datasets.readers.tables import read_rows
 from seqnets.datasets.series import Series, SeriesData
 from seqnets.datasets.timestamps import Steps, add_time, insert_steps, parse_time
 from seqnets.errors import ConfigError, DataError
-from seqnets.quoting import override, shell
+from seqnets.quoting import override, override_list, shell
 
 TIME, SERIES = "time", "series"
 
@@ -188,7 +188,7 @@ def read_series(
     if gaps == "fill":
         found = {name: insert_steps(path, steps, kind) for name, steps in found.items()}
     timed = columns.time in first
-    series = _concatenate(path, features, found, missing)
+    series = _concatenate(path, features, columns.leave_out, found, missing)
     return replace(series, timed=timed, even=timed and gaps != "ignore")
 
 
@@ -246,16 +246,19 @@ def _value(
     return math.nan
 
 
-def _concatenate(path: Path, columns: list[str], found: dict[str, Steps], missing: str) -> Series:
+def _concatenate(
+    path: Path, columns: list[str], left_out: Sequence[str], found: dict[str, Steps], missing: str
+) -> Series:
     """Concatenate series, with their missing values filled in."""
     pieces = []
     for name, steps in found.items():
         values = np.array(steps.values)
         for column, series in zip(columns, values.T, strict=True):
             if not np.isfinite(series).any():
+                option = shell(override_list("dataset.leave_out", [*left_out, column]))
                 raise DataError(
                     f"{path}: column {column} of {name or 'the series'} has no value, expected "
-                    "some.\n  Leave the column or the series out of the file."
+                    f"some.\n  Leave out the column, {option}, or remove the series."
                 )
         pieces.append(values)
     raw = np.concatenate(pieces)
