@@ -102,8 +102,9 @@ def test_a_time_of_parquet_that_no_calendar_has_is_refused(tmp_path):
         ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: got 1 cell, expected 2: x, y"),
         ("a.csv", "x,y\n1,2,3\n", "line 2: got 3 cells"),
         ("a.csv", "x,x\n1,2\n", "line 1: got the columns x, x, 'x' twice"),
-        ("a.csv", "x,\n1,2\n", r"line 1: .* one without a name, .*\n  .* columns\.$"),
-        ("a.csv", ",x\n0,2\n", r"line 1: .* one without a name, .*\n.* index=False\)\.$"),
+        ("a.csv", "x,,y\n1,2,3\n", r"line 1: .* 1 without a name, .*\n  .* columns\.$"),
+        ("a.csv", "x,y,,\n1,2,,\n", r"line 1: .* 2 without a name, .*\n.* columns at the end"),
+        ("a.csv", ",x\n0,2\n", r"line 1: .* 1 without a name, .*\n.* index=False\)\.$"),
         ("a.csv", "x;y\n1;2\n", "line 1: got one column 'x;y'"),
         ("a.tsv", "x,y\n1,2\n", "line 1: got one column 'x,y'"),
         ("a.csv", 'x,y\n1,2\n3,"4\n5,6\n', "line 3: not CSV"),
@@ -218,6 +219,12 @@ def test_values_that_are_not_finite_numbers_are_refused_with_the_column(value):
 @pytest.mark.parametrize("value", ["1,5", "-1.234,5", "12,345.6", "1 234", "1\u00a0234", "1'234"])
 def test_a_number_with_thousands_or_a_decimal_comma_is_refused_with_how_to_write_it(value):
     with pytest.raises(DataError, match=r"a decimal point and nothing between thousands: 1234\.5"):
+        number_of("here", "x", value)
+
+
+@pytest.mark.parametrize("value", ["-", "--", " – ", "n/a", "N/A", "#N/A", "#NV", "n.a.", "None"])
+def test_what_other_programs_write_for_a_missing_value_is_told_how_to_write_one(value):
+    with pytest.raises(DataError, match=r"\n  A missing value is an empty cell, null, NaN, NA or"):
         number_of("here", "x", value)
 
 

@@ -27,6 +27,9 @@ _GROUPED = re.compile(r"[-+]?\d+(?:[.,'\s]\d+)+")
 
 AS_NUMBERS = "Numbers have a decimal point and nothing between thousands: 1234.5."
 
+_MARK = re.compile(r"[-–—./\\]+|#?n[./]?[av]\.?|none|nil|missing", re.IGNORECASE)
+"""What stands for a missing value in other programs, but is none here."""
+
 
 def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
     """Raise DataError, with some advice, if a row lacks one of these columns."""
@@ -59,9 +62,18 @@ def number_of(where: str, column: str, value: Any) -> float:
     if math.isnan(found):
         raise DataError(
             f"{where}: column {column} is {shown(value)}, expected a finite float32 number."
-            + (f"\n  {AS_NUMBERS}" if _GROUPED.fullmatch(str(value).strip()) else "")
+            + (_advice(value.strip()) if isinstance(value, str) else "")
         )
     return found
+
+
+def _advice(cell: str) -> str:
+    """How numbers and missing values are written, for a cell that is meant as one of them."""
+    if _GROUPED.fullmatch(cell):
+        return f"\n  {AS_NUMBERS}"
+    if _MARK.fullmatch(cell):
+        return "\n  A missing value is an empty cell, null, NaN, NA or ?."
+    return ""
 
 
 def parse_number(text: str) -> float:

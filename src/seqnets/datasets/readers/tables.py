@@ -81,13 +81,16 @@ def _check_names(where: str, columns: list[str]) -> None:
     """Check the header line."""
     twice = find_twice(columns)
     if twice is not None or "" in columns:
-        problem = "one without a name" if "" in columns else f"{twice!r} twice"
-        is_index = columns[0] == "" and columns.count("") == 1 and twice is None
+        nameless = columns.count("")
+        problem = f"{nameless} without a name" if nameless else f"{twice!r} twice"
+        advice = ""
+        if columns[0] == "" and nameless == 1 and twice is None:
+            advice = " If pandas wrote its index as the first: to_csv(…, index=False)."
+        elif nameless and not any(columns[-nameless:]):
+            advice = " Spreadsheets write empty columns at the end: delete these there."
         raise DataError(
             f"{where}: got the columns {listed(columns)}, {problem}, expected each name once.\n"
-            "  The first line names the columns."
-            + " If pandas wrote its index as the first: to_csv(…, index=False)."
-            * is_index
+            f"  The first line names the columns.{advice}"
         )
     other = next((mark for mark in ";\t," if len(columns) == 1 and mark in columns[0]), None)
     if other is not None:
