@@ -189,6 +189,10 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["train", "dataset={"], "seqnets train"),
         (["train", "dataset.path='abc"], "is quoted twice: "),
         (
+            ["train", "dataset=forecasting", "dataset.targets=[Kraft {N}, Weg]"],
+            """A text with special characters is quoted: "dataset.targets=['Kraft {N}',Weg]\"""",
+        ),
+        (
             ["train", "+key"],
             "+key cannot be read, expected KEY=VALUE.\n  +key=VALUE gives a value.",
         ),
@@ -490,6 +494,7 @@ def test_a_proposed_value_is_read_as_the_text_that_it_stands_for(text):
         ("prompt=[ä, b]", "[ä, b]"),
         ("dataset.paths=[ä.csv, b.csv]", ["ä.csv", "b.csv"]),
         (r"dataset.targets=[a\,ü,b\,c]", ["a,ü", "b,c"]),
+        ("dataset.targets=[Druck [bar], v [m/s, m/h],T]", ["Druck [bar]", "v [m/s, m/h]", "T"]),
     ],
 )
 def test_what_hydra_cannot_read_is_taken_as_it_stands(argument, value):

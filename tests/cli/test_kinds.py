@@ -34,6 +34,11 @@ def make(target, **options):
             {"path": "a", "leave_out": "time"},
             r"it.leave_out: is 'time', expected a list.*text.*\n.*it.leave_out=\[time\]",
         ),
+        (
+            TAGGING,
+            {"path": "a", "leave_out": "[v [m/s]]"},
+            r"no quotes around it: 'it.leave_out=\[v \[m/s\]\]'",
+        ),
         (TAGGING, {"path": "a", "leave_out": [1]}, r"it.leave_out: is \[1\], expected a list"),
     ],
 )

@@ -19,11 +19,11 @@ _SEARCHED = "hydra.searchpath"
 _LITERAL = re.compile(r"""(?!-)[+\w@./:-]+=(?!['"\[{$]|\w+\()[^,]+""", re.ASCII)
 """An override whose value may be meant literally if Hydra's grammar cannot read it."""
 
-_LIST = re.compile(r"""(?!-)([+\w@./:-]+)=\[([^\[\]{}'"]+)\]""", re.ASCII)
-"""An override by a list, whose entries may be meant literally."""
+_LIST = re.compile(r"""(?!-)([+\w@./:-]+)=\[((?:[^\[\]{}'"]|\[[^\[\]{}'"]*\])+)\]""", re.ASCII)
+"""An override by a list, whose entries may be meant literally: ``[ä, b [°C]]``."""
 
-_ENTRY = re.compile(r"(?:\\.|[^,])+", re.DOTALL)
-"""An entry of a list: commas after a backslash belong to it."""
+_ENTRY = re.compile(r"(?:\\.|\[.*?\]|[^,])+", re.DOTALL)
+"""An entry of a list: commas after a backslash or in brackets belong to it."""
 
 _ESCAPED = re.compile(r"\\([\\():=,\s])")
 """A character that Hydra's grammar reads without the backslash before it."""
@@ -70,7 +70,9 @@ def quoted(argument: str) -> str:
 def _quoted_entry(match: re.Match[str]) -> str:
     """An entry of a list, quoted if Hydra's grammar cannot read it."""
     entry = match[0].strip()
-    return entry if is_read(f"e={entry}") else value_of(_ESCAPED.sub(r"\1", entry))
+    if entry[:1] == "[" or is_read(f"e={entry}"):  # a list may be within the list
+        return entry
+    return value_of(_ESCAPED.sub(r"\1", entry))
 
 
 def is_read(argument: str) -> bool:

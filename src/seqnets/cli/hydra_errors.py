@@ -12,7 +12,7 @@ from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys
 from seqnets.cli.listing import configs, options
 from seqnets.cli.meant import OF_PATHS, option_meant, path_meant, trained_at, word_meant
 from seqnets.cli.names import UsageError, near
-from seqnets.quoting import override, shell
+from seqnets.quoting import override, override_list, shell
 
 # How Hydra says that a key got several values, does not exist, or is added although it exists.
 _SEVERAL = r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r"
@@ -78,6 +78,9 @@ def _unreadable(verb: str, arguments: Sequence[str], argument: str) -> UsageErro
         advice = word_meant(verb, arguments, key)
     elif re.search(r"(^|,)\s*(,|$)", value):
         advice = f"Several values are given as {key}=ONE,ANOTHER, none of them empty."
+    elif listed := re.fullmatch(r"\[([^\[\]]+)\]", value):
+        entries = (entry.strip() for entry in listed[1].split(","))
+        advice = f"A text with special characters is quoted: {shell(override_list(key, entries))}"
     elif is_read(proposed):
         advice = f"A value with special characters is quoted twice: {shell(proposed)}"
     else:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seqnets.checks import is_number, is_whole
 from seqnets.errors import ConfigError
+from seqnets.quoting import shell
 
 _LISTS = (list, tuple, Sequence, Iterable)
 _MAPPINGS = (dict, Mapping)
@@ -54,7 +55,9 @@ def check_kind(key: str, value: Any, option: inspect.Parameter) -> None:
     if (value is None and option.default is None) or _fits(value, kind):
         return
     advice = ""
-    if _fits([value], kind):
+    if _fits([value], kind) and isinstance(value, str) and value[:1] == "[":
+        advice = f"\n  A list has no quotes around it: {shell(f'{key}={value}')}"
+    elif _fits([value], kind):
         advice = f"\n  As a list: {key}=[{value}]."
     elif isinstance(value, (int, float)) and _fits("", kind):
         advice = f"\n  Quoted it is text: '{key}=\"{value}\"'."
