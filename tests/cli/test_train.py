@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import os
 import re
 import shlex
 import shutil
@@ -520,6 +521,44 @@ def heeds_interrupts():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_that_is_stopped_after_its_test_is_not_finished(
+    seqnets, small_text, tmp_path, monkeypatch
+):
+    def stopped(*_):
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("seqnets.cli.train.follow_ups", stopped)
+        trained = seqnets("train", *small_text)
+    resumed = seqnets("train", *small_text, "resume=auto")
+
+    assert (trained.code, resumed.code) == (143, 0), trained.err + resumed.err
+    assert (only_run(tmp_path) / "result.json").exists()  # of one run, not of a new one beside it
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
+def test_a_run_whose_terminal_is_closed_saves_what_it_has_trained(tmp_path):
+    import pty
+
+    endless = ["dataset=parity", "model.hidden_size=4", "trainer=cpu", "dataset.train_size=64"]
+    endless += ["trainer.max_epochs=100000", "scheduler=constant", f"output={tmp_path}"]
+    process, terminal = pty.fork()
+    if not process:
+        os.execv(sys.executable, [sys.executable, "-m", "seqnets", "train", *endless])
+    shown = b""
+    while b"validation accuracy" not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)  # which signals the process
+    os.kill(process, signal.SIGHUP)  # as the shell does too
+    _, status = os.waitpid(process, 0)
+
+    (folder,) = tmp_path.glob("parity/*")
+    log = (folder / "run.log").read_text()
+    stopped = re.search(r"Stopped by SIGHUP at step (\d+)", log)
+    assert os.waitstatus_to_exitcode(status) == 129, shown
+    assert load_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == int(stopped[1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

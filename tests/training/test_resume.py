@@ -284,6 +284,19 @@ def test_a_signal_to_one_of_several_processes_is_one_to_all():
     assert unaware.received == signal.SIGTERM
 
 
+def test_a_signal_that_the_process_was_started_to_ignore_does_not_stop_training():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    callback = StopOnSignal()
+    try:
+        callback.on_train_start(None, None)
+        signal.raise_signal(signal.SIGINT)
+        callback.on_exception(None, None, None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert callback.received is None
+
+
 @pytest.mark.parametrize("changed", [{"batch_size": 5}, {"seed": 3}, {"chunk_length": 20}])
 def test_an_epoch_is_not_resumed_in_another_order(changed, tmp_path):
     data, make = parity_data, parity_module

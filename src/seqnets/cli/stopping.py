@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from seqnets.signals import heeded, outlive_terminal
 
 
 class Stopped(BaseException):
@@ -26,7 +26,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise :class:`Stopped` when SIGTERM or Ctrl-C arrives; a second one kills the process.
+    """Raise :class:`Stopped` when a signal asks the process to end; a second one kills it.
 
     Training replaces these handlers by its own. Lightning calls them where by itself it would exit
     with 0.
@@ -34,12 +34,7 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    before = {  # without signals that the command was started to ignore
-        number: signal.SIG_DFL if handler is None else handler
-        for number, handler in handlers.items()
-        if handler is not signal.SIG_IGN
-    }
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in heeded()}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -47,6 +42,7 @@ def stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         restore()
+        outlive_terminal(number)
         raise Stopped(number)
 
     for number in before:

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from seqnets.signals import heeded, outlive_terminal
 from seqnets.training.trainers import validation_follows, was_last_batch
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopOnSignal(Callback):
-    """On SIGTERM or Ctrl-C finish the batch, write ``last.ckpt`` and stop; a second one kills.
+    """On SIGTERM, Ctrl-C or SIGHUP finish the batch, write ``last.ckpt`` and stop; a second kills.
 
     A validation that is due still runs, including the one at the run's end: a resumed run would
     have nothing left to train, and so would never validate.
@@ -34,7 +33,7 @@ class StopOnSignal(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Install handlers in place of Lightning's, which save nothing and exit with 0."""
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._handlers = {number: signal.signal(number, self._receive) for number in heeded()}
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Restore the signal handlers and the trainer's limits."""
@@ -79,6 +78,7 @@ class StopOnSignal(Callback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
+        outlive_terminal(number)
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():
