@@ -289,7 +289,7 @@ class _Training:
             console.print(f"Stopped early: {early[1].reason}.")
         elif idle:
             console.print(f"Nothing is left to train: {limit_reached(trainer)}.")
-        kept = self._test(trained)
+        kept, result = self._test(trained)
         vocabulary: Any = self.data.vocabulary
         if isinstance(module.objective, LanguageModelling) and vocabulary is not None:
             samples = self._callback(TextSamples) or TextSamples()
@@ -305,9 +305,15 @@ class _Training:
         if commands:
             purposes = ", ".join(commands).capitalize()
             report.show(console, f"{purposes}:", "\n".join(commands.values()))
+        if trainer.is_global_zero:  # last: resume=auto would answer a run stopped above by another
+            runs.write_result(self.folder, result)
 
-    def _test(self, trained: Trained) -> Path | None:
-        """Test the best weights, unless disabled; return the checkpoint that holds them, if any."""
+    def _test(self, trained: Trained) -> tuple[Path | None, dict[str, Any]]:
+        """Test the best weights, unless disabled.
+
+        Returns:
+            The checkpoint that holds them, if any, and the scores to keep.
+        """
         trainer, objective = self.trainer, self.module.objective
         best, step = Checkpoints.folder(trainer) / "best.ckpt", trainer.global_step
         if best.exists():
@@ -317,32 +323,29 @@ class _Training:
         written = (path for path in (best, best.with_name("last.ckpt")) if path.exists())
         kept = next(written, None)
         if not trainer.limit_test_batches:
-            if trainer.is_global_zero:
-                self.console.print("\nThe test part is not scored: trainer.limit_test_batches=0.")
-                runs.write_result(self.folder, {})
-            return kept
+            self.console.print("\nThe test part is not scored: trainer.limit_test_batches=0.")
+            return kept, {}
         with _without_loggers(trainer) if runs.is_tested(self.folder) else nullcontext():
             trainer.test(self.module, self.data, verbose=False)
-        if trainer.is_global_zero:
-            figures = report.figures(trainer, "test")
-            baselines = objective.in_metric(self.data.baselines(), self.module.card["data"])
-            published = self.options.get("published")
-            self.console.print()
-            self.console.print(
-                report.figures_table("the test part", figures, objective, baselines, published)
-            )
-            result = {
-                "metric": trained.metric,
-                "mode": trained.mode,
-                "validation": trained.score,
-                "test": figures,
-                "baselines": baselines,
-                "step": step,
-                "parameters": trained.parameters,
-            }
-            runs.write_result(self.folder, result)
-            logger.info("test: %s", figures)
-        return kept
+        if not trainer.is_global_zero:
+            return kept, {}
+        figures = report.figures(trainer, "test")
+        baselines = objective.in_metric(self.data.baselines(), self.module.card["data"])
+        published = self.options.get("published")
+        self.console.print()
+        self.console.print(
+            report.figures_table("the test part", figures, objective, baselines, published)
+        )
+        logger.info("test: %s", figures)
+        return kept, {
+            "metric": trained.metric,
+            "mode": trained.mode,
+            "validation": trained.score,
+            "test": figures,
+            "baselines": baselines,
+            "step": step,
+            "parameters": trained.parameters,
+        }
 
     def _callback(self, kind: type[_C]) -> _C | None:
         """Return the first callback of a type, or None."""
