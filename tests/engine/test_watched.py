@@ -1,6 +1,9 @@
 """Who writes down what torch's operations do sees operations: no loop of ours hides among them."""
 
+import subprocess
+import sys
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -52,6 +55,21 @@ def test_a_trace_of_the_plain_loop_says_for_which_length_it_is_right():
     assert any("writes down all T = 5 steps" in str(warning.message) for warning in told)
 
 
+TRACED = """
+import torch, seqnets
+torch.jit.trace(seqnets.LSTM(3, 4, 2), (torch.randn(2, 5, 3),))
+torch.jit.trace(seqnets.LSTMCell(3, 4), (torch.randn(2, 3),))
+"""
+
+
+def test_a_trace_of_torchs_kernels_warns_of_nothing():
+    # In a process of its own: pytest has other filters of warnings.
+    done = subprocess.run([sys.executable, "-c", TRACED], capture_output=True, text=True)
+
+    assert not done.returncode, done.stderr
+    assert "TracerWarning" not in done.stderr
+
+
 class Packing(nn.Module):
     """A model that packs what it is given, and pads what it gives."""
 
@@ -101,6 +119,18 @@ def test_what_make_fx_writes_down_computes_the_same(layer, grad):
         x = numbers()
 
         torch.testing.assert_close(graph(x), layer(x)[0])
+
+
+def test_make_fx_may_leave_sizes_open():
+    theirs, ours = (library.LSTM(3, 4) for library in (nn, seqnets))
+    parameters = dict(theirs.named_parameters())
+    ours.load_state_dict(theirs.state_dict())
+    call = partial(torch.func.functional_call, ours)
+
+    graph = make_fx(lambda *given: call(*given)[0], tracing_mode="symbolic")(parameters, numbers())
+
+    x = torch.randn(3, 7, 3)
+    torch.testing.assert_close(graph(parameters, x), theirs(x)[0])
 
 
 def test_fake_tensors_get_shapes(layer):

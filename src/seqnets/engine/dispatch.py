@@ -38,6 +38,14 @@ class Backend(Protocol):
         """Outputs (B, T, H), and the state after each row's last valid step."""
 
 
+# What Python asks of sizes decides who runs, or is a check: a trace of one length is told by run().
+warnings.filterwarnings(
+    "ignore",
+    "Converting a tensor|Using len|torch.as_tensor",
+    torch.jit.TracerWarning,
+    r"seqnets\.(cells|engine|layers)\.",
+)
+
 BACKENDS: dict[str, Backend] = {b.name: b for b in (triton, c, scan, native, eager, reference)}
 """Every backend by name; "auto" takes the first of ``preference`` that does not refuse."""
 
