@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import (
     PackedSequence,
@@ -115,6 +116,18 @@ def test_in_mixed_precision_dtypes_are_torchs(kind, shape):
         found, _ = everything(ours, x.float(), None, shape)
 
     assert [tensor.dtype for tensor in found] == [tensor.dtype for tensor in expected]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+def test_an_lstm_without_a_kernel_in_autocasts_dtype_has_torchs_dtypes(options, monkeypatch):
+    monkeypatch.setattr(native, "_has_onednn", lambda dtype: False)
+    theirs, ours = (module.float() for module in pair("LSTM", **options))
+    x = torch.randn(T, B, I, dtype=torch.float16)  # of a layer before, in float16 as well
+
+    with torch.autocast("cpu", torch.float16):
+        (y, state), (expected, their_state) = ours(x), theirs(x)
+
+    assert [t.dtype for t in (y, *state)] == [t.dtype for t in (expected, *their_state)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -249,6 +262,42 @@ def test_one_step_is_torchs(name, extra, bias, batched, given_state):
         results.append([*parts, *torch.autograd.grad(loss, tuple(module.parameters()))])
 
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-12)
+
+
+STEPS = ["RNNCell", "GRUCell", "LSTMCell"]
+
+
+@pytest.mark.parametrize("bias", [1, 0, np.True_, False])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_takes_numbers_for_flags_and_numpys_sizes_as_torchs_does(name, bias):
+    sizes = np.int64(I), np.int64(H)
+
+    theirs, ours = (getattr(library, name)(*sizes, bias) for library in (nn, seqnets))
+
+    assert repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert (ours.bias_hh is None) == (theirs.bias_hh is None) == (not bias)
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours(X[0]), theirs(X[0]))
+
+
+def test_directions_may_be_asked_for_by_a_number_as_in_torch():
+    for flag in (1, np.True_, 0):
+        theirs, ours = (library.GRU(I, H, bidirectional=flag) for library in (nn, seqnets))
+
+        assert list(ours.state_dict()) == list(theirs.state_dict())
+        assert ours.bidirectional is bool(flag)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_that_was_traced_can_be_written_down_by_another_tracer(name):
+    ours = getattr(seqnets, name)(I, H)
+    torch.jit.trace(ours, (X[0],))
+
+    graph = make_fx(lambda x: ours(x)[0])(X[0])
+
+    torch.testing.assert_close(graph(X[0]), ours(X[0])[0])
 
 
 def test_copies_and_pickles_are_independent_and_equal():

@@ -46,6 +46,16 @@ def cannot_step(who: str, runs: str) -> ConfigError:
     )
 
 
+def as_flag(given: Any) -> Any:
+    """True or False for 1 or 0, where torch.nn takes these for a flag; else what is given."""
+    return bool(given) if given in (0, 1) else given
+
+
+def as_size(given: Any) -> Any:
+    """Python's number for one of NumPy's, which torch.nn's steps take; else what is given."""
+    return int(given) if isinstance(given, numbers.Integral) else given
+
+
 def check_torch_options(
     who: str, num_layers: Any, bias: Any, batch_first: Any, dropout: Any, bidirectional: Any
 ) -> None:

@@ -25,7 +25,7 @@ from seqnets.engine.modes import is_plain
 from seqnets.engine.stack import OneCall, one_call
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, SeqnetsError, ShapeError, counted
-from seqnets.layers.checks import check_packed, check_torch_options
+from seqnets.layers.checks import as_flag, check_packed, check_torch_options
 from seqnets.layers.ragged import is_ragged, unroll_packed
 from seqnets.layers.torch_base import Device, Hidden, Pair, TorchBase, leaf_call
 from seqnets.typing import State
@@ -89,6 +89,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
     ) -> None:
         super().__init__()
         self._check_names(options)
+        bidirectional = as_flag(bidirectional)
         check_torch_options(self._name, num_layers, bias, batch_first, dropout, bidirectional)
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -335,7 +336,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
         """Outputs and state under autocast on a CPU in torch.nn's dtypes.
 
         Those of its GRUs and packed LSTMs are the input's; of its RNNs and projected LSTMs
-        autocast's, but for the memory.
+        autocast's, but for the memory. Other LSTMs have one dtype for all.
         """
         if not x.is_cpu or not autocasts(x):
             return y, state
@@ -344,6 +345,8 @@ class TorchLike(TorchBase, Generic[Hidden]):
             return y.to(dtype), (state[0].to(dtype), *[part.to(x.dtype) for part in state[1:]])
         if packed or issubclass(self.cell_class, cells.GRUCell):
             return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
+        if issubclass(self.cell_class, cells.LSTMCell):
+            return y, tuple([part.to(y.dtype) for part in state])
         return y, state
 
     def _run(

@@ -12,6 +12,7 @@ from torch import Tensor
 from seqnets.cells import GatedCell
 from seqnets.engine import native
 from seqnets.errors import ShapeError
+from seqnets.layers.checks import as_flag, as_size
 from seqnets.layers.torch_base import Device, Hidden, Pair, TorchBase, leaf_call
 from seqnets.typing import State
 
@@ -49,12 +50,16 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
     ) -> None:
         super().__init__()
         self._check_names(options)
+        input_size, hidden_size = as_size(input_size), as_size(hidden_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
         self._cell_factories = {}
-        make = partial(self.cell_class, input_size, hidden_size, bias=bias, **options)
+        make = partial(self.cell_class, input_size, hidden_size, bias=as_flag(bias), **options)
         self._equation = [self._declare(make, "", device, dtype)]  # in a list: not a submodule
+        for name, parameter in self._equation[0]._parameters.items():
+            if parameter is None:  # a step of torch.nn has None for a bias that it lacks
+                self.register_parameter(name, None)
         self.reset_parameters()
 
     if TYPE_CHECKING:
@@ -103,12 +108,13 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
 
     def extra_repr(self) -> str:
         """The sizes, and the bias where there is none, as torch.nn prints them."""
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+        bias = "" if self.bias is True else f", bias={self.bias}"
+        return f"{self.input_size}, {self.hidden_size}{bias}"
 
     def _check_parameters(self, cell: GatedCell) -> None:
         """Raise as the cell does; parameters of kinds that were checked are not checked again."""
-        if torch.compiler.is_compiling():
-            cell.check_parameters()
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+            cell.check_parameters()  # in a trace, sizes are tensors of that trace
             return
         own = cell._parameters.values()
         kinds = tuple([_what_is_checked(tensor) for tensor in own if tensor is not None])
