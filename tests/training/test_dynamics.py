@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from seqnets.cells import ConvLSTMCell, GRUCell, IRNNCell, LSTMCell, MLSTMCell, PhasedLSTMCell
 from seqnets.errors import ConfigError, DataError
 from seqnets.layers import Bidirectional, DeepRNN, Hierarchical, Recurrent, watch_layers
+from seqnets.models import SequenceToSequence
 from seqnets.training.callbacks import Dynamics
 from seqnets.training.dynamics import draw_read, draw_seen, rest_of
 from seqnets.typing import IGNORE, Batch
@@ -108,6 +109,38 @@ def test_each_layer_and_direction_has_a_picture_with_its_tokens():
         assert [title for title in titles if title] == parts
         labels = [label.get_text() for label in figure.axes[5].get_xticklabels()]
         assert labels == ["0", "1", "1"]
+
+
+def test_the_layers_of_a_decoder_have_the_tokens_that_they_read():
+    torch.manual_seed(0)
+    model = SequenceToSequence(LSTMCell, 5, vocab_size=4, hidden_size=3).eval()
+    codec = {"unit": "words", "tokens": ["<eos>", "<unk>", "ein", "rotes", "Haus"]}
+    source = {"unit": "words", "tokens": ["<eos>", "<unk>", "red", "house"]}
+    known = {"sizes": {"vocab_size": 4}, "source": source, "target": codec}
+    batch = Batch(torch.tensor([[2, 3, 2]]), torch.tensor([[2, 3, 4, 0, IGNORE]]), None)
+    seen = watch_layers(model, lambda: model(batch.x, batch.y))
+
+    figures = draw_seen(seen, batch, known)
+
+    written = {
+        name: [label.get_text() for label in figure.axes[5].get_xticklabels()]
+        for name, figure in figures.items()
+    }
+    assert written == {
+        "encoder.recurrent.layers.0": ["red", "house", "red"],
+        "decoder.recurrent.layers.0": ["<eos>", "ein", "rotes", "Haus"],
+    }
+
+
+def test_a_decoder_of_numbers_counts_its_own_steps():
+    layer, x = Recurrent(GRUCell(2, 3)).eval(), torch.randn(1, 4, 2)
+    seen = {"decoder.layers.0": seen_of(layer, x)[""]}
+
+    (figure,) = draw_seen(seen, Batch(torch.randn(1, 40, 2), torch.zeros(1)), FEATURES).values()
+
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert "input" not in titles
+    assert figure.axes[0].get_xlim() == (-0.5, 3.5)
 
 
 def test_a_text_is_written_as_units_see_it_before_their_output_gates():

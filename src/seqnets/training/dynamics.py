@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
+from seqnets.datasets.codecs import read_codec
 from seqnets.datasets.step_texts import feature_names, step_texts
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.fixed_points import draw_fixed_points
 from seqnets.insight.states import draw_states
 from seqnets.insight.units import draw_units
 from seqnets.layers import FixedPoints, WatchedLayer, fixed_points, names_of_calls
-from seqnets.typing import IGNORE, Batch, Known
+from seqnets.typing import END, IGNORE, Batch, Known
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,9 +58,29 @@ def draw_seen(seen: Mapping[str, WatchedLayer], batch: Batch, known: Known) -> d
             if role != "squash":  # which shows a state once more
                 parts |= dict(zip(names[role], calls, strict=True))
         of_row = {part: _plain(values[0, steps]) for part, values in parts.items()}
-        if steps.any():
+        if not steps.any():
+            continue
+        if _decodes(name):
+            read = _read_by_decoder(batch.y[0], known)
+            written = {part: values[: len(read or values)] for part, values in of_row.items()}
+            figures[name] = draw_states(written, read)
+        else:
             figures[name] = draw_states(of_row, shown, feature_names(known))
     return figures
+
+
+def _decodes(name: str) -> bool:
+    """Whether a layer is a decoder's, whose steps are other ones than the input's."""
+    return "decoder" in name.split(".")
+
+
+def _read_by_decoder(y: Tensor, known: Known) -> list[str] | None:
+    """The text of each token that precedes one of a target; None if what is written is no text."""
+    if known.get("target") is None:
+        return None
+    codec = read_codec(known["target"])
+    before = [END, *y[y != IGNORE].tolist()[:-1]]
+    return [piece for number in before for piece in codec.pieces([number])]
 
 
 def draw_read(seen: Mapping[str, WatchedLayer], batch: Batch, known: Known) -> dict[str, Figure]:
@@ -82,7 +103,7 @@ def draw_read(seen: Mapping[str, WatchedLayer], batch: Batch, known: Known) -> d
     figures = {}
     for name, layer in seen.items():
         part = layer.calls.get("squash", list(layer.states.values()))[0][0, layer.valid[0]]
-        if layer.valid.shape[1] == len(texts):
+        if layer.valid.shape[1] == len(texts) and not _decodes(name):
             figures[name] = draw_units(texts[: len(part)], _plain(part))
     return figures
 
