@@ -74,3 +74,13 @@ def test_trajectories_without_points_and_of_one_number_are_drawn():
     figure.canvas.draw()
 
     assert legend_of(figure) == ["no fixed or slow points"]
+
+
+@pytest.mark.parametrize(("steps", "bars"), [(1, 0), (2, 1), (9, 1)])
+def test_colours_tell_whole_steps_if_there_are_several(steps, bars):
+    paths = [path[:steps] for path in PATHS]
+    figure = draw_fixed_points(paths, POINTS, EIGENVALUES, FIXED)
+    figure.draw_without_rendering()
+
+    assert len(figure.axes) == 2 + bars
+    assert all(tick == round(tick) for axis in figure.axes[2:] for tick in axis.get_yticks())

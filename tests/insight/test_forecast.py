@@ -51,3 +51,11 @@ def test_each_series_has_a_row():
     figure = draw_forecasts(["a", "b"], [[forecast(1)] * 3] * 2)
 
     assert [axis.get_ylabel() for axis in figure.axes] == ["a", "", "", "b", "", ""]
+
+
+def test_a_legend_of_many_intervals_lies_within_two_forecasts():
+    levels = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]
+    figure = draw_forecasts(["OT"], [[forecast(7)] * 2], levels)
+    figure.draw_without_rendering()
+
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1

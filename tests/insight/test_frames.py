@@ -27,3 +27,12 @@ def test_three_channels_are_colours():
 
 def test_long_videos_are_cut():
     assert len(draw_frames({"video": np.zeros((30, 1, 2, 2))}, count=4).axes) == 4
+
+
+def test_wide_frames_make_a_flat_picture():
+    flat, tall = (draw_frames({"video": np.zeros((2, 1, *size))}) for size in ((4, 16), (16, 4)))
+
+    flat.draw_without_rendering()
+    left, right = flat.axes[0].get_window_extent(), flat.bbox
+    assert left.height > 0.3 * right.height
+    assert tall.get_figheight() > 5 * flat.get_figheight()

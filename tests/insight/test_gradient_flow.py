@@ -101,3 +101,15 @@ def test_a_legend_of_many_layers_lies_below_the_lines():
     assert len(legend.get_texts()) == 12
     assert 0 <= legend.get_window_extent().y0
     assert legend.get_window_extent().y1 <= axis.get_tightbbox().y0
+
+
+@pytest.mark.parametrize("layers", [8, 24])
+def test_many_layers_have_a_colour_each_and_a_legend_within_the_picture(layers):
+    slow = 0.99 ** np.arange(2000.0)[None].repeat(3, 0)
+    figure = draw_gradient_flow({f"encoder.layers.{n}": slow for n in range(layers)})
+    figure.draw_without_rendering()
+
+    assert len({str(line.get_color()) for line in figure.axes[0].lines}) == layers
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x1 <= figure.bbox.x1
+    assert legend.y1 < figure.axes[0].get_window_extent().y0

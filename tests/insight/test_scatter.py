@@ -1,5 +1,7 @@
 """Predicted numbers against their targets."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -31,3 +33,13 @@ def test_values_that_are_not_finite_are_counted_and_left_out():
 def test_empty_and_single_values_can_be_drawn():
     assert draw_scatter(np.array([np.nan]), np.array([1.0])).axes
     assert draw_scatter(np.array([1.0]), np.array([1.0])).axes
+
+
+def test_large_numbers_along_the_axis_do_not_touch():
+    ends = np.array([-4e4, 4e4])
+    figure = draw_scatter(ends, ends)
+    figure.draw_without_rendering()
+
+    (low, high), shown = figure.axes[0].get_xlim(), figure.axes[0].get_xticklabels()
+    boxes = [text.get_window_extent() for text in shown if low <= text.get_position()[0] <= high]
+    assert all(left.x1 + 5 < right.x0 for left, right in pairwise(boxes))

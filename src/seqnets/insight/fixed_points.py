@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqnets.errors import counted
-from seqnets.insight.canvas import new_figure, plain
+from seqnets.insight.canvas import new_figure, plain, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,9 +150,12 @@ def _draw_paths(
         shown = axis.scatter(
             *dots[there].T, c=colours[there], s=size, cmap="viridis", lw=0, alpha=0.8, zorder=2
         )
-        bar = figure.colorbar(shown, ax=axis, pad=0.01, aspect=30, label=told)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(length=0)
+        if told == "target" or len(dots) > len(paths):  # else each path has one step
+            bar = figure.colorbar(shown, ax=axis, pad=0.01, aspect=30, label=told)
+            bar.outline.set_visible(False)
+            bar.ax.tick_params(length=0)
+            if told == "step":
+                whole_steps(bar.ax.yaxis)
     low, high = dots.min(0), dots.max(0)
     room = _ROOM * np.maximum(high - low, 1e-6)
     axis.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))

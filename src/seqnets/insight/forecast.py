@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _PAST, _TARGET, _PREDICTION = "0.45", "black", "tab:blue"
 
+_ENTRY = 1.4
+"""Inches of an entry of the legend."""
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -60,7 +63,7 @@ def draw_forecasts(
         axis.set_xlabel("steps from now")
         whole_steps(axis.xaxis)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    beside = min(len(labels), 3 * columns)
+    beside = min(len(labels), int(figure.get_figwidth() / _ENTRY))
     figure.legend(handles, labels, loc="outside upper left", ncols=beside, frameon=False)
     return figure
 

@@ -22,9 +22,10 @@ def draw_frames(videos: Mapping[str, np.ndarray], count: int = 10) -> Figure:
         count: Maximum number of frames to draw, from the first.
     """
     steps = min(count, max(len(video) for video in videos.values()))
+    *_, height, width = next(iter(videos.values())).shape
     figure, axes = new_figure(
         1.1 + 0.95 * steps,
-        0.35 + 1.05 * len(videos),
+        0.35 + (0.1 + 0.95 * height / width) * len(videos),
         nrows=len(videos),
         ncols=steps,
         squeeze=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -19,6 +20,12 @@ _SMALLEST = 1e-12
 
 _INSIDE = 6
 """Maximum number of layers whose legend has room among the lines."""
+
+_COLOURS = 10
+"""Maximum number of layers with a colour each; of more, colours tell the depth."""
+
+_WIDTH = 7.2
+"""Inches of the figure."""
 
 
 def reach(norms: np.ndarray) -> float:
@@ -91,8 +98,12 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
         layers: By name, norms of gradients k steps before each row's last one, (B, T); NaN where a
             row has no such step.
     """
-    figure, axis = new_figure(7.2, 4.2)
+    figure, axis = new_figure(_WIDTH, 4.2)
     names = shortened(list(layers))
+    if len(names) > _COLOURS:
+        from matplotlib import colormaps  # installed, since there is a figure
+
+        axis.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.95, len(names))))
     for name, norms in zip(names, layers.values(), strict=True):
         low, middle, high = np.minimum(_quartiles(norms), np.finfo(np.float32).max)
         steps, far, rate = np.arange(len(middle)), reach(norms), per_step(norms)
@@ -121,6 +132,8 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
     if len(names) <= _INSIDE:
         axis.legend(loc="best", frameon=False, fontsize="small")
     else:
-        figure.set_figheight(4.2 + 0.09 * len(names))
-        figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize="small")
+        longest = max(len(line.get_label()) for line in axis.lines)
+        columns = max(1, int(_WIDTH / (0.5 + 0.07 * longest)))
+        figure.set_figheight(4.2 + 0.18 * math.ceil(len(names) / columns))
+        figure.legend(loc="outside lower left", ncols=columns, frameon=False, fontsize="small")
     return figure

@@ -30,6 +30,7 @@ def draw_scatter(prediction: np.ndarray, target: np.ndarray) -> Figure:
     axis.plot(ends, ends, color="0.6", linewidth=1, zorder=1)
     axis.scatter(target, prediction, s=18, alpha=0.6, linewidths=0, zorder=2)
     axis.set(xlim=ends, ylim=ends, xlabel="target", ylabel="prediction", aspect="equal")
+    axis.locator_params(nbins=5)
     axis.grid(color="0.92", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
