@@ -44,3 +44,15 @@ def test_short_tokens_stay_upright():
     )
 
     assert (short.get_rotation(), long.get_rotation()) == (0, 90)
+
+
+def test_more_tokens_than_can_be_read_are_counted_in_a_picture_of_the_same_size():
+    read, written = [str(n) for n in range(700)], ["ein", "haus"]
+    figure = draw_alignment(np.zeros((2, 700)), read, written)
+    figure.draw_without_rendering()
+
+    axes = figure.axes[0]
+    assert figure.get_figwidth() < 20
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("read, by the token's number", "written")
+    assert len(axes.get_xticklabels()) < 20
+    assert [label.get_text() for label in axes.get_yticklabels()] == written

@@ -81,3 +81,10 @@ def test_confusions_of_too_many_classes_are_not_counted():
     known = {"sizes": {"num_classes": 5000}, "labels": None}
 
     assert Classification().overviews(known) == {}
+
+
+def test_names_stay_upright_where_cells_are_wide_enough():
+    few, many = (draw_confusion(np.eye(n, dtype=int), ["yes"] * n) for n in (2, 12))
+
+    few, many = (figure.axes[0].get_xticklabels()[0].get_rotation() for figure in (few, many))
+    assert (few, many) == (0, 90)

@@ -73,3 +73,12 @@ def test_long_sequences_are_cut_and_a_single_step_is_drawn():
     assert [axis.get_xlim() for axis in long.axes] == [(-0.5, 39.5)] * 2
     assert [axis.get_xlim() for axis in short.axes] == [(-0.5, 0.5)] * 2
     assert short.axes[1].lines[0].get_marker() == "."
+
+
+def test_long_transcripts_stand_one_above_the_other_within_the_picture():
+    (axis,) = draw_transcription(probabilities(1), LABELS, None, "0" * 40, "0" * 99).axes
+    figure = axis.figure
+    figure.draw_without_rendering()
+
+    assert axis.get_title("left") == f"written: {'0' * 40}\nright: {'0' * 47}…"
+    assert figure.get_tightbbox().x1 < figure.get_figwidth()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
@@ -30,25 +31,39 @@ class Sound:
 _MAX_LETTERS = 24
 """Maximum letters of a name that are drawn, by default."""
 
-_UPRIGHT = 2
-"""Maximum letters of names that fit side by side."""
+_LETTER = 0.13
+"""Inches of a wide letter of a name, and of the blank around it."""
 
 Picture = Union["Figure", Sound, str]
 """A figure, a sound, or a text."""
 
 
+def width_of(text: str) -> int:
+    """The width of a text in letters: CJK characters and emoji take two."""
+    return sum(1 + (unicodedata.east_asian_width(sign) in "WF") for sign in text)
+
+
 def plain(text: str, letters: int = _MAX_LETTERS) -> str:
-    """Return a user's text for matplotlib to draw literally, truncated if long.
+    """Return a user's text for matplotlib to draw literally, truncated if wider than letters.
 
     Dollar signs are escaped, so that nothing is parsed as a formula.
     """
-    cut = text if len(text) <= letters else f"{text[: letters - 1]}…"
+    cut = text[: letters + 1]
+    if width_of(cut) > letters:
+        while width_of(cut) >= letters:
+            cut = cut[:-1]
+        cut += "…"
     return cut.replace("$", r"\$")
 
 
-def tilt(names: Sequence[str]) -> int:
-    """The rotation at which names fit side by side, in degrees: short ones stay upright."""
-    return 0 if max(map(len, names)) <= _UPRIGHT else 90
+def tilt(names: Sequence[str], room: float) -> int:
+    """The rotation at which names fit side by side, in degrees: short ones stay upright.
+
+    Args:
+        names: The names.
+        room: Inches for each.
+    """
+    return 0 if max(map(width_of, names)) * _LETTER <= room else 90
 
 
 def shortened(names: Sequence[str]) -> list[str]:
@@ -80,5 +95,5 @@ def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Fi
     """
     with optional("Pictures are drawn by matplotlib", "plot"):
         from matplotlib.figure import Figure
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="compressed")
     return figure, figure.subplots(**grid)

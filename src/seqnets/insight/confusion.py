@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqnets.errors import counted
-from seqnets.insight.canvas import new_figure, plain, tilt
+from seqnets.insight.canvas import new_figure, plain, tilt, width_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], unit: str = "seque
     classes = len(labels)
     cell = 0.36 if classes <= _READABLE else 14 / classes
     names = [plain(label) for label in labels]
-    beside = 0.085 * max(map(len, names)) + 0.5 if classes <= _READABLE else 0.7
+    beside = 0.085 * max(map(width_of, names)) + 0.5 if classes <= _READABLE else 0.7
     side = max(cell * classes, 1.8)
     figure, axes = new_figure(side + beside + 0.9, side + beside + 0.4)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -41,7 +41,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], unit: str = "seque
     suffix = "" if classes <= _READABLE else ", by the class's number"
     axes.set(xlabel=f"prediction{suffix}", ylabel=f"target{suffix}")
     if classes <= _READABLE:
-        axes.set_xticks(range(classes), names, rotation=tilt(names))
+        axes.set_xticks(range(classes), names, rotation=tilt(names, side / classes))
         axes.set_yticks(range(classes), names)
         axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)

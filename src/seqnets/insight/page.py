@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure
+from seqnets.insight.canvas import new_figure, width_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,12 +56,12 @@ def draw_page(
         label: What the numbers are.
         extend: Which ends of the scale numbers are beyond: "max", "both" or "neither".
     """
-    ends = (column + _width(text) for line in page for column, text, _ in line)
+    ends = (column + width_of(text) for line in page for column, text, _ in line)
     columns = min(columns, max((_LETTERS, *ends)))
     paper = np.full((max(len(page), _LINES), columns), np.nan)
     for row, line in enumerate(page):
         for column, text, number in line:
-            paper[row, column : column + _width(text)] = min(number, 2 * high)
+            paper[row, column : column + width_of(text)] = min(number, 2 * high)
     figure, axes = new_figure(_COLUMN * columns + 1.2, _LINE * len(paper) + 0.2)
     shown = axes.imshow(paper, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     axes.set_axis_off()
@@ -89,25 +88,20 @@ def _wrapped(passages: Sequence[Passage], columns: int) -> Iterator[Line]:
         column = 0
         for token, number in zip(tokens, numbers, strict=True):
             text = _printable(token)
-            room = columns // max(map(_width, text), default=1)
+            room = columns // max(map(width_of, text), default=1)
             for start in range(0, len(text), room):
                 part = text[start : start + room]
-                if column + _width(part.rstrip()) > columns:
+                if column + width_of(part.rstrip()) > columns:
                     yield line
                     line, column = [], 0
                 line.append((column, part[: columns - column], number))
-                column += _width(part)
+                column += width_of(part)
             if "\n" in token:
                 yield line
                 line, column = [], 0
         if line:
             yield line
         yield []
-
-
-def _width(text: str) -> int:
-    """The display width of a text in columns: CJK characters and emoji take two."""
-    return sum(1 + (unicodedata.east_asian_width(sign) in "WF") for sign in text)
 
 
 def _printable(token: str) -> str:

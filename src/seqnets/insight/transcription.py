@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain, whole_steps
+from seqnets.insight.canvas import new_figure, plain, whole_steps, width_of
 from seqnets.typing import BLANK
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ _PICTURE = 8
 
 _LETTERS = 48
 """Maximum letters of a transcript that are written above."""
+
+_BESIDE = 80
+"""Maximum letters that are written above in one line."""
 
 
 def draw_transcription(
@@ -86,7 +89,8 @@ def draw_transcription(
     axis.spines[["top", "right"]].set_visible(False)
     texts = {"written": written, "right": right}
     told = [f"{name}: {plain(text, _LETTERS)}" for name, text in texts.items() if text is not None]
-    axis.set_title("     ".join(told), loc="left", fontsize="medium")
+    beside = sum(map(width_of, told)) <= _BESIDE
+    axis.set_title(("     " if beside else "\n").join(told), loc="left", fontsize="medium")
     if signal is not None:
         _draw_input(axes[1, 0], signal[:steps])
     axes[-1, 0].set_xlim(-0.5, max(len(shown), 1) - 0.5)
