@@ -97,3 +97,15 @@ def test_numbers_that_are_constant_or_not_finite_are_drawn(shape, value):
     parts = {"state h": np.full(shape, value), "gate z": np.full(shape, 0.5)}
 
     draw_states(parts, ["a"] * shape[0]).canvas.draw()
+
+
+def test_neighbours_of_many_features_share_rows():
+    pixels = np.tile(np.arange(960) // 10, (T, 1))
+    pixels[0] += 1
+    figure = draw_states({"h": STATE}, pixels)
+
+    (title, shown), _ = heat_maps(figure).items()
+    assert title == "input, means of 960 features in 96 rows"
+    np.testing.assert_array_equal(shown[:, 1], np.arange(96))
+    np.testing.assert_array_equal(shown[:, 0], np.arange(96) + 1)
+    assert figure.get_figheight() < 6

@@ -28,6 +28,9 @@ _BRIGHT = 0.97
 _CURVE, _ROW = 0.9, 0.035
 """Height of curves, and of a unit, in inches."""
 
+_ROWS = 96
+"""Maximum number of features with a row each; of more, such as pixels, neighbours share one."""
+
 
 def draw_states(
     parts: Mapping[str, np.ndarray],
@@ -60,7 +63,7 @@ def draw_states(
     rows = {width: _rows(together, width, units) for width in {p.shape[1] for p in together}}
     shown = {name: part[:, rows[part.shape[1]]] for name, part in parts.items()}
     if isinstance(x, np.ndarray) and curves is None:
-        shown = {"input": x, **shown}
+        shown = _in_rows(x) | shown
     heights = [max(0.5, _ROW * part.shape[1]) for part in shown.values()]
     heights = [_CURVE] * (curves is not None) + heights
     figure, axes = new_figure(
@@ -116,6 +119,16 @@ def _rows(parts: Sequence[np.ndarray], width: int, most: int) -> np.ndarray:
     if chosen[order[0]] > chosen[order[-1]]:  # an eigenvector has no sign
         order = order[::-1]
     return chosen[order]
+
+
+def _in_rows(x: np.ndarray) -> dict[str, np.ndarray]:
+    """An input for a heat map, (T, rows), by its title: means of neighbours if they are many."""
+    I = x.shape[1]
+    if I <= _ROWS:
+        return {"input": x}
+    first = np.arange(_ROWS) * I // _ROWS
+    means = np.add.reduceat(x, first, axis=1) / np.diff(first, append=I)
+    return {f"input, means of {I:,} features in {_ROWS} rows": means}
 
 
 def _draw_part(axis: Any, part: np.ndarray, T: int) -> Any:
