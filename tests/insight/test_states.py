@@ -109,3 +109,10 @@ def test_neighbours_of_many_features_share_rows():
     np.testing.assert_array_equal(shown[:, 1], np.arange(96))
     np.testing.assert_array_equal(shown[:, 0], np.arange(96) + 1)
     assert figure.get_figheight() < 6
+
+
+@pytest.mark.parametrize(("steps", "rotation"), [(5, 0), (12, 90)])
+def test_words_stay_upright_where_steps_are_wide(steps, rotation):
+    figure = draw_states({"h": STATE[:steps]}, ["walking"] * steps)
+
+    assert figure.axes[0].get_xticklabels()[0].get_rotation() == rotation

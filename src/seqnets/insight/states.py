@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain, whole_steps
+from seqnets.insight.canvas import new_figure, plain, tilt, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,7 +175,7 @@ def _write_steps(axis: Any, texts: Sequence[str] | None, T: int) -> None:
     shown = [_printable(text) for text in texts]
     letters = _are_letters(shown)
     axis.set_xticks(
-        range(T), shown, family="monospace", rotation=0 if letters else 90,
+        range(T), shown, family="monospace", rotation=0 if letters else tilt(shown, _WIDTH / T),
         fontsize=8.5 if letters else 8, parse_math=False,
     )  # fmt: skip
     axis.tick_params(axis="x", length=0, pad=2)
