@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from seqnets.cells import GRUCell, LSTMCell
+from seqnets.engine import linear
 from seqnets.engine.evaluate import replay
+from seqnets.engine.graph import walk
 from seqnets.engine.linear import read_parts
 from seqnets.engine.plans import plan_of
 from seqnets.engine.serialised import step_to_text
@@ -41,6 +43,31 @@ def test_all_products_and_reductions_in_the_loop_depend_on_the_state(cell_cls):
     step = plan_of(cell_cls(I, H)).program.step
 
     assert all(read_parts(step, [each.value]) for each in (*step.products, *step.reductions))
+
+
+class AddressingCell(BareCell):
+    """Softmaxes of each other, as heads of a neural Turing machine make them in every step."""
+
+    def make(self, I, H):
+        self.inputs = nn.Linear(I, H)
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        (h,) = state
+        for _ in range(8):
+            h = torch.softmax(wx * h, -1)
+        return (h,)
+
+
+def test_what_each_of_many_reductions_reads_is_looked_up_once(monkeypatch):
+    walks = []
+    monkeypatch.setattr(linear, "walk", lambda nodes: walks.append(nodes) or walk(nodes))
+    step = plan_of(AddressingCell(I, H)).step
+
+    assert len(step.reductions) == 16  # a maximum and a sum each
+    assert len(walks) <= 2 * len(step.reductions)
 
 
 def test_input_and_state_side_by_side_are_one_product_in_the_loop():

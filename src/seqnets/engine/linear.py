@@ -7,12 +7,13 @@ unrestricted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from typing import Any
 
-from seqnets.engine.graph import Columns, Graph, Node, Untraceable, walk
+from seqnets.engine.graph import Columns, Graph, Node, Untraceable, walk, whole_of
 from seqnets.engine.program import Program
 from seqnets.engine.step import Step
 
@@ -162,15 +163,20 @@ def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequen
 
 def read_parts(step: Step, nodes: Sequence[Node]) -> set[int]:
     """The state parts that expressions read, directly or through products and reductions."""
-    found: set[int] = set()
-    for leaf in (node.what for node in walk(nodes) if node.op == "leaf"):
-        if leaf.source == "state":
-            found.add(leaf.key)
-        elif leaf.source == "product":
-            found |= read_parts(step, [step.products[leaf.key].value])
-        elif leaf.source == "reduction":
-            found |= read_parts(step, [step.reductions[leaf.key].value])
-    return found
+    leaves = [node for node in walk(nodes) if node.op == "leaf"]
+    return {part for leaf in leaves for part in _read_by(step, *whole_of(leaf))}
+
+
+def _read_by(step: Step, source: str, key: Any) -> Collection[int]:
+    """The state parts that a leaf of a source reads; those of a product are looked up once."""
+    if source == "state":
+        return (key,)
+    if source not in ("product", "reduction"):
+        return ()
+    if (source, key) not in step.parts_read:
+        made = step.products if source == "product" else step.reductions
+        step.parts_read[source, key] = read_parts(step, [made[key].value])
+    return step.parts_read[source, key]
 
 
 class Split:

@@ -7,7 +7,7 @@ or number of steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -105,6 +105,8 @@ class Step:
         wx_size: Columns of the projected input; of the raw input, where the step includes the
             projection.
         parameters: Names and shapes of the parameters that the step uses.
+        parts_read: The state parts that products and reductions read, by source and index, as far
+            as ``linear.read_parts`` has looked them up.
     """
 
     graph: Graph
@@ -114,6 +116,9 @@ class Step:
     state_sizes: tuple[int, ...]
     wx_size: int
     parameters: dict[str, tuple[int, ...]]
+    parts_read: dict[tuple[str, int], set[int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def roots(self) -> list[Node]:
