@@ -72,7 +72,7 @@ def has_scan(model):
 
 
 @torch.no_grad()
-def assert_agree(layer, *, atol=1e-5):
+def assert_agree(layer):
     """A model with lengths gives outputs and last states of a layer, in several sizes."""
     both, model = isinstance(layer, Bidirectional), to_onnx(layer)
     runs = session(model)
@@ -83,10 +83,10 @@ def assert_agree(layer, *, atol=1e-5):
 
         theirs, *last = runs.run(None, fed)
 
-        np.testing.assert_allclose(theirs.swapaxes(0, 1), y, atol=atol, rtol=1e-4)
+        np.testing.assert_allclose(theirs.swapaxes(0, 1), y, atol=1e-5, rtol=1e-4)
         rows = (lengths >= 0 if has_scan(model) else lengths > 0).numpy()  # operators forget others
         for found, expected in zip(last, as_lists(final, both), strict=True):
-            np.testing.assert_allclose(found[:, rows], expected[:, rows], atol=atol, rtol=1e-4)
+            np.testing.assert_allclose(found[:, rows], expected[:, rows], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cell_cls", TRACED_CELLS)

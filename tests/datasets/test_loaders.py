@@ -325,11 +325,12 @@ def test_fewer_sequences_than_processes_are_refused(as_process):
         shuffled_sequences(count=1)
 
 
-def ragged_loader(bucket_batches, batch_size=4, count=103):
+def ragged_loader(bucket_batches):
+    count = 103
     lengths = torch.from_numpy(np.random.default_rng(0).integers(1, 200, count))
     numbers = torch.repeat_interleave(torch.arange(count), lengths).float()[:, None]
     data = Sequences(numbers, lengths, torch.arange(count))
-    return SequenceLoader(data, batch_size, shuffle=True, bucket_batches=bucket_batches)
+    return SequenceLoader(data, 4, shuffle=True, bucket_batches=bucket_batches)
 
 
 def test_buckets_reduce_padding_and_keep_every_sequence():

@@ -13,9 +13,9 @@ LOGITS = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([0, 1, IGNORE, 2, 0])
 
 
-def loss_of(class_weights, known=KNOWN):
+def loss_of(class_weights):
     objective = Classification(class_weights=class_weights)
-    objective.prepare(known)
+    objective.prepare(KNOWN)
     outcome = objective(lambda x, state, lengths: (LOGITS, None), Batch(LOGITS, TARGETS))
     return outcome.loss
 
