@@ -159,6 +159,21 @@ def test_the_last_step_of_an_epoch_has_the_mean_gradient_of_the_batches_left_als
     assert same(fewer, resumed)
 
 
+@pytest.mark.parametrize("interval", [2, 3])
+def test_an_epoch_with_a_limit_is_over_at_it_also_for_a_run_that_goes_on(interval, tmp_path):
+    def run(name, epochs, resume=None):
+        options = {"limit_train_batches": 4, "val_check_interval": interval, "max_epochs": epochs}
+        make = partial(language_module, scheduler=None)
+        return fit(make, text_data(tmp_path), tmp_path / name, resume=resume, **options)
+
+    whole, expected = run("whole", 2)
+    run("first", 1)
+    longer, found = run("first", 2, tmp_path / "first" / "checkpoints" / "last.ckpt")
+
+    assert longer.global_step == whole.global_step == 8
+    assert same(expected, found)
+
+
 @pytest.mark.parametrize("every", [1, 3, 5])
 def test_killed_without_warning_and_resumed_ends_with_the_same_weights(every, tmp_path):
     class Killed(Callback):

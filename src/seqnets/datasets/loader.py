@@ -101,6 +101,10 @@ class Loader(ABC):
         if epoch != self._epoch:
             self._epoch, self._batches, self._resumed = epoch, 0, False
 
+    def finish(self) -> None:
+        """End the current epoch, of which Lightning may have been told to take fewer batches."""
+        self._batches, self._resumed = len(self), True
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position: the epoch, the batches yielded, and the order's settings."""
         order = {**self._settings, "length": len(self)}

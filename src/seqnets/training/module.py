@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import seqnets
+from seqnets.datasets.loader import Loader
 from seqnets.errors import CheckpointError
 from seqnets.layers import Recurrent, detach, map_state
 from seqnets.training import random_state
@@ -33,7 +34,12 @@ from seqnets.training.processes import gather, mean_over_processes
 from seqnets.training.retuning import retune
 from seqnets.training.schedules import make_schedule
 from seqnets.training.scores import scores_of_parts
-from seqnets.training.trainers import is_time_to_log, is_training, require_validations
+from seqnets.training.trainers import (
+    is_epoch_complete,
+    is_time_to_log,
+    is_training,
+    require_validations,
+)
 from seqnets.typing import Batch, Known
 
 FORMAT = 1
@@ -350,6 +356,9 @@ class SequenceModule(LightningModule):
         before, now = self._config_before, self.card["config"]
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         retune(optimizer, schedule, self.scheduler_factory, before, now, self.trainer)
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, Loader) and is_epoch_complete(self.trainer):
+            loader.finish()
         self._resumed = None
 
     def _carried_state(self, batch: Batch, part: str) -> Any:

@@ -55,6 +55,12 @@ def require_validations(trainer: Trainer, who: str) -> None:
         )
 
 
+def is_epoch_complete(trainer: Trainer) -> bool:
+    """Whether an epoch has had all its batches; Lightning may not see that when a run goes on."""
+    ready = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return ready >= trainer.num_training_batches
+
+
 def total_steps(trainer: Trainer) -> int | None:
     """Optimizer steps of the whole run; None if only time limits it.
 
