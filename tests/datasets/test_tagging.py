@@ -84,6 +84,15 @@ def test_other_columns_and_spaces_may_separate_word_and_label(write):
     assert (sentence.steps, sentence.labels) == (["Ada", "sang"], ["B-person", "O"])
 
 
+def test_comments_before_a_sentence_are_no_words(write):
+    text = "\ufeff# newdoc\n# id = 1\n#\tO\n#ada\tO\n\n# text\nsang\tV\n"
+
+    first, second = read_tagged(write("a.conll", text))
+
+    assert (first.steps, first.labels, first.where[-6:]) == (["#", "#ada"], ["O", "O"], "line 3")
+    assert (second.steps, second.labels) == (["sang"], ["V"])
+
+
 @pytest.mark.parametrize("mark", [" ", "\t"])
 def test_only_spaces_and_tabs_end_a_word(write, mark):
     (sentence,) = read_tagged(write("a.conll", f"New\u00a0York{mark}LOC\nis\u3000{mark}O\n"))
@@ -159,6 +168,7 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
         ("a.conll", "Ada\tO\n\tO\n", r"line 2: got '\\tO', expected a word and its label"),
         ("a.conll", "Ada\t\n", r"line 1: got 'Ada\\t', expected a word and its label"),
         ("a.txt", "Ada sang\nin\n", "line 2: got 1 column, expected 2 as in the first line"),
+        ("a.txt", "# id = 1\nAda O\n", r"2 columns, expected 4 .*\n.* where tabs part the columns"),
         ("a.conll", "\n", "is empty"),
         ("a.conll", "-DOCSTART- O\n\n", "got no sequence"),
         ("a.doc", "Ada\tO\n", r"expected a name that ends with \.conll, .*\.csv"),

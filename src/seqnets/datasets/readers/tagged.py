@@ -89,7 +89,8 @@ def read_tagged(
     - ``.conll``, ``.txt``, ``.bio``, ``.iob2``: one word per line, with its label in the last
       column; columns are separated by tabs or, in a line without tabs, by spaces. All lines have
       the same number of columns; those in between are ignored. An empty line ends a sentence.
-      Lines that begin with ``-DOCSTART-`` are skipped.
+      Lines that begin with ``-DOCSTART-`` are skipped, and those before a sentence that begin with
+      ``#`` and have no tab, if others have.
     - ``.jsonl`` or ``.parquet``: one sequence per row: ``tokens`` (words) or ``x`` (a list of
       numbers per step), and ``labels``, one per step, null if unknown; optionally ``id`` and
       ``split``.
@@ -149,10 +150,14 @@ def _kind(sequence: Tagged) -> str:
 def _read_conll(path: Path) -> Iterator[Tagged]:
     """Yield the sentences of a CoNLL file."""
     check_text(path)
-    sentence, columns = None, 0
+    sentence, columns, marked = None, 0, False
     with path.open(encoding="utf-8-sig") as file:
+        has_tabs = any("\t" in line for line in file)
+        file.seek(0)
         for place, line in enumerate(file, start=1):
             line = line.strip("\n")
+            if has_tabs and sentence is None and line.startswith("#") and "\t" not in line:
+                continue  # a comment
             if not line.strip() or line.startswith(DOCUMENT):
                 if sentence is not None:
                     yield sentence
@@ -169,12 +174,14 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
                     f"{where}: got {shown(line)}, expected a word and its label, with a tab or "
                     "spaces between them, or an empty line."
                 )
-            columns = columns or len(cells)
+            columns, marked = columns or len(cells), marked or word == "#"
             if len(cells) != columns:
                 raise DataError(
                     f"{where}: got {counted(len(cells), 'column')}, expected {columns} as in the "
                     "first line with a word.\n  A line is a word, and an empty line ends a "
                     "sentence."
+                    + " Comments (# …) may precede it where tabs part the columns."
+                    * marked
                 )
             sentence = sentence or Tagged(where)
             sentence.add(where, word, label)
