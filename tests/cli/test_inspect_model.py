@@ -1,6 +1,7 @@
 """The inside of a trained model is drawn from its checkpoint."""
 
 import sys
+import warnings
 
 import pytest
 from matplotlib.image import imread
@@ -51,6 +52,18 @@ def test_each_layer_and_direction_has_pictures_and_a_line_of_the_table(
         assert sum(map(int, line[2:6])) > 0
     assert done.out.splitlines()[-1] == "4 pictures written to insight."
     assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_letters_that_no_font_has_are_not_told_one_by_one(seqnets, small_text, tmp_path):
+    (tmp_path / "text.txt").write_text("\U0001f469\U0001f467 " * 400)
+    seqnets("train", *small_text, "dataset.path=text.txt", "logger=none")
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        done = seqnets("inspect", f"checkpoint={only_run(tmp_path)}")
+
+    assert done.code == 0, done.err
+    assert not [one for one in told if "Glyph" in str(one.message)]
 
 
 def test_pictures_are_replaced_only_if_asked_to(seqnets, classifier, tmp_path):

@@ -16,7 +16,7 @@ from torch import Tensor
 from seqnets.atomic import atomic
 from seqnets.checks import is_whole
 from seqnets.cli import report
-from seqnets.cli.console import terminal
+from seqnets.cli.console import quiet, terminal
 from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config, check_filled, check_part, check_truths
 from seqnets.cli.trained import find_checkpoint, load_data, load_module
@@ -138,7 +138,7 @@ def _seen(module: SequenceModule, batch: Batch) -> Mapping[str, WatchedLayer]:
 def _save(figure: Figure, path: Path) -> None:
     give_fonts(figure)
     try:
-        with atomic(path) as partial:
+        with quiet(), atomic(path) as partial:
             figure.savefig(partial, dpi=_DPI, format="png")
     except OSError as error:
         raise ConfigError(f"to: {path} cannot be written: {error.strerror}.") from error
