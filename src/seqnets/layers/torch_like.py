@@ -336,17 +336,19 @@ class TorchLike(TorchBase, Generic[Hidden]):
         """Outputs and state under autocast on a CPU in torch.nn's dtypes.
 
         Those of its GRUs and packed LSTMs are the input's; of its RNNs and projected LSTMs
-        autocast's, but for the memory. Other LSTMs have one dtype for all.
+        autocast's, but for the memory; of other LSTMs those of oneDNN's kernel, autocast's.
         """
         if not x.is_cpu or not autocasts(x):
             return y, state
+        dtype = torch.get_autocast_dtype("cpu")
         if self.proj_size or issubclass(self.cell_class, cells.RNNCell):
-            dtype = torch.get_autocast_dtype("cpu")
             return y.to(dtype), (state[0].to(dtype), *[part.to(x.dtype) for part in state[1:]])
         if packed or issubclass(self.cell_class, cells.GRUCell):
             return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
         if issubclass(self.cell_class, cells.LSTMCell):
-            return y, tuple([part.to(y.dtype) for part in state])
+            known = x.numel() and torch.backends.mkldnn.is_available()
+            dtype = dtype if known else x.dtype
+            return y.to(dtype), tuple([part.to(dtype) for part in state])
         return y, state
 
     def _run(
