@@ -133,6 +133,16 @@ def test_the_help_of_a_verb_explains_each_of_its_keys_and_then_names_its_groups(
     assert ("\n  model/cell: " in groups) == (verb in ("train", "inspect", "benchmark", "convert"))
 
 
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("list", "completion")])
+def test_what_the_help_says_of_keys_stands_in_one_column(verb, seqnets):
+    blocks = [block.splitlines() for block in seqnets(verb, "--help").out.split("\n\n")]
+
+    of_keys = [lines for lines in blocks if all(" # " in line for line in lines)]
+    assert of_keys
+    for lines in of_keys:
+        assert len({line.index("# ") for line in lines}) == 1
+
+
 def test_the_help_of_completion_says_what_to_do_with_it(seqnets):
     done = seqnets("completion", "--help")
 
