@@ -480,6 +480,13 @@ def heads(both):
 LOOKS = {
     "with its weights": lambda a, m: a(m[:, :1], m, m)[0],
     "without": lambda a, m: a(m[:, :1], m, m, need_weights=False)[0],
+    "from all places": lambda a, m: a(m, m, m)[0],
+    "from all places, without": lambda a, m: a(m, m[:, 1:], m[:, 1:], need_weights=False)[0],
+    "all places as rows of one matrix": lambda a, m: (
+        (2 * torch.tanh(m.transpose(0, 1).reshape(-1, m.shape[-1]) @ a.out_proj.weight) - 1)
+        .view(2, -1, m.shape[-1])
+        .transpose(0, 1)
+    ),
     "causal": lambda a, m: (
         F.scaled_dot_product_attention(*3 * [heads(m)], is_causal=True).transpose(1, 2).flatten(2)
     ),

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.graph import Node
-from seqnets.engine.tracing.moving import FEW, Moving, check_size, pieces_in
+from seqnets.engine.tracing.folding import Folding
+from seqnets.engine.tracing.moving import FEW, check_size, pieces_in
 from seqnets.engine.tracing.recorder import POINTWISE
 
 
-class Stretching(Moving):
+class Stretching(Folding):
     """A recorder that also repeats units where arithmetic broadcasts them."""
 
     def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
