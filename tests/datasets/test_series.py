@@ -59,6 +59,15 @@ def test_a_windows_inputs_precede_its_targets(table):
         assert np.allclose(np.diff(steps, axis=1), 1)
 
 
+def test_windows_are_shuffled_for_training_alone(table):
+    data = table()
+    rising = {part: next(iter(data.loader(part))).y[:, 0, 0].diff() > 0 for part in data.counts()}
+
+    assert not rising["train"].all()
+    assert rising["val"].all()
+    assert rising["test"].all()
+
+
 def test_scaling_is_of_the_training_part_alone(table):
     data = table(validation_fraction=0.25, test_fraction=0.25)
     data.setup()
@@ -130,6 +139,12 @@ def test_missing_values_are_filled_in_and_never_scored(table, missing, a, b):
     assert data.series.values[:6].T.tolist() == [a, b]
     assert y[:8].isnan().T.nonzero().tolist() == [[0, 3], [0, 4], [1, 1], [1, 4]]
     assert data.windows["train"].x.isfinite().all()
+
+
+def test_a_missing_value_is_not_scored_wherever_its_column_is_put(table):
+    data = table(LONGER, missing="forward", targets=["b"])
+
+    assert data.windows["train"].y[:8].isnan().nonzero().tolist() == [[1, 0], [4, 0]]
 
 
 def test_a_gap_at_the_beginning_takes_the_first_value(table):
@@ -377,7 +392,9 @@ def test_times_of_parquet_are_read(tmp_path):
         ({"season": 5}, "season is 5, expected at most lookback, 4"),
         ({"targets": "a"}, "targets is 'a', expected a list"),
         ({"targets": ["a", "a"]}, "each once"),
+        ({"lookback": 0}, "lookback is 0"),
         ({"horizon": 0}, "horizon is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
         ({"test_fraction": 0.6, "validation_fraction": 0.5}, "expected below 1"),
     ],
 )
@@ -427,6 +444,19 @@ ENDS_OF_MONTHS = [
     [
         (range(30), "error", [7, 8, 9, 10], ["11", "12"]),
         ([n / 10 for n in range(30)], "error", [0.6, 0.7, 0.8, 0.9], ["1.0", "1.1"]),
+        ([n * 0.1 for n in range(30)], "error", [0.0, 0.1, 0.2, 3 * 0.1], ["0.4", "0.5"]),
+        (
+            [1767225600000000 + n for n in range(30)],
+            "error",
+            [1767225700000000 + n for n in range(4)],
+            ["1767225700000004", "1767225700000005"],
+        ),
+        (
+            [f"2026-01-{day:02}{noon}" for day in range(1, 16) for noon in ("", " 12:00")],
+            "error",
+            ["2026-03-01 12:00", "2026-03-02", "2026-03-02 12:00", "2026-03-03"],
+            ["2026-03-03 12:00:00", "2026-03-04"],
+        ),
         (
             [f"2026-01-{day:02}" for day in range(1, 31)],
             "error",
@@ -499,6 +529,11 @@ def test_times_ahead_are_not_told_where_the_spacing_is_unknown(table, tmp_path):
         "monthly.csv",
         time_gaps="ignore",
     )
+    paydays = table(
+        ["time,a", *(f"{day[:8]}{15 + n % 2},{n % 5}" for n, day in enumerate(ENDS_OF_MONTHS))],
+        "paydays.csv",
+        time_gaps="ignore",
+    )
     untimed = table(["a", *map(str, range(30))], "untimed.csv")
     days = ["2026-06-01", "2026-06-02", "2026-06-03", "2026-06-04"]
     (tmp_path / "new.csv").write_text("time,a\n" + "".join(f"{day},1\n" for day in days))
@@ -509,6 +544,7 @@ def test_times_ahead_are_not_told_where_the_spacing_is_unknown(table, tmp_path):
 
     assert [list(new.texts) for new in found[:2]] == [["after"]] * 2
     assert untimed.loader("test").texts.keys() == {"after"}
+    assert "months" not in paydays.describe()
     assert list(trading.loader("test").texts["time"])[-1] == weekdays[-2:]
 
 
