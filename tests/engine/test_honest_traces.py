@@ -509,6 +509,14 @@ def test_anomalies_are_looked_for_again_after_several_threads_have_traced_at_onc
         assert torch.is_anomaly_check_nan_enabled()
 
 
+def test_an_anomaly_mode_that_looks_for_no_nan_looks_for_none_after_a_trace():
+    for check_nan in (True, False):
+        with torch.autograd.set_detect_anomaly(True, check_nan):
+            plans._in_own_thread(lambda: None)
+
+            assert torch.is_anomaly_check_nan_enabled() == check_nan
+
+
 def test_an_anomaly_mode_that_is_left_while_a_thread_traces_stays_off():
     begun, done = threading.Event(), threading.Event()
     thread = threading.Thread(

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import seqnets
@@ -300,6 +301,18 @@ def test_functional_transforms_leave_for_the_plain_loop():
 
     torch.testing.assert_close(batched, layer(x)[0])
     torch.testing.assert_close(tangent, numeric, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("cell_cls", [LSTMCell, PeepholeLSTMCell])
+def test_dual_numbers_have_the_tangents_of_jvp(cell_cls):
+    layer, x, along = Recurrent(cell_cls(I, H)), torch.randn(B, T, I), torch.randn(B, T, I)
+
+    with forward_ad.dual_level():
+        y, _ = layer(forward_ad.make_dual(x, along))
+        tangent = forward_ad.unpack_dual(y).tangent
+
+    _, expected = torch.func.jvp(lambda x: layer(x)[0], (x,), (along,))
+    torch.testing.assert_close(tangent, expected)
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])

@@ -9,6 +9,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -116,8 +117,9 @@ def test_it_is_chosen_anew_for_another_kind_of_call(change, decisions):
         torch.no_grad,
         lambda: torch.autocast("cpu"),
         lambda: FlopCounterMode(display=False),
+        forward_ad.dual_level,
     ],
-    ids=["without gradients", "autocast", "a watching mode"],
+    ids=["without gradients", "autocast", "a watching mode", "forward mode"],
 )
 def test_it_is_chosen_anew_in_other_circumstances(around, decisions):
     cell, x = make()

@@ -62,6 +62,7 @@ REFUSED = {
     "a length above T": ({"lengths": torch.tensor([5, 6, 1])}, ShapeError, r"lengths\[1\] is 6"),
     "a length below 0": ({"lengths": torch.tensor([5, 1, -1])}, ShapeError, r"lengths\[2\] is -1"),
     "float lengths": ({"lengths": torch.ones(B)}, DtypeError, "float32, expected integers"),
+    "complex lengths": ({"lengths": torch.ones(B) * 1j}, DtypeError, "complex64, expected int"),
     "a text as lengths": ({"lengths": "abc"}, DtypeError, "lengths are 'abc', expected integers"),
     "texts as lengths": ({"lengths": ["a", "b", "c"]}, DtypeError, "'c'], expected integers"),
     "nothing as lengths": ({"lengths": [None] * B}, DtypeError, "None], expected integers"),
@@ -71,6 +72,11 @@ REFUSED = {
         {"lengths": torch.ones(B, T).bool()},
         DtypeError,
         r"bool, expected integers(.|\n)*mask.sum\(1\)",
+    ),
+    "a mask of numbers as lengths": (
+        {"lengths": torch.ones(B, T)},
+        DtypeError,
+        r"float32, expected integers(.|\n)*mask.sum\(1\)",
     ),
     "a mask of integers as lengths": (
         {"lengths": torch.ones(B, T).long()},
