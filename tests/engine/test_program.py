@@ -65,6 +65,24 @@ def test_only_states_that_the_way_back_is_made_of_are_kept():
     assert program(Gated).befores == [0, 1]  # which lean memory computes the gate from
 
 
+def test_a_state_is_kept_for_a_sum_that_the_way_back_makes_again():
+    class Shifted(GatedCell):
+        gates = ("n",)
+        states = ("h", "c")
+
+        def update(self, wx, uh, state):
+            h, c = state
+            return (wx.n + uh.n).tanh() + c.sum(-1, keepdim=True), c + h
+
+    class Scaled(Shifted):
+        def update(self, wx, uh, state):
+            h, c = state
+            return (wx.n + uh.n).tanh() * c.sum(-1, keepdim=True), c + h
+
+    assert program(Shifted).befores == [0]
+    assert program(Scaled).befores == [0, 1]
+
+
 def test_where_the_products_gradient_is_the_inputs_they_share_it():
     assert program(LSTMCell).shared == {0}
     assert program(RNNCell).shared == {0}

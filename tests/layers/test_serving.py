@@ -93,6 +93,14 @@ def test_explain_says_what_runs_and_why():
     assert "aten.rand_like" in plain.reason
 
 
+def test_half_precision_is_by_the_plain_loop():
+    layer, x = Recurrent(GRUCell(I, H)).bfloat16(), torch.randn(B, T, I).bfloat16()
+    stream = Stream(layer, B)
+
+    torch.testing.assert_close(fed(stream, x), layer(x)[0].detach(), rtol=0, atol=0.02)
+    assert stream.reason == "the loops in C do not compute in torch.bfloat16"
+
+
 def test_the_output_stays_in_one_place_and_input_is_not_kept():
     stream, x = Stream(Recurrent(OriginalGRUCell(I, H)), B), torch.randn(B, I)
 
@@ -115,14 +123,17 @@ def test_a_stream_can_continue_from_a_saved_state():
     torch.testing.assert_close(fed(stream, x[:, 4:]), rest, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
-def test_a_stream_can_continue_from_a_layers_state(cell):
+@pytest.mark.parametrize("cell", [GRUCell, LSTMCell, Drawing])
+def test_a_stream_can_continue_from_a_copy_of_a_layers_state(cell):
     layer, x = Recurrent(cell(I, H)), torch.randn(B, T, I)
     stream = Stream(layer, B)
     expected, _ = layer(x)
 
-    _, state = layer(x[:, :4])
+    with torch.no_grad():
+        _, state = layer(x[:, :4])
     stream.state = (state,)
+    for part in state:
+        part.zero_()
 
     torch.testing.assert_close(fed(stream, x[:, 4:]), expected[:, 4:].detach())
 
