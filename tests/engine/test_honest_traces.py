@@ -437,13 +437,15 @@ class Masked(GatedCell):
 def test_masks_are_drawn_once_for_a_gradient_and_its_gradient():
     cell, x = Masked(I, H).double(), torch.randn(B, T, I).double().requires_grad_()
 
-    found = []
+    found, drawn_next = [], []
     for again in (False, True):
         torch.manual_seed(3)
-        total = unroll(cell, x, backend="c")[0].sin().sum()
+        total = (unroll(cell, x, backend="c")[0].sin() * torch.rand(T, 1)).sum()
         found.append(torch.autograd.grad(total, x, create_graph=again)[0])
+        drawn_next.append(torch.rand(3))
 
     torch.testing.assert_close(*found)
+    assert torch.equal(*drawn_next)
 
 
 def test_to_trace_a_cell_that_draws_leaves_random_numbers_where_they_were():

@@ -86,6 +86,7 @@ def test_dropout_in_front_of_layers_is_not_applied_in_training_either():
 
 def test_explain_says_what_runs_and_why():
     assert Stream(Recurrent(GRUCell(I, H))).backend == "c"
+    assert Stream(Recurrent(GRUCell(I, H)).double()).backend == "c"
 
     plain = Stream(Recurrent(Drawing(I, H)))
 
