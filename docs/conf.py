@@ -159,10 +159,18 @@ def is_alias(app: Any, what: str, name: str, thing: Any, *options: Any) -> bool 
     return (thing.__doc__ or "").startswith("Alias for field number") or None
 
 
+def with_short_names(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, result: Any
+) -> tuple[str | None, Any]:
+    """Return a signature whose defaults that are classes have their own names alone."""
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature or "") or signature, result
+
+
 def setup(app: Any) -> None:
     """Tell Sphinx how pages become those of the site."""
     app.connect("source-read", lambda _, page, text: text.append(complete(page, text.pop())))
     app.connect("autodoc-skip-member", is_alias)
+    app.connect("autodoc-process-signature", with_short_names)
     app.add_html_math_renderer(
         "mathml", (lambda s, n: mathml(s, n, False), None), (lambda s, n: mathml(s, n, True), None)
     )

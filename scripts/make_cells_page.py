@@ -80,7 +80,7 @@ def parameters(maker: Any, square: bool) -> str:
     if np.abs(table @ np.array(whole) - counts).max() > 0.5:
         return "see the class"
     parts = [
-        (f"{n:g} " if n != 1 or t == "1" else "") + ("" if t == "1" else t)
+        (f"{n:g}\N{NO-BREAK SPACE}" if n != 1 or t == "1" else "") + ("" if t == "1" else t)
         for n, t in zip(whole, TERMS, strict=True)
         if n
     ]

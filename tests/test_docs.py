@@ -127,3 +127,11 @@ def test_the_site_shows_equations_and_needs_no_network(site):
         assert not ADDRESS.search(loaded), path
     assert "zoneout" in (site / "searchindex.js").read_text("utf-8")
     assert "README.html" in (site / "index.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_signatures_name_classes_as_users_write_them(site):
+    for page in (site / "docs" / "api").glob("*.html"):
+        assert "&lt;class" not in page.read_text("utf-8"), page
+    layers = (site / "docs" / "api" / "seqnets.layers.html").read_text("utf-8")
+    assert "activation=ReLU" in re.sub(r"<[^>]*>", "", layers)
