@@ -37,6 +37,17 @@ def test_a_weight_multiplies_the_losses_of_its_class():
     assert loss_of({}) == loss_of(None)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_fit_logits_of_any_precision(dtype):
+    objective = Classification(class_weights={"b": 5})
+    objective.prepare(KNOWN)
+    logits = LOGITS.to(dtype)
+    outcome = objective(lambda x, state, lengths: (logits, None), Batch(logits, TARGETS))
+
+    assert outcome.loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert float(outcome.loss) == pytest.approx(float(loss_of({"b": 5})), rel=0.01)
+
+
 def test_a_class_without_training_sequences_has_no_weight_among_the_balanced():
     objective = Classification(class_weights="balanced")
     objective.prepare({**KNOWN, "class_counts": [6, 2, 0]})

@@ -57,7 +57,9 @@ def cross_entropy(
     """
     check_targets(targets, logits.shape[-1])
     count = (targets != IGNORE).sum()
-    total = F.cross_entropy(upcast(logits), targets, weights, ignore_index=IGNORE, reduction="sum")
+    wide = upcast(logits)
+    weights = None if weights is None else weights.to(wide.dtype)
+    total = F.cross_entropy(wide, targets, weights, ignore_index=IGNORE, reduction="sum")
     return Outcome(total / count.clamp(min=1), count, logits.detach(), targets, state)
 
 
