@@ -159,6 +159,9 @@ def test_a_run_validates_keeps_and_ends_with_the_averages_and_trains_without(tmp
     assert lowest > began
     assert equal(best["state_dict"], seen.validated[lowest])
     assert equal(last["state_dict"], weights_of(module))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    _, idle = fit(averaging_module, text_data(tmp_path), tmp_path, resume=path, **OPTIONS)
+    assert equal(weights_of(idle), weights_of(module)), "with nothing left to train"
     for name, tensor in weights_of(module).items():
         mean = sum(seen.raw[s][name].double() for s in range(began, 31)) / (31 - began)
         torch.testing.assert_close(tensor.double(), mean, atol=1e-4, rtol=1e-4)

@@ -40,6 +40,16 @@ def test_the_averages_are_what_is_validated_and_kept_and_a_resumed_run_ends_with
         assert torch.equal(mine, other)
 
 
+def test_a_run_with_nothing_left_to_train_has_the_averages(tmp_path):
+    data = text_data(tmp_path)
+    _, ended = fit(language_module, data, tmp_path, averaging(), max_steps=6)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    _, idle = fit(language_module, data, tmp_path, averaging(), resume=path, max_steps=6)
+
+    for mine, other in zip(ended.parameters(), idle.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
 def test_the_first_weights_do_not_outweigh_all_others_for_long():
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 8.0)

@@ -270,6 +270,10 @@ class SequenceModule(LightningModule):
         if self._averaging is not None:
             self._averaging.finish()
 
+    def on_fit_end(self) -> None:
+        """The same for a run with nothing left to train, of which no training ends."""
+        self.on_train_end()
+
     def on_test_epoch_end(self) -> None:
         """Log the figures of the test part."""
         self._summarise("test")
