@@ -189,6 +189,8 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["train", "optimizer.momentum=1"], "  Others have it, such as optimizer=sgd.\n"),
         (["train", "dataset=no/such.csv"], "dataset: there is no option 'no/such.csv'."),
         (["train", "dataset=partiy"], "Did you mean parity"),
+        (["train", "scheduler=none"], "'none'.\n  There are: constant, cosine,"),
+        (["train", "callbacks=none"], "'none'.\n  None at all is 'callbacks=[]'.\n"),
         (["train", "datset=parity"], "Did you mean dataset"),
         (["train", "model/cel=gru"], "Did you mean model/cell"),
         (["train", "optimizer.lrr=1"], "Did you mean optimizer.lr"),

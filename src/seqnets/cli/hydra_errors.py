@@ -102,6 +102,8 @@ def _unknown_option(
     meant = "" if is_name else path_meant(verb, arguments, option)
     if meant and (group == "dataset" or trained_at(option)):
         advice = meant
+    elif option in ("none", "null"):  # of loggers there is one of that name
+        advice = f"None at all is {shell(f'{group}=[]')}." if group in LIST_GROUPS else advice
     elif not advice.startswith("Did"):
         advice = option_meant(verb, arguments, option) or advice
     return UsageError(
