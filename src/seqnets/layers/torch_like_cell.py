@@ -113,14 +113,15 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
 
     def _check_parameters(self, cell: GatedCell) -> None:
         """Raise as the cell does; parameters of kinds that were checked are not checked again."""
-        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-            cell.check_parameters()  # in a trace, sizes are tensors of that trace
+        if torch.compiler.is_compiling():
+            cell.check_parameters()
             return
         own = cell._parameters.values()
         kinds = tuple([_what_is_checked(tensor) for tensor in own if tensor is not None])
         if kinds != self._checked_kinds:
             cell.check_parameters()
-            self._checked_kinds = kinds
+            if not torch.jit.is_tracing():  # there, sizes are tensors of the trace
+                self._checked_kinds = kinds
 
     def _row(self, part: Any) -> Any:
         if not isinstance(part, Tensor):
