@@ -21,6 +21,7 @@ from seqnets.engine.plans import program_of
 from seqnets.engine.program import Buffer
 from seqnets.engine.saved_for_backward import FlowNetwork
 from seqnets.engine.schedule import make_program
+from seqnets.engine.step import Step
 from seqnets.engine.tracing.trace import trace_step
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
@@ -197,6 +198,27 @@ def test_a_bias_beside_the_input_has_its_gradient_and_no_sums_of_its_own():
 class Negative(RNNCell):
     def step(self, wx, state):
         return (torch.tanh(wx - F.linear(state[0], self.weight_hh, self.bias_hh)),)
+
+
+def test_what_many_substeps_read_is_visited_once(monkeypatch):
+    class Euler(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            (h,) = state
+            for _ in range(12):
+                h = h + 0.1 * torch.tanh(wx.n - h)
+            return (h + uh.n,)
+
+    step, asked = trace_step(Euler(I, H))[0], []
+    whole_state = Step.whole_state
+    monkeypatch.setattr(
+        Step, "whole_state", lambda s, node: asked.append(node) or whole_state(s, node)
+    )
+
+    make_program(step)
+
+    assert len(asked) < 12
 
 
 def test_biases_of_one_gradient_have_it_in_two_tensors():

@@ -142,8 +142,12 @@ class _Passes:
     def _inputs(self, n: int, outputs: Sequence[Node]) -> list[Node]:
         """What a stage's expressions read: leaves, and nodes of earlier stages."""
         found: dict[Node, None] = {}
+        seen: set[Node] = set()
 
         def visit(node: Node) -> None:
+            if node in seen:
+                return
+            seen.add(node)
             if node.source == "state" and self.step.whole_state(node) is None:
                 raise Untraceable("a part of a state")
             if node.op == "leaf" or self._is_of_an_earlier(node, n):
