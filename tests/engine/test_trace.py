@@ -48,6 +48,13 @@ def put_together(x):
     return y
 
 
+def rotated(x):
+    y, wide = torch.empty(len(x), 2 * H, dtype=x.dtype), torch.cat([x, x.sin()], 1)
+    even, odd = wide[:, ::2], wide[:, 1::2]
+    y[:, ::2], y[:, 1::2] = even * x.cos() - odd * x, even * x + odd * x.cos()
+    return y.view(-1, 2, H).sum(1)
+
+
 FUNCTIONS = {
     "silu": F.silu,
     "softplus": F.softplus,
@@ -101,6 +108,7 @@ FUNCTIONS = {
     "batch norm in evaluation": lambda x: F.batch_norm(x, x.new_ones(H), x.new_full((H,), 2.0)),
     "parts put in place": put_together,
     "all parts put into new memory": filled,
+    "every second unit put in place": rotated,
     "seen by another name": lambda x: (lambda y: y.view(-1, H).add_(1).sin() + y)(2 * x),
     "memory that is filled": lambda x: x + torch.empty_like(x).fill_(0.3),
     "the largest unit and its place": lambda x: x.max(-1, keepdim=True)[0] * x - x.min(-1, True)[0],

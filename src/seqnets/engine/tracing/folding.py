@@ -1,8 +1,8 @@
 """Tracing of rows and units that are folded into one dimension, units first.
 
-``nn.MultiheadAttention`` multiplies all its queries as one matrix, (queries * B, features), in which
-the numbers of a row of the batch are not next to each other. Operations on such a tensor are
-recorded on the one that it is a view of.
+``nn.MultiheadAttention`` multiplies queries as one matrix, (queries * B, features), in which the
+numbers of a row of the batch are not next to each other. Operations on such a tensor are recorded
+on the one that it is a view of.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ with a tensor; None is a tensor of which nothing is known.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -177,19 +178,30 @@ class Meanings(Watcher):
             return None
         size, width = whole[0].numel(), part[0].numel()
         first = int(part.storage_offset() - whole.storage_offset())
-        beside = whole.is_contiguous() and part[0].is_contiguous() and part.stride(0) == size
-        if not beside or not 0 <= first <= size - width:
+        reach = sum(
+            (n - 1) * stride for n, stride in zip(part.shape[1:], part.stride()[1:], strict=True)
+        )
+        inside = whole.is_contiguous() and part.stride(0) == size
+        if not inside or not 0 <= first < size - reach:
             return None
 
         def joined() -> Node:
             old = self.graph.spread(meaning() if isinstance(meaning, partial) else meaning, size)
+            numbers = self.graph.spread(self.number(new), width)
+            if not part[0].is_contiguous():
+                each = torch.arange(size).as_strided(part.shape[1:], part.stride()[1:], first)
+                return self.placed(old, numbers, each.flatten().tolist())
             places = (0, first), (first + width, size - width - first)
             before, after = ([self.graph.part(old, *place)] if place[1] else [] for place in places)
-            return self.graph.cat(*before, self.graph.spread(self.number(new), width), *after)
+            return self.graph.cat(*before, numbers, *after)
 
         changed = torch.zeros(whole.shape, dtype=whole.dtype)
         self.name(changed, partial(joined))  # lazy: it may never be read
         return changed
+
+    def placed(self, whole: Node, numbers: Node, places: Sequence[int]) -> Node:
+        """Units of which those at some places are replaced by numbers."""
+        raise Untraceable("numbers written to units that do not follow each other")
 
 
 def memory_of(tensor: Tensor) -> int:

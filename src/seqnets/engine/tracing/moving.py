@@ -238,6 +238,15 @@ class Moving(Preparing):
             raise Untraceable(f"moving {len(matrix)} numbers of each row to other places")
         return self.times(node, weight.transposed)
 
+    def placed(self, whole: Node, numbers: Node, places: Sequence[int]) -> Node:
+        """As in ``Meanings``: the numbers are moved there by a product."""
+        check_size(numbers.width, whole.width)
+        with self:
+            matrix = torch.eye(whole.width)[list(places)]
+            written = matrix.sum(0)
+        here = self.graph.apply("ne", self.node(written), self.graph.const(0))
+        return self.graph.apply("where", here, self._times(numbers, matrix), whole)
+
     def _joined(self, name: str, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> Node:
         node = super()._joined(name, result, tensors, dim)
         alike = all(tensor.shape[:1] == (self._rows,) for tensor in tensors)

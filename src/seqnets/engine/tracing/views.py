@@ -80,8 +80,9 @@ def sliced(recorder: Recorder, operation: Operation) -> Any:
     dim = args[at] % whole.dim() if len(args) > at else 0
     step = args[3] if name == "slice" and len(args) > 3 else 1
     meaning = operation.meaning
-    if step != 1 and not (isinstance(meaning, Node) and not meaning.width):
-        raise Untraceable(f"every {step}th of {described(whole, meaning)}")
+    alike = meaning == UNWRITTEN or (isinstance(meaning, Node) and not meaning.width)
+    if step != 1 and not alike:
+        raise Untraceable(f"aten.slice in steps of {step} of {described(whole, meaning)}")
     size, first = whole.shape[dim], 0
     if name in ("slice", "narrow", "select"):
         first = args[1] if len(args) > 1 and args[1] is not None else 0
