@@ -351,6 +351,10 @@ UNTRACEABLE = {
     "a tensor from elsewhere": (lambda h: h * ELSEWHERE, r"a tensor from elsewhere, \(5,\)"),
     "a matrix from elsewhere": (lambda h: h @ MATRIX, "a product by a tensor from elsewhere"),
     "in place on what others see": (shared, "what aten.fill_ changes in place"),
+    "a check of numbers": (
+        lambda h: h if h.isfinite().all() else h / 0,
+        "aten.all; instead: those",
+    ),
     "an unknown operation": (lambda h: torch.cumprod(h, -1), "aten.cumprod; instead: exp"),
     "sorted units": (lambda h: h.sort(-1)[0], "aten.sort; instead: max, or topk of a few"),
     "another function": (lambda h: torch.lgamma(h), "aten.lgamma$"),
@@ -363,7 +367,7 @@ UNTRACEABLE = {
     "memory": (lambda h: h + torch.empty_like(h), "memory that nothing was written to"),
     "batch norm in training": (
         lambda h: F.batch_norm(h, None, None, training=True),
-        "aten.native_batch_norm across rows",
+        "aten.native_batch_norm across rows, as in training; instead: a layer norm",
     ),
     "rows in another order": (lambda h: h.flip(0), "aten.flip across rows"),
     "rows of others": (lambda h: h - h.mean(0), "aten.mean across rows"),
@@ -378,7 +382,7 @@ UNTRACEABLE = {
     ),
     "a cast to integers": (
         lambda h: h * (3 * h).long(),
-        "a cast of torch.float32 to torch.int64",
+        "a cast of torch.float32 to torch.int64; instead: .* == torch.arange",
     ),
     "a cast to true or false": (lambda h: h * h.bool(), "a cast of torch.float32 to torch.bool"),
     "a cast that rounds": (
@@ -403,6 +407,26 @@ def test_a_step_that_cannot_be_traced_says_why(case):
 
     with pytest.raises(Untraceable, match=reason):
         trace_step(with_function(function)(I, H))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (lambda cell, h: cell.norm(h), "norm.num_batches_tracked in place; instead: a part of"),
+        (lambda cell, h: h.mul_(0.9), "its input or state in place, which others read; instead: a"),
+    ],
+    ids=["a buffer", "the state"],
+)
+def test_a_step_that_changes_what_is_not_its_own_is_told_what(changed, told):
+    class Changing(user_cells.BareCell):
+        def make(self, I, H):
+            self.norm = nn.BatchNorm1d(H)
+
+        def step(self, x, state):
+            return (changed(self, state[0]) + x,)
+
+    with pytest.raises(Untraceable, match=told):
+        trace_step(Changing(H, H))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

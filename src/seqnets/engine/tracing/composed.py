@@ -71,7 +71,10 @@ def _batch_norm(
     eps: float,
 ) -> Any:
     if training or x.dim() != 2:
-        raise Untraceable("aten.native_batch_norm across rows, as in training")
+        raise Untraceable(
+            "aten.native_batch_norm across rows, as in training; instead: a layer norm, which "
+            "normalises each row by itself"
+        )
     return _affine((x - mean) / (variance + eps).sqrt(), weight, bias), mean, variance
 
 
@@ -279,6 +282,8 @@ INSTEAD: dict[str, str] = {
     **dict.fromkeys(("complex", "view_as_complex", "polar", "angle", "_fft_r2c"), _PARTS),
     **dict.fromkeys(("index_add", "index_copy", "scatter_add"), "torch.cat of the parts"),
     "logcumsumexp": "the logarithm of a cumsum of exponentials",
+    **dict.fromkeys(("any", "all"), "those of each row, as any(-1); checks before the layer"),
+    "_cdist_forward": "the norms of differences, (x[:, None] - y).norm(dim=-1)",
     "erfc": "1 - torch.erf(x)",
     "bucketize": "a sum of comparisons",
     "max_pool2d_with_indices": "x.unfold(-1, size, step).amax(-1)",

@@ -22,6 +22,8 @@ from seqnets.engine.tracing.units import Units
 UNWRITTEN = "memory that nothing was written to"
 """The meaning of what ``torch.empty`` returns."""
 
+_ITS_OWN = "its input or state in place, which others read; instead: a new tensor"
+
 
 class Operation(NamedTuple):
     """An operation that has run on stand-ins.
@@ -161,8 +163,11 @@ class Meanings(Watcher):
 
     def change(self, name: str, tensor: Tensor) -> None:
         """Invalidate the aliases of a tensor that is about to change in place."""
-        if memory_of(tensor) in self._given:
-            raise Untraceable(f"aten.{name} changes in place a tensor that exists outside the step")
+        memory = memory_of(tensor)
+        if memory in self._given:
+            own = [known for known, other in self._parameters.items() if memory_of(other) == memory]
+            which = f"{own[0]} in place; instead: a part of the state" if own else _ITS_OWN
+            raise Untraceable(f"aten.{name} changes {which}")
         for other in self.sharing(tensor):
             if other is not tensor and _overlap(tensor, other):
                 self._meaning[id(other)] = f"what aten.{name} changes in place under another name"

@@ -149,7 +149,9 @@ class Recorder(Meanings):
             if self._are_fine(name, args, given, tensor.dtype):
                 continue
             if name == "_to_copy":
-                raise Untraceable(f"a cast of {given[0]} to {tensor.dtype}")
+                raise Untraceable(
+                    f"a cast of {given[0]} to {tensor.dtype}{_instead_of_a_cast(tensor)}"
+                )
             told = " and ".join(sorted({str(dtype) for dtype in given}))
             raise Untraceable(f"aten.{name} of {told}, which is {tensor.dtype}")
 
@@ -245,6 +247,12 @@ _FAMILIES: dict[str, Callable[[Recorder, Operation], Any]] = {
     **dict.fromkeys(reductions.NORMALISED, reductions.normalised),
 }
 """What tells the meaning of an operation's result; all others are methods of the recorder."""
+
+
+def _instead_of_a_cast(tensor: Tensor) -> str:
+    if tensor.is_floating_point() or tensor.dtype == torch.bool:
+        return ""
+    return "; instead: (x == torch.arange(n)).to(x.dtype) @ rows for one of n rows, or project"
 
 
 def _is_in_place(name: str) -> bool:
