@@ -17,6 +17,7 @@ from seqnets.cells import (
     RNNCell,
 )
 from seqnets.engine.graph import Untraceable
+from seqnets.engine.linear import linear_parts
 from seqnets.engine.plans import program_of
 from seqnets.engine.program import Buffer
 from seqnets.engine.saved_for_backward import FlowNetwork
@@ -200,25 +201,37 @@ class Negative(RNNCell):
         return (torch.tanh(wx - F.linear(state[0], self.weight_hh, self.bias_hh)),)
 
 
+class EulerCell(GatedCell):
+    """A differential equation, by so many steps of Euler's method in each."""
+
+    gates, substeps = ("n",), 0
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        for _ in range(self.substeps):
+            h = h + 0.1 * torch.tanh(wx.n - h)
+        return (h + uh.n,)
+
+
+def euler(substeps):
+    return type("Euler", (EulerCell,), {"substeps": substeps})(I, H)
+
+
 def test_what_many_substeps_read_is_visited_once(monkeypatch):
-    class Euler(GatedCell):
-        gates = ("n",)
-
-        def update(self, wx, uh, state):
-            (h,) = state
-            for _ in range(12):
-                h = h + 0.1 * torch.tanh(wx.n - h)
-            return (h + uh.n,)
-
-    step, asked = trace_step(Euler(I, H))[0], []
-    whole_state = Step.whole_state
-    monkeypatch.setattr(
-        Step, "whole_state", lambda s, node: asked.append(node) or whole_state(s, node)
-    )
+    step, asked = trace_step(euler(12))[0], []
+    whole = Step.whole_state
+    monkeypatch.setattr(Step, "whole_state", lambda s, node: asked.append(node) or whole(s, node))
 
     make_program(step)
 
     assert len(asked) < 12
+
+
+def test_long_chains_of_substeps_have_programs_and_longer_ones_are_refused():
+    with pytest.raises(Untraceable, match="by weight_hh depends on it"):
+        linear_parts(program_of(euler(400)), ("h",))
+    with pytest.raises(Untraceable, match="fewer substeps"):
+        program_of(euler(1000))
 
 
 def test_biases_of_one_gradient_have_it_in_two_tensors():

@@ -235,15 +235,15 @@ def _joined(a: Node, b: Node) -> tuple[Columns, int] | None:
 def walk(roots: Sequence[Node], known: Container[Any] = ()) -> list[Node]:
     """The nodes that roots depend on, in topological order; the walk stops at ``known`` ones."""
     order: dict[Node, None] = {}
-
-    def visit(node: Node) -> None:
-        if node not in order and node not in known:
-            for arg in node.args:
-                visit(arg)
-            order[node] = None
-
-    for root in roots:
-        visit(root)
+    ahead = [*reversed(roots)]  # a long chain would be too deep for recursion
+    while ahead:
+        node = ahead[-1]
+        if node in order or node in known:
+            ahead.pop()
+        elif args := [arg for arg in node.args if arg not in order and arg not in known]:
+            ahead += reversed(args)
+        else:
+            order[ahead.pop()] = None
     return list(order)
 
 

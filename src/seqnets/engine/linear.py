@@ -203,8 +203,8 @@ class Split:
         Raises:
             Untraceable: The node is not linear in the leaves.
         """
-        if node not in self._found:
-            self._found[node] = self._leaf(node) if node.op == "leaf" else self._split(node)
+        for each in walk([node], self._found):
+            self._found[each] = self._leaf(each) if each.op == "leaf" else self._split(each)
         return self._found[node]
 
     def _leaf(self, node: Node) -> tuple[Node, ...]:
@@ -218,7 +218,7 @@ class Split:
         return *(self._zero for _ in range(self._count)), node
 
     def _split(self, node: Node) -> tuple[Node, ...]:
-        forms = [self.of(arg) for arg in node.args]
+        forms = [self._found[arg] for arg in node.args]
         linear = [any(factor is not self._zero for factor in form[:-1]) for form in forms]
         rest = [form[-1] for form in forms]  # the operands without leaves that cancel out
         if not any(linear):

@@ -200,4 +200,9 @@ def _in_own_thread(make: Callable[[], _T]) -> _T:
     tensors, which are fake ones under a compiler. Anomaly mode would read stand-ins' numbers.
     """
     with anomaly_mode.blind(), ThreadPoolExecutor(1) as thread:
-        return thread.submit(make).result()
+        try:
+            return thread.submit(make).result()
+        except RecursionError:
+            raise Untraceable(
+                "hundreds of its operations depend on each other in a row; instead: fewer substeps"
+            ) from None

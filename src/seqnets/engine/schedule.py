@@ -143,21 +143,18 @@ class _Passes:
         """What a stage's expressions read: leaves, and nodes of earlier stages."""
         found: dict[Node, None] = {}
         seen: set[Node] = set()
-
-        def visit(node: Node) -> None:
+        ahead = [*reversed(outputs)]
+        while ahead:
+            node = ahead.pop()
             if node in seen:
-                return
+                continue
             seen.add(node)
             if node.source == "state" and self.step.whole_state(node) is None:
                 raise Untraceable("a part of a state")
             if node.op == "leaf" or self._is_of_an_earlier(node, n):
                 found[node] = None
             else:
-                for arg in node.args:
-                    visit(arg)
-
-        for node in outputs:
-            visit(node)
+                ahead += reversed(node.args)
         return list(found)
 
 
