@@ -378,7 +378,7 @@ UNTRACEABLE = {
     "a kernel from elsewhere": (lambda h: F.conv1d(h[:, None], KERNEL)[:, 0], "aten.convolution"),
     "a large outer product": (
         lambda h: (lambda wide: wide[..., None] * wide[..., None, :])(h.repeat(1, 9)).sum((1, 2)),
-        "2025 numbers a row that are made of 45 others",
+        "2025 numbers a row that are made of 45 others; instead: smaller matrices",
     ),
     "a cast to integers": (
         lambda h: h * (3 * h).long(),

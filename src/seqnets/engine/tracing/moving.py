@@ -287,4 +287,7 @@ def _pays(high: int, wide: int) -> bool:
 def check_size(high: int, wide: int) -> None:
     """Raise unless it pays."""
     if not _pays(high, wide):
-        raise Untraceable(f"{wide} numbers a row that are made of {high} others")
+        raise Untraceable(
+            f"{wide} numbers a row that are made of {high} others; instead: smaller matrices, or "
+            f"a MatrixMemoryCell"
+        )
