@@ -83,6 +83,30 @@ def test_a_cell_with_a_buffer_and_no_parameters_obeys_the_laws():
     check_backend(Decay(3, 3), "eager", steps=(2,))
 
 
+class PositiveCell(Cell):
+    """A state that is to be positive, as the weights of a memory's places are."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.inputs = torch.nn.Linear(input_size, hidden_size)
+
+    def initial_state(self, batch_size):
+        return (torch.ones_like(super().initial_state(batch_size)[0]),)
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        return (torch.softmax(wx + state[0] ** 1.5, -1),)
+
+
+def test_states_that_a_cell_makes_nan_of_are_not_checked():
+    check_cell(partial(PositiveCell, hidden_size=3))
+    check_layer(Recurrent(PositiveCell(3, 3)))
+    check_backend(PositiveCell(3, 3), "eager", steps=(2,))
+
+
 def test_an_unknown_law_cannot_be_skipped():
     with pytest.raises(ConfigError, match=r"'gravity'.*expected some of purity, rows"):
         check_cell(partial(GRUCell, hidden_size=4), skip=("gravity",))

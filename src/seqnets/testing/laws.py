@@ -54,13 +54,25 @@ def example(layer: nn.Module, input_size: int, start: Any = None) -> Example:
         layer: The layer.
         input_size: Features of the input, I.
         start: A state with 4 rows for its structure; if omitted, the layer is called to get one.
+            States are normal numbers or, if the layer makes NaN of these, those that it ends in.
     """
     device = next(chain(layer.parameters(), layer.buffers())).device
     x = torch.randn(4, 6, input_size, dtype=torch.float64, device=device)
     state = tree_map(torch.randn_like, layer(x)[1] if start is None else start)
+    if makes_nan(layer, x, state):  # of states that are to be positive, say
+        state = tree_map(Tensor.detach, layer(x)[1])
     resets = torch.zeros(4, 6, dtype=torch.bool, device=device)
     resets[1, 2] = resets[1, 5] = resets[2, 0] = resets[3, 2] = True
     return Example(x, state, torch.tensor([4, 6, 0, 3], device=device), resets)
+
+
+@torch.no_grad()
+def makes_nan(layer: Callable[..., Any], x: Tensor, state: Any) -> bool:
+    """Whether a layer makes NaN of a state; False if it raises, which a law is to report."""
+    try:
+        return any(part.isnan().any() for part in tree_leaves(layer(x, state)))
+    except Exception:
+        return False
 
 
 def obey(laws: Sequence[Law], layer: nn.Module, data: Example, name: str) -> None:
