@@ -110,11 +110,14 @@ def unroll_backward(
 
 
 def unaliased(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Clone tensors that share storage: an operator's results must not alias."""
+    """Clone tensors that share storage, which an operator's results must not, or begin within it.
+
+    The operator's fake results, by which compilers plan, begin where their storage does.
+    """
     taken = set()
     for tensor in tensors:
         memory = tensor.untyped_storage().data_ptr()
-        yield tensor.clone() if memory in taken else tensor
+        yield tensor.clone() if memory in taken or tensor.storage_offset() else tensor
         taken.add(memory)
 
 
