@@ -104,6 +104,21 @@ def test_its_gradient_can_be_differentiated_again(cell_cls):
     torch.testing.assert_close(*seconds)
 
 
+@pytest.mark.parametrize(("cell_cls", "reverse"), [(MinGRUCell, False), (LRUCell, True)])
+def test_several_gradients_may_come_in_at_once(cell_cls, reverse):
+    cell, x = cell_cls(I, H).double(), torch.randn(B, T, I).double().requires_grad_()
+    y, _ = unroll(cell, x, reverse=reverse, backend="scan")
+    grads = torch.randn(3, *y.shape, dtype=torch.float64)
+
+    def gradient(grad, **options):
+        return torch.autograd.grad(y, x, grad, retain_graph=True, **options)[0]
+
+    found = gradient(grads, is_grads_batched=True), torch.func.vmap(gradient)(grads)
+
+    each = torch.stack([gradient(grad) for grad in grads])
+    torch.testing.assert_close(found, (each, each))
+
+
 def test_a_part_that_nothing_reads_is_computed_after_the_others():
     carried = linear_parts(program_of(SRUCell(I, H)), SRUCell.states)
 

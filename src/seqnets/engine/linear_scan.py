@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqnets.engine.modes import is_batched
 from seqnets.engine.triton import access
 
 
@@ -37,16 +38,26 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, h, first = ctx.saved_tensors
-        kernels = _kernels(h)
-        if kernels and not torch.is_grad_enabled():
+        kernels, many = _kernels(h), is_batched(grad)
+        if kernels and not (many or torch.is_grad_enabled()):
             return *kernels.backward(a, h, first, grad, ctx.reverse), None
         a, h, first = a.conj(), h.conj(), first.conj()
         nothing = torch.zeros_like(first)
         remains = earlier(a, nothing, not ctx.reverse)
-        total = linear_scan(remains, grad, nothing, reverse=not ctx.reverse)
+        scan = _step_by_step if many else linear_scan
+        total = scan(remains, grad, nothing, reverse=not ctx.reverse)
         begins = -1 if ctx.reverse else 0
         grad_first = a[:, begins] * total[:, begins] if ctx.needs_input_grad[2] else None
         return total * earlier(h, first, ctx.reverse), total, grad_first, None
+
+
+def _step_by_step(a: Tensor, b: Tensor, first: Tensor, *, reverse: bool) -> Tensor:
+    """The same by any operations, for several gradients at once: ``is_grads_batched=True``."""
+    h, found = first, []
+    for t in reversed(range(a.shape[1])) if reverse else range(a.shape[1]):
+        h = a[:, t] * h + b[:, t]
+        found.append(h)
+    return torch.stack(found[::-1] if reverse else found, 1)
 
 
 def _kernels(like: Tensor) -> Any | None:
