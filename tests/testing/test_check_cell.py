@@ -107,6 +107,22 @@ def test_states_that_a_cell_makes_nan_of_are_not_checked():
     check_backend(PositiveCell(3, 3), "eager", steps=(2,))
 
 
+class ReadingCell(PositiveCell):
+    """Reads a number, which torch does not let it do under vmap."""
+
+    def step(self, wx, state):
+        float(self.inputs.weight.detach().sum())
+        return super().step(wx, state)
+
+
+def test_what_torch_cannot_do_is_told_how_to_skip():
+    make = partial(ReadingCell, hidden_size=3)
+
+    with pytest.raises(AssertionError, match=r"vmap: .*\n(.*\n)*.*skip=\('ensembles',\)"):
+        check_cell(make)
+    check_cell(make, skip=("ensembles",))
+
+
 def test_an_unknown_law_cannot_be_skipped():
     with pytest.raises(ConfigError, match=r"'gravity'.*expected some of purity, rows"):
         check_cell(partial(GRUCell, hidden_size=4), skip=("gravity",))

@@ -81,9 +81,10 @@ def obey(laws: Sequence[Law], layer: nn.Module, data: Example, name: str) -> Non
         try:
             law(layer, data)
         except Exception as error:
-            raise AssertionError(
-                f"{name} breaks the law {law.__name__!r}: {law.__doc__}\n  {error}"
-            ) from error
+            told = f"{name} breaks the law {law.__name__!r}: {law.__doc__}\n  {error}"
+            if not isinstance(error, AssertionError):  # say, torch lacks an operation's derivative
+                told += f"\n  Where it need not hold, skip=({law.__name__!r},)."
+            raise AssertionError(told) from error
 
 
 def without(laws: Sequence[Law], skip: Collection[str]) -> list[Law]:
