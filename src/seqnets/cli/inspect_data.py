@@ -114,10 +114,12 @@ def _grid(*headings: str, left: int = 1) -> Table:
 
 
 def _parts(data: DataModule, lengths: Mapping[Part, np.ndarray]) -> Table:
-    """How large each part is, and how long its sequences are."""
+    """How large each part is, of how many groups, and how long its sequences are."""
     table = _grid("", *PARTS)
     counts = data.counts()
     table.add_row(data.unit, *(f"{counts[part]:,}" for part in PARTS))
+    if groups := data.group_counts():
+        table.add_row("groups", *(f"{groups[part]:,}" for part in PARTS))
     if lengths:
         _add_lengths(table, "steps", lengths)
     return table

@@ -70,6 +70,10 @@ class DataModule(LightningDataModule, ABC):
     def counts(self) -> dict[str, int]:
         """Return the size of each part, in :attr:`unit`."""
 
+    def group_counts(self) -> dict[Part, int] | None:
+        """Return the number of groups, each in one part as a whole; None if there are none."""
+        return None
+
     def name_of(self, part: Part) -> str:
         """Return what messages call a part."""
         return f"{type(self).__name__}, {part} part"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seqnets.checks import check_choice, check_count, check_fractions
 from seqnets.datasets.base import PARTS, Part, paths_of
-from seqnets.datasets.dealing import deal
+from seqnets.datasets.dealing import deal, deal_groups, refuse_divided
 from seqnets.datasets.examples import show_features, show_steps
 from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers.audio import LogMel
@@ -39,7 +39,8 @@ class SequenceFiles(SequenceData):
 
     ``path`` is a table (CSV, TSV, JSON Lines, Parquet), a NumPy archive, a ``.ts`` file or a
     folder; docs/data.md describes each. A file may say which part a sequence belongs to; otherwise
-    a part without a file of its own is a fraction of the training sequences.
+    a part without a file of its own is a fraction of the training sequences. Sequences that belong
+    together, such as those of one person, are in one part if a column says so.
 
     Args:
         path: File or folder of the training sequences, and of parts without a file of their own.
@@ -48,6 +49,8 @@ class SequenceFiles(SequenceData):
         validation_fraction: Fraction of ``path``, of each class, to use for validation.
         test_fraction: Fraction of ``path``, of each class, to use for the test.
         standardise: Whether to standardise features and numeric targets over the training part.
+        groups: Column, or array, of the group that a sequence belongs to; no group is in two parts.
+            None if each sequence is by itself. It is no feature, and new files may lack it.
         leave_out: Columns that are not features, of a table with a row per step.
         missing: What to do about a missing feature value: "error"; "forward" for the value before
             it in the sequence, or 0 if there is none; "zero"; or "keep" for NaN, which few cells
@@ -76,6 +79,7 @@ class SequenceFiles(SequenceData):
         test_path: str | None = None,
         validation_fraction: float = 0.2,
         test_fraction: float = 0.2,
+        groups: str | None = None,
         leave_out: Sequence[str] = (),
         standardise: bool = True,
         missing: str = "error",
@@ -95,7 +99,7 @@ class SequenceFiles(SequenceData):
         check_choice(who, MISSING, missing=missing)
         self.paths = paths_of(path, validation_path, test_path)
         self.fractions: dict[Part, float] = {"test": test_fraction, "val": validation_fraction}
-        self.leave_out = tuple(leave_out)
+        self.groups, self.leave_out = groups, tuple(leave_out)
         self.standardise, self.missing = standardise, missing
         self.token_unit: Unit = unit
         self.max_vocabulary = max_vocabulary
@@ -145,7 +149,8 @@ class SequenceFiles(SequenceData):
             part: Sequences(*inputs(records), targets[part], ids=ids_of(records), gaps=gaps)
             for part, records in parts.items()
         }
-        return Contents(sequences, inputs, about, facts, statistics)
+        groups = {part: {record.group for record in records} for part, records in parts.items()}
+        return Contents(sequences, inputs, about, facts, statistics, groups)
 
     def read_splits(self) -> Splits:
         """Return the sequences of all parts.
@@ -208,6 +213,12 @@ class SequenceFiles(SequenceData):
         """Return texts of new data, by column, that take the place of what a model says of them."""
         return {}
 
+    def group_counts(self) -> dict[Part, int] | None:
+        """Return the number of groups in each part; None if each sequence is by itself."""
+        if self.groups is None:
+            return None
+        return {part: len(found) for part, found in self.contents.groups.items()}
+
     def features(self) -> list[dict[str, str]]:
         """Return each feature's statistics in the training part; none for text."""
         return self.contents.statistics
@@ -234,6 +245,7 @@ class SequenceFiles(SequenceData):
             transcribed=self.transcribed,
             folder=self.folder_of_new if new else None,
             features=tuple(features) if isinstance(features, list) else None,
+            groups=self.groups,
         )
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
@@ -263,7 +275,13 @@ class SequenceFiles(SequenceData):
             raise DataError(f"{who}: no sequence is for training, expected some of split 'train'.")
         train = parts["train"]
         absent = {part: share for part, share in self.fractions.items() if not parts[part]}
-        for part, rows in deal(who, self.strata(train), absent, self.seed).items():
+        if self.groups is None:
+            dealt = deal(who, self.strata(train), absent, self.seed)
+        else:
+            refuse_divided(self.groups, parts)
+            who, groups = f"{who}, groups by {self.groups}", [record.group for record in train]
+            dealt = deal_groups(who, groups, self.strata(train), absent, self.seed)
+        for part, rows in dealt.items():
             parts[part] = [train[row] for row in rows]
         return parts, facts
 
@@ -305,6 +323,7 @@ class Contents:
         about: Metadata of the targets: "labels" or "scaling".
         facts: Properties that new files for the same model must share.
         statistics: Each feature's statistics in the training part, gaps aside; none for text.
+        groups: The groups of each part's sequences; None alone if each is by itself.
     """
 
     sequences: dict[Part, Sequences]
@@ -312,3 +331,4 @@ class Contents:
     about: dict[str, Any]
     facts: dict[str, Any]
     statistics: list[dict[str, str]]
+    groups: dict[Part, set[str | None]]

@@ -10,6 +10,7 @@ import numpy as np
 
 from seqnets.checks import check_fractions
 from seqnets.datasets.base import PARTS, Part, paths_of
+from seqnets.datasets.dealing import deal_groups, refuse_divided
 from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
 from seqnets.datasets.tagged_data import TaggedData, Tagging
@@ -32,6 +33,8 @@ class TaggingFiles(TaggedData):
         validation_fraction: Fraction for validation if no file or row is.
         test_fraction: Fraction for the test if no file or row is.
         label: Name of a CSV file's label column.
+        groups: Column of the group that a sequence belongs to; no group is in two parts. None if
+            each sequence is by itself. It is no feature, and new files may lack it.
         leave_out: Columns of a CSV file that are not features.
         **data: The arguments of :class:`TaggedData`.
     """
@@ -45,6 +48,7 @@ class TaggingFiles(TaggedData):
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
         label: str = "label",
+        groups: str | None = None,
         leave_out: Sequence[str] = (),
         **data: Any,
     ) -> None:
@@ -56,28 +60,41 @@ class TaggingFiles(TaggedData):
         )
         self.paths = paths_of(path, validation_path, test_path)
         self.fractions: dict[Part, float] = {"val": validation_fraction, "test": test_fraction}
-        self.label, self.leave_out = label, tuple(leave_out)
+        self.label, self.groups, self.leave_out = label, groups, tuple(leave_out)
 
     def read_file(self, path: Path) -> list[Tagged]:
-        """Return the sequences of a file of new data, which may lack the columns to leave out."""
-        return read_tagged(path, self.label, self.leave_out, new=True)
+        """Return the sequences of new data, which may lack groups and the columns to leave out."""
+        return read_tagged(path, self.label, self.leave_out, self.groups, new=True)
+
+    def group_counts(self) -> dict[Part, int] | None:
+        """Return the number of groups in each part; None if each sequence is by itself."""
+        if self.groups is None:
+            return None
+        return {part: len({s.group for s in found}) for part, found in self.parts.items()}
 
     def read_parts(self) -> Tagging:
         """Return the sequences of all parts.
 
         Raises:
-            DataError: A file is malformed, a row belongs to a part with a file of its own, or
-                there are too few sequences for three parts.
+            DataError: A file is malformed, a row belongs to a part with a file of its own, a group
+                is in two parts, or there are too few sequences, or groups, for three parts.
         """
         parts: Tagging = {part: [] for part in PARTS}
         features: tuple[str, ...] = ()
         for own, path in self.paths.items():
-            for sequence in read_tagged(Path(path).expanduser(), self.label, self.leave_out):
+            file = Path(path).expanduser()
+            for sequence in read_tagged(file, self.label, self.leave_out, self.groups):
                 features = features or sequence.features
                 part = part_of(sequence.where, sequence.split, own, self.paths)
                 parts[part].append(sequence.in_order(features))
         absent = {part: self.fractions[part] for part in self.fractions if not parts[part]}
-        return {**parts, **_split(self.paths["train"], parts["train"], absent, self.seed)}
+        who, train = self.paths["train"], parts["train"]
+        if self.groups is None:
+            return {**parts, **_split(who, train, absent, self.seed)}
+        refuse_divided(self.groups, parts)
+        who, groups = f"{who}, groups by {self.groups}", [sequence.group for sequence in train]
+        dealt = deal_groups(who, groups, np.zeros(len(train)), absent, self.seed)
+        return {**parts, **{part: [train[row] for row in rows] for part, rows in dealt.items()}}
 
 
 def _split(path: str, sequences: list[Tagged], fractions: dict[Part, float], seed: int) -> Tagging:

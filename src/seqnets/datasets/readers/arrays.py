@@ -20,7 +20,7 @@ from seqnets.datasets.readers.records import (
 )
 from seqnets.errors import DataError, counted
 
-_KEYS = {"x", "lengths", "y", "ids", "split"}
+_KEYS = ("x", "lengths", "y", "ids", "split")
 
 
 def read_npz(path: Path, wanted: Wanted) -> Source:
@@ -31,21 +31,28 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
     - ``lengths`` (optional): length of each sequence, (N,).
     - ``y``: one target per sequence, (N,), or several, (N, K); optional if none is needed.
     - ``ids``, ``split`` (optional): identifier and part of each sequence, (N,).
+    - if groups are wanted, an array of that name: the group of each sequence, (N,).
 
     Raises:
         DataError: The file is damaged or malformed; the message says in which array, sequence and
             step.
     """
     arrays = _load(path)
-    strange = sorted(arrays.keys() - _KEYS)
+    keys = _KEYS if wanted.groups is None else (*_KEYS, wanted.groups)
+    strange = sorted(arrays.keys() - {*keys})
     if strange or "x" not in arrays:
         raise DataError(
             f"{path}: got the arrays {', '.join(sorted(arrays)) or 'none'}, expected x and "
-            "optionally lengths, y, ids, split."
+            f"optionally {', '.join(keys[1:])}."
         )
     sequences = _cut(path, arrays["x"], arrays.get("lengths"))
     if wanted.needs_targets and "y" not in arrays:
         raise DataError(f"{path}: got no array y, expected the target of each sequence.")
+    if wanted.groups is not None and not wanted.new and wanted.groups not in arrays:
+        raise DataError(
+            f"{path}: got no array {wanted.groups}, expected the group of each sequence.\n"
+            "  dataset.groups=ARRAY names another."
+        )
     rows = _rows(path, arrays, len(sequences), wanted)
     names = Names()
     records = []
@@ -55,7 +62,8 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
             names.add(where, row["ids"])
         _check_values(where, steps, wanted)
         target, split = wanted.target_of(where, row), split_of(where, row)
-        records.append(Record(where, steps, target, split, row.get("ids")))
+        group = wanted.group_of(where, row)
+        records.append(Record(where, steps, target, split, row.get("ids"), group))
     return Source(records)
 
 
@@ -92,8 +100,10 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _rows(path: Path, arrays: Mapping[str, np.ndarray], count: int, wanted: Wanted) -> list[Row]:
-    """Return the targets, identifier and split of each sequence, as far as there are any."""
+    """Return targets, identifier, split and group of each sequence, as far as there are any."""
     columns: dict[str, tuple[str, ...]] = {"ids": ("ids",), "split": (SPLIT,)}
+    if wanted.groups is not None and not wanted.new:
+        columns[wanted.groups] = (wanted.groups,)
     if wanted.target is not None:
         columns["y"] = wanted.columns
     rows: list[Row] = [{} for _ in range(count)]

@@ -39,7 +39,7 @@ def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, An
     where, first = next(rows)
     features = [column for column in first if column not in wanted.leave_out]
     left_out = first.keys() - features
-    of_table = (SEQUENCE, ID, FILE, SPLIT, *wanted.columns)
+    of_table = (SEQUENCE, ID, FILE, SPLIT, *wanted.about)
     foreign = next((column for column in features if column in of_table), None)
     if foreign is not None:
         option = leaving_out(foreign, first, [foreign], wanted.leave_out)

@@ -12,7 +12,7 @@ import numpy as np
 
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers.audio import LogMel
-from seqnets.datasets.readers.cells import Row, is_missing, number_of, shown
+from seqnets.datasets.readers.cells import Row, is_missing, named, need, number_of, shown
 from seqnets.errors import DataError
 
 LABEL, SPLIT = "label", "split"
@@ -33,6 +33,7 @@ class Record:
         target: Its target; None if unknown.
         split: The part it belongs to, if the file says so.
         id: Its identifier, or its file's name in a folder or table; None if it has none.
+        group: The group it belongs to, if it was asked for.
     """
 
     where: str
@@ -40,6 +41,7 @@ class Record:
     target: Any = None
     split: Part | None = None
     id: Any = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Wanted:
             the text, and a folder has a text beside each file.
         folder: Where names of files in a table lead from; the table's folder if None.
         features: The names of the features that a new file is to have; None if they have no names.
+        groups: The column of the group that a sequence belongs to; None if there are no groups. It
+            is no feature, and new files may lack it.
     """
 
     columns: tuple[str, ...]
@@ -102,6 +106,12 @@ class Wanted:
     transcribed: bool = False
     folder: Path | None = None
     features: tuple[str, ...] | None = None
+    groups: str | None = None
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The columns that say something of a sequence: its targets, and its group."""
+        return self.columns if self.groups is None else (*self.columns, self.groups)
 
     @property
     def needs_targets(self) -> bool:
@@ -118,6 +128,10 @@ class Wanted:
             if self.new:
                 return None
             raise
+
+    def group_of(self, where: str, row: Row) -> str | None:
+        """Return the group that a row's sequence belongs to; None in new data."""
+        return None if self.new else group_of(where, row, self.groups)
 
     def value(self, where: str, column: str, cell: Any) -> float:
         """Return a feature; NaN if it is missing and that is allowed.
@@ -158,6 +172,25 @@ def split_of(where: str, row: Row) -> Part | None:
     if SPLIT in row and split not in PARTS:
         raise DataError(f"{where}: split is {shown(split)}, expected {', '.join(PARTS)}.")
     return split
+
+
+def group_of(where: str, row: Row, column: str | None) -> str | None:
+    """Return the group named by a row's column, as text; None if there is no such column.
+
+    Raises:
+        DataError: The row names none, since a sequence of an unknown group could be of any.
+    """
+    if column is None:
+        return None
+    need(where, row, column, advice="dataset.groups=COLUMN names another.")
+    group = row[column]
+    if is_missing(group) or not isinstance(group, (str, int)):
+        raise DataError(
+            f"{where}: column {named(column)} is {shown(group)}, expected the group of the "
+            "sequence, as text or a whole number.\n"
+            "  A sequence of an unknown group could be of one in another part: leave it out."
+        )
+    return str(group).strip()
 
 
 def part_of(where: str, split: Part | None, own: Part, paths: Iterable[Part]) -> Part:

@@ -40,8 +40,8 @@ TEXT, STEPS = "text", "x"
 def read_table(path: Path, wanted: Wanted) -> Source:
     """Read the sequences of a table; its columns determine the layout.
 
-    - ``sequence``: one row per step. The rows of a sequence are adjacent and agree in targets and
-      split; all other columns are features, but those to leave out.
+    - ``sequence``: one row per step. The rows of a sequence are adjacent and agree in targets,
+      group and split; all other columns are features, but those to leave out.
     - ``text``: one row per sequence, which is the text.
     - ``x``: one row per sequence, whose steps are a list of numbers or of lists of numbers.
     - ``file``, without any of these: one row per sequence, which is in a file of its own.
@@ -60,7 +60,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     kinds = [column for column in layouts if column in first and column not in unread]
     if SEQUENCE in kinds:
         if not wanted.new:
-            check_left_out(where, first, wanted.leave_out, (SEQUENCE, SPLIT, *wanted.columns))
+            check_left_out(where, first, wanted.leave_out, (SEQUENCE, SPLIT, *wanted.about))
         return _rows_of_steps(rows, first, wanted)
     has_features = not first.keys().isdisjoint(wanted.features or ())
     names_files = FILE in first and (FILE not in wanted.leave_out or not has_features)
@@ -82,7 +82,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
 
 def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) -> Source:
     """Read a table with one row per step; ``first`` is its first row."""
-    others = (SEQUENCE, SPLIT, *wanted.columns, *wanted.leave_out)
+    others = (SEQUENCE, SPLIT, *wanted.about, *wanted.leave_out)
     features = [column for column in first if column not in others]
     names = Names()
     records: list[Record] = []
@@ -91,15 +91,17 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
     for where, row in rows:
         check_columns(where, row, first, features)
         target, split = wanted.target_of(where, row), split_of(where, row)
+        group = wanted.group_of(where, row)
         if row[SEQUENCE] != last or not records:
             names.add(where, row[SEQUENCE])
-            records.append(Record(where, "", target, split, row[SEQUENCE]))
+            records.append(Record(where, "", target, split, row[SEQUENCE], group))
             steps.append([])
             last = row[SEQUENCE]
         current = records[-1]
         for what, found, expected in (
             (", ".join(wanted.columns), target, current.target),
             (SPLIT, split, current.split),
+            (wanted.groups, group, current.group),
         ):
             if found != expected:
                 raise DataError(
@@ -125,7 +127,7 @@ def _rows_of_sequences(
             text_of(where, kind, row[kind]) if kind == TEXT else _steps(where, row[kind], wanted)
         )
         target, split = wanted.target_of(where, row), split_of(where, row)
-        yield Record(where, steps, target, split, row.get(ID))
+        yield Record(where, steps, target, split, row.get(ID), wanted.group_of(where, row))
 
 
 def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) -> Source:
@@ -145,10 +147,10 @@ def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) 
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         target, split = wanted.target_of(where, row), split_of(where, row)
+        record = Record(where, steps, target, split, row.get(ID, name), wanted.group_of(where, row))
         left_out |= found.pop(LEFT_OUT, set())
         facts = facts or found
-        source = Source([Record(where, steps, target, split, row.get(ID, name))], found)
-        source = source.in_order(facts.get("features"))
+        source = Source([record], found).in_order(facts.get("features"))
         records += source.records
         check_facts(f"{where}, {name}", source.facts, records[0].where, facts)
     return Source(records, without_kind(facts), frozenset(left_out))

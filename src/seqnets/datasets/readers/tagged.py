@@ -21,7 +21,15 @@ from seqnets.datasets.readers.cells import (
     shown,
     text_of,
 )
-from seqnets.datasets.readers.records import ID, SEQUENCE, SPLIT, Names, moved, split_of
+from seqnets.datasets.readers.records import (
+    ID,
+    SEQUENCE,
+    SPLIT,
+    Names,
+    group_of,
+    moved,
+    split_of,
+)
 from seqnets.datasets.readers.tables import SUFFIXES, read_rows
 from seqnets.errors import DataError, counted
 from seqnets.quoting import override_list, shell
@@ -47,6 +55,7 @@ class Tagged:
         places: First location of each label.
         split: The part named by the file.
         id: Its identifier; None if it has none.
+        group: The group it belongs to, if it was asked for.
     """
 
     where: str
@@ -56,6 +65,7 @@ class Tagged:
     places: dict[str, str] = field(default_factory=dict)
     split: Part | None = None
     id: Any = None
+    group: str | None = None
 
     def add(self, where: str, step: Any, label: str | None) -> None:
         """Append a step."""
@@ -77,12 +87,17 @@ class Tagged:
             piece = slice(start, start + length)
             yield Tagged(
                 self.where, self.features, self.steps[piece], self.labels[piece],
-                self.places, self.split, self.id,
+                self.places, self.split, self.id, self.group,
             )  # fmt: skip
 
 
 def read_tagged(
-    path: Path, label: str = "label", leave_out: Sequence[str] = (), *, new: bool = False
+    path: Path,
+    label: str = "label",
+    leave_out: Sequence[str] = (),
+    groups: str | None = None,
+    *,
+    new: bool = False,
 ) -> list[Tagged]:
     """Read sequences with a label per step.
 
@@ -105,13 +120,19 @@ def read_tagged(
         path: The file.
         label: The label column, if a row is a step.
         leave_out: Columns to ignore, of a table in which a row is a step.
-        new: Whether the file is for prediction, in which ignored columns may be absent.
+        groups: Column of the group that a sequence belongs to, if any, which is no feature.
+        new: Whether the file is for prediction, in which ignored columns and groups may be absent.
 
     Raises:
         DataError: The file is missing, empty or malformed; the message says in which line.
     """
     suffix = path.suffix.lower()
     if suffix in CONLL:
+        if groups is not None and not new:
+            raise DataError(
+                f"{path}: does not say of which group a sentence is, expected a table with "
+                f"{groups}.\n  dataset.groups names a column."
+            )
         found = list(_read_conll(path))
     elif suffix in SUFFIXES:
         rows = list(read_rows(path))
@@ -120,8 +141,12 @@ def read_tagged(
             if whole:
                 refuse_left_out(str(path), leave_out)
             else:
-                check_left_out(*rows[0], leave_out, (SEQUENCE, SPLIT, label))
-        found = list(_by_sequence(rows) if whole else _by_step(rows, label, leave_out))
+                of_group = () if groups is None else (groups,)
+                check_left_out(*rows[0], leave_out, (SEQUENCE, SPLIT, label, *of_group))
+        if whole:
+            found = list(_by_sequence(rows, None if new else groups))
+        else:
+            found = list(_by_step(rows, label, leave_out, groups, new))
     else:
         raise DataError(
             f"{path}: cannot be read, expected a name that ends with "
@@ -189,7 +214,7 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
         yield sentence
 
 
-def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
+def _by_sequence(rows: Sequence[tuple[str, Row]], groups: str | None) -> Iterator[Tagged]:
     """Yield the sequences of a table with one row per sequence."""
     names = Names()
     for where, row in rows:
@@ -210,7 +235,8 @@ def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
                 f"{where}: got {counted(len(labels), 'label')} for {len(steps)} {column}, "
                 "expected one for each."
             )
-        sequence = Tagged(where, features, split=split_of(where, row), id=row.get(ID))
+        split, group = split_of(where, row), group_of(where, row, groups)
+        sequence = Tagged(where, features, split=split, id=row.get(ID), group=group)
         for place, (step, given) in enumerate(zip(steps, labels, strict=True)):
             if features and len(step) != len(features):
                 raise DataError(
@@ -222,10 +248,14 @@ def _by_sequence(rows: Sequence[tuple[str, Row]]) -> Iterator[Tagged]:
 
 
 def _by_step(
-    rows: Sequence[tuple[str, Row]], label: str, leave_out: Sequence[str]
+    rows: Sequence[tuple[str, Row]],
+    label: str,
+    leave_out: Sequence[str],
+    groups: str | None,
+    new: bool,
 ) -> Iterator[Tagged]:
     """Yield the sequences of a table with one row per step."""
-    others = (label, SEQUENCE, SPLIT, *leave_out)
+    others = (label, SEQUENCE, SPLIT, *leave_out, *([] if groups is None else [groups]))
     where, columns = rows[0][0], rows[0][1].keys()
     features = tuple(column for column in columns if column not in others)
     if not features:
@@ -245,17 +275,22 @@ def _by_step(
     for where, row in rows:
         need(where, row, *features)
         name, split = row.get(SEQUENCE), split_of(where, row)
+        group = None if new else group_of(where, row, groups)
         if current is None or name != current.id:
             if SEQUENCE in columns:
                 names.add(where, name)
             if current is not None:
                 yield current
-            current = Tagged(where, features, split=split, id=name)
-        if split != current.split:
-            raise DataError(
-                f"{where}: split is {shown(split)}, expected {shown(current.split)}, "
-                f"which the sequence has since {current.where}."
-            )
+            current = Tagged(where, features, split=split, id=name, group=group)
+        for what, found, expected in (
+            (SPLIT, split, current.split),
+            (groups, group, current.group),
+        ):
+            if found != expected:
+                raise DataError(
+                    f"{where}: {what} is {shown(found)}, expected {shown(expected)}, "
+                    f"which the sequence has since {current.where}."
+                )
         step = features_of(where, row, features, leave_out)
         current.add(where, step, _label(where, label, row.get(label)))
     if current is not None:
