@@ -53,9 +53,10 @@ def test_each_series_has_a_row():
     assert [axis.get_ylabel() for axis in figure.axes] == ["a", "", "", "b", "", ""]
 
 
-def test_a_legend_of_many_intervals_lies_within_two_forecasts():
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_legend_of_many_intervals_lies_within_few_forecasts(count):
     levels = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]
-    figure = draw_forecasts(["OT"], [[forecast(7)] * 2], levels)
+    figure = draw_forecasts(["OT"], [[forecast(7)] * count], levels)
     figure.draw_without_rendering()
 
     assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1

@@ -103,13 +103,17 @@ def test_a_legend_of_many_layers_lies_below_the_lines():
     assert legend.get_window_extent().y1 <= axis.get_tightbbox().y0
 
 
-@pytest.mark.parametrize("layers", [8, 24])
-def test_many_layers_have_a_colour_each_and_a_legend_within_the_picture(layers):
-    slow = 0.99 ** np.arange(2000.0)[None].repeat(3, 0)
-    figure = draw_gradient_flow({f"encoder.layers.{n}": slow for n in range(layers)})
+@pytest.mark.parametrize(
+    ("name", "layers", "columns"),
+    [("rnn.{}", 8, 2), ("rnn.{}", 24, 2), ("blocks.{}.of_a_long_name", 8, 1)],
+)
+def test_many_layers_have_a_colour_each_and_a_legend_within_the_picture(name, layers, columns):
+    slow = 0.99 ** np.arange(500.0)[None].repeat(3, 0)
+    figure = draw_gradient_flow({name.format(n): slow for n in range(layers)})
     figure.draw_without_rendering()
 
     assert len({str(line.get_color()) for line in figure.axes[0].lines}) == layers
+    assert figure.legends[0]._ncols == columns
     legend = figure.legends[0].get_window_extent()
     assert legend.x1 <= figure.bbox.x1
     assert legend.y1 < figure.axes[0].get_window_extent().y0

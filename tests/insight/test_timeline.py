@@ -78,6 +78,14 @@ def test_a_legend_of_long_names_lies_within_the_picture():
     assert figure.legends[0].get_window_extent().width < figure.bbox.width
 
 
+def test_a_legend_of_wide_letters_has_columns_as_of_twice_as_many():
+    wide, narrow = (
+        draw_timeline({"target": np.arange(8)}, [name] * 8) for name in ("分" * 9, "a" * 18)
+    )
+
+    assert wide.legends[0]._ncols == narrow.legends[0]._ncols
+
+
 def test_the_legend_goes_from_left_to_right():
     labels = [str(n) for n in range(8)]
     figure = draw_timeline({"prediction": np.arange(8)}, labels)

@@ -34,6 +34,9 @@ _MAX_LETTERS = 24
 _LETTER = 0.13
 """Inches of a wide letter of a name, and of the blank around it."""
 
+_MARGINS = 0.15
+"""Inches on both sides of a legend together."""
+
 Picture = Union["Figure", Sound, str]
 """A figure, a sound, or a text."""
 
@@ -80,6 +83,27 @@ def whole_steps(axis: Any) -> None:
 
     steps = [1, 2, 2.5, 5, 10]
     axis.set_major_locator(MaxNLocator("auto", steps=steps, integer=True, min_n_ticks=1))
+
+
+def put_legend(figure: Figure, handles: Sequence[Any], most: int, **options: Any) -> float:
+    """Put a legend outside a figure's axes, in as many columns as there is room for.
+
+    Args:
+        figure: The figure.
+        handles: What the legend names, in letters that matplotlib's own font has.
+        most: Maximum number of columns.
+        **options: Passed to matplotlib's ``Figure.legend``.
+
+    Returns:
+        Its height in inches.
+    """
+    for columns in range(most, 0, -1):
+        legend = figure.legend(handles=handles, ncols=columns, frameon=False, **options)
+        extent = legend.get_window_extent()
+        if columns == 1 or extent.width / figure.dpi + _MARGINS <= figure.get_figwidth():
+            break
+        legend.remove()
+    return float(extent.height / figure.dpi)
 
 
 def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Figure, Any]:

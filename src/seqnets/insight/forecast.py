@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain, whole_steps
+from seqnets.insight.canvas import new_figure, plain, put_legend, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PAST, _TARGET, _PREDICTION = "0.45", "black", "tab:blue"
-
-_ENTRY = 1.4
-"""Inches of an entry of the legend."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,8 @@ def draw_forecasts(
     for axis in axes[-1]:
         axis.set_xlabel("steps from now")
         whole_steps(axis.xaxis)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    beside = min(len(labels), int(figure.get_figwidth() / _ENTRY))
-    figure.legend(handles, labels, loc="outside upper left", ncols=beside, frameon=False)
+    handles, _ = axes[0, 0].get_legend_handles_labels()
+    put_legend(figure, handles, most=len(handles), loc="outside upper left")
     return figure
 
 

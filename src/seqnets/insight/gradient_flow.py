@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqnets.errors import counted
-from seqnets.insight.canvas import new_figure, shortened, whole_steps
+from seqnets.insight.canvas import new_figure, put_legend, shortened, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,9 +22,6 @@ _INSIDE = 6
 
 _COLOURS = 10
 """Maximum number of layers with a colour each; of more, colours tell the depth."""
-
-_WIDTH = 7.2
-"""Inches of the figure."""
 
 
 def reach(norms: np.ndarray) -> float:
@@ -98,7 +94,7 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
         layers: By name, norms of gradients k steps before each row's last one, (B, T); NaN where a
             row has no such step.
     """
-    figure, axis = new_figure(_WIDTH, 4.2)
+    figure, axis = new_figure(7.2, 4.2)
     names = shortened(list(layers))
     if len(names) > _COLOURS:
         from matplotlib import colormaps  # installed, since there is a figure
@@ -132,8 +128,6 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
     if len(names) <= _INSIDE:
         axis.legend(loc="best", frameon=False, fontsize="small")
     else:
-        longest = max(len(line.get_label()) for line in axis.lines)
-        columns = max(1, int(_WIDTH / (0.5 + 0.07 * longest)))
-        figure.set_figheight(4.2 + 0.18 * math.ceil(len(names) / columns))
-        figure.legend(loc="outside lower left", ncols=columns, frameon=False, fontsize="small")
+        below = put_legend(figure, axis.lines, 2, loc="outside lower left", fontsize="small")
+        figure.set_figheight(figure.get_figheight() + below)
     return figure

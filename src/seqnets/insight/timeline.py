@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain, whole_steps
+from seqnets.insight.canvas import new_figure, plain, whole_steps, width_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +89,7 @@ def _legend(
     shown = {colour: name for colour, (name,) in names.items()}
     if shared:
         shown[_COLOURS[-1]] = shared[0] if len(shared) == 1 else f"{len(shared)} others"
-    longest = max(map(len, shown.values()), default=0)
+    longest = max(map(width_of, shown.values()), default=0)
     handles = [Patch(color=colour, label=name) for colour, name in shown.items()]
     columns = min(6, int(_WIDTH / (0.6 + 0.08 * longest)), max(1, len(handles)))
     row_major = [each for first in range(columns) for each in handles[first::columns]]
