@@ -236,9 +236,14 @@ def test_an_hour_that_occurs_twice_is_told_from_a_file_in_disorder(table, time, 
 
 def test_a_column_without_values_is_refused(table):
     lines = ["a,b,c", *["1,,x"] * 30]
+    named = ["series,a,b", *["x,1,2"] * 30, *["y,1,"] * 30]
 
-    with pytest.raises(DataError, match=r"column b of the series has no .*\n.*leave_out=\[c,b\]'"):
+    with pytest.raises(
+        DataError, match=r"of the series has no .*\n.*: 'dataset.leave_out=\[c,b\]'\.$"
+    ):
         table(lines, missing="forward", leave_out=["c"]).setup()
+    with pytest.raises(DataError, match=r"b of y has no .*\n.*leave_out=\[b\]'; or remove y from"):
+        table(named, missing="forward").setup()
 
 
 def test_a_column_without_training_values_is_refused(table):
@@ -548,16 +553,23 @@ def test_times_ahead_are_not_told_where_the_spacing_is_unknown(table, tmp_path):
     assert list(trading.loader("test").texts["time"])[-1] == weekdays[-2:]
 
 
-def test_a_wrong_number_of_new_data_is_no_reason_to_train_on_other_columns(table, tmp_path):
-    data = table()
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("1,2\n1,many\n", "line 3: column b is 'many', expected a finite"),
+        ("1,\n2,\n", "column b of the series has no value"),
+    ],
+)
+def test_a_wrong_column_of_new_data_is_no_reason_to_train_on_others(lines, told, table, tmp_path):
+    data = table(missing="forward")
     data.setup()
-    (tmp_path / "new.csv").write_text("a,b\n1,2\n1,many\n")
+    (tmp_path / "new.csv").write_text(f"a,b\n{lines}")
 
     with pytest.raises(DataError) as caught:
         data.new(tmp_path / "new.csv", data.describe())
 
     first, *advice = str(caught.value).splitlines()
-    assert "line 3: column b is 'many', expected a finite" in first
+    assert told in first
     assert advice == ["  If the model knows no such column: 'dataset.leave_out=[b]'."]
 
 

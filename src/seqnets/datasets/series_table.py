@@ -188,7 +188,7 @@ def read_series(
     if gaps == "fill":
         found = {name: insert_steps(path, steps, kind) for name, steps in found.items()}
     timed = columns.time in first
-    series = _concatenate(path, features, columns.leave_out, found, missing)
+    series = _concatenate(path, features, columns.leave_out, found, missing, new)
     return replace(series, timed=timed, even=timed and gaps != "ignore")
 
 
@@ -247,7 +247,12 @@ def _value(
 
 
 def _concatenate(
-    path: Path, columns: list[str], left_out: Sequence[str], found: dict[str, Steps], missing: str
+    path: Path,
+    columns: list[str],
+    left_out: Sequence[str],
+    found: dict[str, Steps],
+    missing: str,
+    new: bool,
 ) -> Series:
     """Concatenate series, with their missing values filled in."""
     pieces = []
@@ -256,9 +261,11 @@ def _concatenate(
         for column, series in zip(columns, values.T, strict=True):
             if not np.isfinite(series).any():
                 option = shell(override_list("dataset.leave_out", [*left_out, column]))
+                advice = "If the model knows no such column" if new else "Leave out the column"
+                other = f"; or remove {name} from the file" * bool(name)
                 raise DataError(
                     f"{path}: column {column} of {name or 'the series'} has no value, expected "
-                    f"some.\n  Leave out the column, {option}, or remove the series."
+                    f"some.\n  {advice}: {option}{other}."
                 )
         pieces.append(values)
     raw = np.concatenate(pieces)
