@@ -163,7 +163,7 @@ def with_short_names(
     app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, result: Any
 ) -> tuple[str | None, Any]:
     """Return a signature whose defaults that are classes have their own names alone."""
-    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature or "") or signature, result
+    return signature and re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature), result
 
 
 def setup(app: Any) -> None:

@@ -168,7 +168,7 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
         ("a.conll", "Ada\tO\n\tO\n", r"line 2: got '\\tO', expected a word and its label"),
         ("a.conll", "Ada\t\n", r"line 1: got 'Ada\\t', expected a word and its label"),
         ("a.txt", "Ada sang\nin\n", "line 2: got 1 column, expected 2 as in the first line"),
-        ("a.txt", "# id = 1\nAda O\n", r"2 columns, expected 4 .*\n.* where tabs part the columns"),
+        ("a.txt", "# id = 1\nAda O\n", r"2 columns, expected 4 .*\n.* where tabs separate"),
         ("a.conll", "\n", "is empty"),
         ("a.conll", "-DOCSTART- O\n\n", "got no sequence"),
         ("a.doc", "Ada\tO\n", r"expected a name that ends with \.conll, .*\.csv"),

@@ -205,7 +205,7 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
                     f"{where}: got {counted(len(cells), 'column')}, expected {columns} as in the "
                     "first line with a word.\n  A line is a word, and an empty line ends a "
                     "sentence."
-                    + " Comments (# …) may precede it where tabs part the columns."
+                    + " Comments (# …) may precede it where tabs separate the columns."
                     * marked
                 )
             sentence = sentence or Tagged(where)
