@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from seqnets.insight.alignment import draw_alignment
+from seqnets.insight.canvas import plain, width_of
 from seqnets.insight.confusion import draw_confusion
 from seqnets.insight.forecast import Forecast, draw_forecasts
 from seqnets.insight.timeline import draw_timeline
@@ -41,8 +42,6 @@ WIDE, NARROW = "分類の結果を描く" * 5, "a name of the same width, cut of
 
 @pytest.mark.parametrize("name", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_a_wide_letter_counts_twice_where_names_are_cut(name):
-    from seqnets.insight.canvas import plain, width_of
-
     assert 23 <= width_of(plain(name)) <= 24
     assert plain(name).endswith("…")
     assert plain(name[:5]) == name[:5]

@@ -99,6 +99,16 @@ def test_numbers_that_are_constant_or_not_finite_are_drawn(shape, value):
     draw_states(parts, ["a"] * shape[0]).canvas.draw()
 
 
+@pytest.mark.parametrize("names", [["a", "b"], [f"temperature, sensor {n}" for n in range(6)]])
+def test_the_names_of_features_stand_above_their_curves_and_beside_the_title(names):
+    figure = draw_states({"h": STATE}, STATE[:, : len(names)], names)
+    figure.draw_without_rendering()
+
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert figure.axes[0]._left_title.get_window_extent().x1 < legend.get_window_extent().x0
+
+
 def test_neighbours_of_many_features_share_rows():
     pixels = np.tile(np.arange(960) // 10, (T, 1))
     pixels[0] += 1

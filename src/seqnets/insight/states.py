@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain, tilt, whole_steps
+from seqnets.insight.canvas import new_figure, plain, tilt, whole_steps, width_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +21,9 @@ _LETTERS, _WORDS = 110, 44
 
 _CURVES = 6
 """Maximum number of features whose curves can be told apart; more are a heat map."""
+
+_NAMES = 96
+"""Maximum letters of the curves' names that have room in one row."""
 
 _BRIGHT = 0.97
 """The share of numbers within the scale of colours: a unit that counts would make others pale."""
@@ -151,15 +154,17 @@ def _draw_part(axis: Any, part: np.ndarray, T: int) -> Any:
 
 
 def _draw_curves(axis: Any, x: np.ndarray, names: Sequence[str] | None) -> None:
+    labels = [] if names is None else [plain(name) for name in names]
     for number, curve in enumerate(x.T):
-        name = None if names is None else plain(names[number])
-        axis.plot(curve, linewidth=0.9, label=name, marker="." if len(x) < 40 else None)
+        label = labels[number] if labels else None
+        axis.plot(curve, linewidth=0.9, label=label, marker="." if len(x) < 40 else None)
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize="x-small")
     axis.set_title("input", loc="left", fontsize="small", pad=3)
-    if names is not None:
+    if labels:
+        columns = len(labels) if sum(map(width_of, labels)) <= _NAMES else 3
         axis.legend(
-            loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(names), frameon=False,
+            loc="lower right", bbox_to_anchor=(1, 0.98), ncols=columns, frameon=False,
             fontsize="x-small", borderaxespad=0,
         )  # fmt: skip
 
