@@ -97,6 +97,13 @@ def test_columns_that_are_left_out_may_be_of_any_kind_and_new_recordings_lack_th
     assert torch.equal(next(iter(data.new(walk, data.describe()))).x, with_times.x)
 
 
+def test_a_dash_in_a_recording_is_told_how_a_missing_value_is_written(table, walk):
+    walk.write_text("height,speed\n1,-\n")
+
+    assert "column speed is '-', expected" in error_of(table)
+    assert "A missing value is an empty cell" in error_of(table)
+
+
 @pytest.mark.parametrize("place", [0, 3])
 def test_a_column_that_only_some_recordings_have_can_be_left_out(table, walk, place):
     known = ClassificationFiles(str(table))

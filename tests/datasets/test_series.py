@@ -147,6 +147,11 @@ def test_a_missing_value_is_not_scored_wherever_its_column_is_put(table):
     assert data.windows["train"].y[:8].isnan().nonzero().tolist() == [[1, 0], [4, 0]]
 
 
+def test_a_dash_is_told_how_a_missing_value_is_written(table):
+    with pytest.raises(DataError, match=r"'-', expected .*\n  A missing value is an empty cell"):
+        table(["a", "-", *["1"] * 20]).setup()
+
+
 def test_a_gap_at_the_beginning_takes_the_first_value(table):
     data = table(["a", "?", "?", "3", *["4"] * 20], missing="forward")
 

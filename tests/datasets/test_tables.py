@@ -225,6 +225,12 @@ def test_a_number_with_thousands_or_a_decimal_comma_is_refused_with_how_to_write
 @pytest.mark.parametrize("value", ["-", "--", " – ", "n/a", "N/A", "#N/A", "#NV", "n.a.", "None"])
 def test_what_other_programs_write_for_a_missing_value_is_told_how_to_write_one(value):
     with pytest.raises(DataError, match=r"\n  A missing value is an empty cell, null, NaN, NA or"):
+        number_of("here", "x", value, gaps=True)
+
+
+@pytest.mark.parametrize("value", ["-", "NA"])
+def test_where_no_value_may_be_missing_nobody_is_told_how_to_write_one(value):
+    with pytest.raises(DataError, match=r"expected a finite float32 number\.$"):
         number_of("here", "x", value)
 
 

@@ -228,7 +228,7 @@ def _value(
     cell = row.get(column)
     if not is_missing(cell):
         try:
-            return number_of(where, column, cell)
+            return number_of(where, column, cell, gaps=True)
         except DataError as error:
             option = leaving_out(column, row, features, columns.leave_out)
             advice = f"If the model knows no such column: {option}."

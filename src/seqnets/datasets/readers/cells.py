@@ -48,8 +48,14 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def number_of(where: str, column: str, value: Any) -> float:
+def number_of(where: str, column: str, value: Any, *, gaps: bool = False) -> float:
     """Return a cell's number.
+
+    Args:
+        where: The cell's place, for error messages.
+        column: Its column, likewise.
+        value: The cell.
+        gaps: Whether a value may be missing, so that the error says how that is written.
 
     Raises:
         DataError: The cell is not a number (a boolean is not), or exceeds float32.
@@ -62,16 +68,16 @@ def number_of(where: str, column: str, value: Any) -> float:
     if math.isnan(found):
         raise DataError(
             f"{where}: column {column} is {shown(value)}, expected a finite float32 number."
-            + (_advice(value.strip()) if isinstance(value, str) else "")
+            + (_advice(value.strip(), gaps) if isinstance(value, str) else "")
         )
     return found
 
 
-def _advice(cell: str) -> str:
+def _advice(cell: str, gaps: bool) -> str:
     """How numbers and missing values are written, for a cell that is meant as one of them."""
     if _GROUPED.fullmatch(cell):
         return f"\n  {AS_NUMBERS}"
-    if _MARK.fullmatch(cell):
+    if gaps and _MARK.fullmatch(cell):
         return "\n  A missing value is an empty cell, null, NaN, NA or ?."
     return ""
 

@@ -140,7 +140,7 @@ class Wanted:
             DataError: The cell is not a finite number, or is missing although that is not allowed.
         """
         if not is_missing(cell):
-            return number_of(where, column, cell)
+            return number_of(where, column, cell, gaps=True)
         if self.missing:
             return math.nan
         raise DataError(
