@@ -29,6 +29,7 @@ from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit, Vocabulary, split
 from seqnets.errors import DataError
+from seqnets.quoting import override_list, shell
 from seqnets.typing import Known, Sizes
 
 MISSING = ("error", "forward", "zero", "keep")
@@ -300,13 +301,17 @@ class SequenceFiles(SequenceData):
             return FileInputs(vocabulary, None, self.missing), []
         steps = torch.from_numpy(np.concatenate([record.steps for record in train]))
         names = facts["features"]
-        if not isinstance(names, list):
+        named = isinstance(names, list)
+        if not named:
             names = [str(number + 1) for number in range(steps.shape[1])]
         empty = steps.isnan().all(0).tolist()
         if any(empty):
+            name = names[empty.index(True)]
+            option = shell(override_list("dataset.leave_out", [*self.leave_out, name]))
+            advice = f"Leave it out: {option}." if named else "Remove it from the data."
             raise DataError(
-                f"{self.paths['train']}: feature {names[empty.index(True)]} is missing at every "
-                "step of the training part, expected some values.\n  Leave it out."
+                f"{self.paths['train']}: feature {name} is missing at every step of the training "
+                f"part, expected some values.\n  {advice}"
             )
         scaling = Scaling.of(steps)
         inputs = FileInputs(None, scaling if self.standardise else None, self.missing)
