@@ -125,12 +125,31 @@ def test_an_lstm_that_the_loops_run_under_autocast_has_the_dtypes_of_torchs_kern
 ):
     monkeypatch.setattr(native, "_has_onednn", lambda dtype: False)
     ours = seqnets.LSTM(I, H, num_layers=2, bidirectional=True)
-    run = torch.compile(ours, backend="eager") if compiled else ours
+    run = torch.compile(ours, backend="eager", fullgraph=True) if compiled else ours
 
     with torch.autocast("cpu", torch.bfloat16):
         y, state = run(X.to(given))
 
     assert {part.dtype for part in (y, *state)} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_an_lstm_under_autocast_has_torchs_dtypes_without_onednn_too(given, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [library.LSTM(I, H)(X.to(given)) for library in (nn, seqnets)]
+
+    theirs, ours = ([part.dtype for part in (y, *state)] for y, state in found)
+    assert ours == theirs
+
+
+def test_an_lstm_can_be_exported_under_autocast():
+    ours, x = seqnets.LSTM(I, H, num_layers=2), X.float()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        exported = torch.export.export(ours, (x,)).module()
+        torch.testing.assert_close(exported(x), ours(x))
 
 
 @pytest.mark.parametrize("kind", KINDS)

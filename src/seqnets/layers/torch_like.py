@@ -345,11 +345,10 @@ class TorchLike(TorchBase, Generic[Hidden]):
             return y.to(dtype), (state[0].to(dtype), *[part.to(x.dtype) for part in state[1:]])
         if packed or issubclass(self.cell_class, cells.GRUCell):
             return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
-        if issubclass(self.cell_class, cells.LSTMCell):
-            known = x.numel() and torch.backends.mkldnn.is_available()
-            dtype = dtype if known else x.dtype
+        if issubclass(self.cell_class, cells.LSTMCell) and not torch.compiler.is_exporting():
+            dtype = dtype if x.numel() and _onednn_runs() else x.dtype
             return y.to(dtype), tuple([part.to(dtype) for part in state])
-        return y, state
+        return y, state  # an export has torch's own LSTM, whose dtype it does not know
 
     def _run(
         self, x: Tensor, state: State | None, lengths: Tensor | None, *, batch_first: bool = True
@@ -514,6 +513,14 @@ _options = attrgetter(
     "training",
 )
 """What a module's call depends on beside its cells and parameters."""
+
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()  # looked up once: compilers cannot
+
+
+def _onednn_runs() -> bool:
+    """Whether torch has oneDNN, and a user has not switched it off, which compilers cannot ask."""
+    return _HAS_ONEDNN and (torch.compiler.is_compiling() or torch.backends.mkldnn.enabled)
 
 
 def _time_first(x: Tensor) -> Tensor:
