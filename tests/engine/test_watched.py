@@ -133,6 +133,15 @@ def test_make_fx_may_leave_sizes_open():
     torch.testing.assert_close(graph(parameters, x), theirs(x)[0])
 
 
+@pytest.mark.parametrize("make", [partial(seqnets.LSTM, num_layers=2), seqnets.GRU, seqnets.MGU])
+def test_make_fx_says_where_it_closes_a_size_that_it_may_leave_open(make):
+    layer = make(3, 4, batch_first=True)
+    call = partial(torch.func.functional_call, layer)
+
+    with pytest.warns(UserWarning, match="all T = 5 steps written down"):
+        make_fx(call, tracing_mode="symbolic")(dict(layer.named_parameters()), numbers())
+
+
 def test_fake_tensors_get_shapes(layer):
     with FakeTensorMode(allow_non_fake_inputs=True):
         y, _ = layer(numbers())

@@ -111,7 +111,15 @@ def run(request: Request, backend: str) -> tuple[Tensor, State]:
         )
     if torch.compiler.is_compiling():  # a changing counter would recompile
         return BACKENDS[backend].run(request)
-    return run_at_once(request, backend)
+    y, state = run_at_once(request, backend)
+    if isinstance(y.shape[1], int) and not isinstance(request.x.shape[1], int):
+        warnings.warn(
+            f"{request.cell._name}: a trace that leaves sizes open has all T = {y.shape[1]} steps "
+            f"written down; what it makes is right for sequences of that length alone.\n"
+            f"  torch.export leaves T open, too.",
+            stacklevel=2,
+        )
+    return y, state
 
 
 def run_at_once(request: Request, backend: str) -> tuple[Tensor, State]:
