@@ -341,6 +341,12 @@ def shared(h):
     return h + first.mean(-1, True)
 
 
+def changed_while_folded(h):
+    rows = torch.stack([h, 2 * h]).flatten(0, 1)
+    rows.mul_(3)
+    return rows.view(2, -1, h.shape[-1]).sum(0)
+
+
 UNTRACEABLE = {
     "a branch on numbers": (branch, "aten.sum over other than the units of a row"),
     "a branch on one number": (lambda h: h if bool(h[0, 0] > 0) else -h, "aten.select"),
@@ -351,6 +357,10 @@ UNTRACEABLE = {
     "a tensor from elsewhere": (lambda h: h * ELSEWHERE, r"a tensor from elsewhere, \(5,\)"),
     "a matrix from elsewhere": (lambda h: h @ MATRIX, "a product by a tensor from elsewhere"),
     "in place on what others see": (shared, "what aten.fill_ changes in place"),
+    "in place with rows below rows": (
+        changed_while_folded,
+        "aten.mul_ in place of units and rows of the batch in one dimension; instead: the batch",
+    ),
     "a check of numbers": (
         lambda h: h if h.isfinite().all() else h / 0,
         "aten.all; instead: those",

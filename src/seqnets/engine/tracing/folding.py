@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from seqnets.engine.graph import Untraceable
 from seqnets.engine.tracing.moving import Moving
 from seqnets.engine.tracing.recorder import POINTWISE
 
@@ -41,6 +42,12 @@ class Folding(Moving):
                 if (result := self._of_folded(func, name, *args)) is not None:
                     return result
         return super()._result_of(func, name, args, kwargs)
+
+    def change(self, name: str, tensor: Tensor) -> None:
+        """Refuse a folded tensor too: those that it is a view of would not change with it."""
+        if id(tensor) in self._unfolded:
+            raise Untraceable(f"aten.{name} in place of {_FOLDED}")
+        super().change(name, tensor)
 
     def _is_folding(self, whole: Tensor, shape: Any) -> bool:
         """Whether a view lets the first dimension hold rows after units that it held before."""
