@@ -520,7 +520,7 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available()  # looked up once: compilers 
 
 def _onednn_runs() -> bool:
     """Whether torch has oneDNN, and a user has not switched it off, which compilers cannot ask."""
-    return _HAS_ONEDNN and (torch.compiler.is_compiling() or torch.backends.mkldnn.enabled)
+    return _HAS_ONEDNN and (torch.compiler.is_compiling() or bool(torch.backends.mkldnn.enabled))
 
 
 def _time_first(x: Tensor) -> Tensor:
