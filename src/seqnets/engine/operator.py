@@ -110,12 +110,12 @@ def unroll_backward(
 
 
 def unaliased(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Clone tensors that share storage, which an operator's results must not, or begin within it.
+    """Tensors laid out as an operator's fake results, by which compilers plan: others are cloned.
 
-    The operator's fake results, by which compilers plan, begin where their storage does.
+    Those are contiguous, begin where their storage does, and share it with no other.
     """
     taken = set()
-    for tensor in tensors:
+    for tensor in map(Tensor.contiguous, tensors):
         memory = tensor.untyped_storage().data_ptr()
         yield tensor.clone() if memory in taken or tensor.storage_offset() else tensor
         taken.add(memory)

@@ -501,27 +501,29 @@ def test_an_exported_layer_takes_any_batch_and_any_number_of_steps():
         torch.testing.assert_close(exported.module()(x), layer(x))
 
 
-def test_the_operators_pass_torchs_own_checks():
-    cell = PeepholeLSTMCell(3, 4).double()
+@pytest.mark.parametrize("cell_cls", [PeepholeLSTMCell, OriginalGRUCell])
+def test_the_operators_pass_torchs_own_checks(cell_cls):
+    cell = cell_cls(3, 4).double()
     cell.weight_hh.data = cell.weight_hh.data.T.contiguous().T  # its gradient has another layout
-    used = compiling.parameters_used(cell).split(",")
+    used, parts = compiling.parameters_used(cell).split(","), len(cell.states)
     parameters = [getattr(cell, name).detach().requires_grad_() for name in used]
-    state = [torch.randn(2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    wx = torch.randn(2, 5, 16, dtype=torch.float64, requires_grad=True)
+    state = [torch.randn(2, 4, dtype=torch.float64, requires_grad=True) for _ in range(parts)]
+    wx = torch.randn(2, 5, 4 * len(cell.gates), dtype=torch.float64, requires_grad=True)
     lengths, resets = torch.tensor([5, 2]), torch.rand(2, 5) < 0.4
     options = lengths, resets, True, True, compiling.text_of(cell)
 
-    def outputs(*tensors):
-        wx, h, c, *parameters = tensors
-        return torch.ops.seqnets.unroll(wx, [h, c, *state, *parameters], *options)[:3]
+    def outputs(wx, *given):
+        given = [*given[:parts], *state, *given[parts:]]
+        return torch.ops.seqnets.unroll(wx, given, *options)[: 1 + parts]
 
     given = wx, [*state, *state, *parameters], *options
     torch.library.opcheck(torch.ops.seqnets.unroll.default, given)
     assert torch.autograd.gradgradcheck(outputs, (wx, *state, *parameters), fast_mode=True)
 
     with torch.no_grad():
-        y, h, c, *kept = torch.ops.seqnets.unroll(*given)
-        back = kept, y, [h, c], [p.clone() for p in parameters], lengths, resets, True, options[-1]
+        y, *others = torch.ops.seqnets.unroll(*given)
+        last, kept = others[:parts], others[parts:]
+        back = kept, y, last, [p.clone() for p in parameters], lengths, resets, True, options[-1]
     torch.library.opcheck(torch.ops.seqnets.unroll_backward.default, back)
 
 

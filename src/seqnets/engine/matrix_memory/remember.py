@@ -223,7 +223,7 @@ def remember_backward(
         )
         results = pull((*compress(of_chunks, there), *grads[2:]))
     named = dict(zip(names.split(","), results, strict=True)) | {"memory": of_memory}
-    return [*unaliased(grad.contiguous() for grad in named.values())]
+    return [*unaliased(named.values())]
 
 
 @remember_backward.register_fake
