@@ -394,6 +394,10 @@ UNTRACEABLE = {
         lambda h: h * (3 * h).long(),
         "a cast of torch.float32 to torch.int64; instead: .* == torch.arange",
     ),
+    "a cast to complex numbers": (
+        lambda h: h.to(torch.complex64).real,
+        "a cast of torch.float32 to torch.complex64; instead: real",
+    ),
     "a cast to true or false": (lambda h: h * h.bool(), "a cast of torch.float32 to torch.bool"),
     "a cast that rounds": (
         lambda h: h.bfloat16().to(h.dtype),

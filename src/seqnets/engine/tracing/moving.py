@@ -288,6 +288,6 @@ def check_size(high: int, wide: int) -> None:
     """Raise unless it pays."""
     if not _pays(high, wide):
         raise Untraceable(
-            f"{wide} numbers a row that are made of {high} others; instead: smaller matrices, or "
-            f"a MatrixMemoryCell"
+            f"{wide} numbers a row that are made of {high} others; instead: smaller matrices or "
+            f"fewer units, or a MatrixMemoryCell"
         )
