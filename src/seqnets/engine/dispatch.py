@@ -116,7 +116,7 @@ def run(request: Request, backend: str) -> tuple[Tensor, State]:
         warnings.warn(
             f"{request.cell._name}: a trace that leaves sizes open has all T = {y.shape[1]} steps "
             f"written down; what it makes is right for sequences of that length alone.\n"
-            f"  torch.export leaves T open, too.",
+            f"  torch.export leaves T open by its dynamic_shapes.",
             stacklevel=2,
         )
     return y, state
