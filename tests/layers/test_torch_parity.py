@@ -148,6 +148,8 @@ def test_an_lstm_can_be_exported_under_autocast():
     ours, x = seqnets.LSTM(I, H, num_layers=2), X.float()
 
     with torch.autocast("cpu", torch.bfloat16):
+        if reason := native._refusal_of_autocast(ours.bound_cells()[0]):  # on many laptops
+            pytest.skip(reason)
         exported = torch.export.export(ours, (x,)).module()
         torch.testing.assert_close(exported(x), ours(x))
 
