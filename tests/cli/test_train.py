@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -559,6 +560,17 @@ def test_a_run_whose_terminal_is_closed_saves_what_it_has_trained(tmp_path):
     stopped = re.search(r"Stopped by SIGHUP at step (\d+)", log)
     assert os.waitstatus_to_exitcode(status) == 129, shown
     assert load_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == int(stopped[1])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
+def test_without_a_terminal_only_files_have_what_is_printed(tmp_path):
+    ends = "import os, seqnets.signals; seqnets.signals.outlive_terminal(); "
+    prints = "os.write(1, b'a'); os.write(2, b'b')"
+    command = [sys.executable, "-c", ends + prints]
+    with (tmp_path / "log").open("wb") as log:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log)
+
+    assert (done.returncode, done.stdout, (tmp_path / "log").read_text()) == (0, b"", "b")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

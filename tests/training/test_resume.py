@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from functools import cache, partial
 from types import SimpleNamespace
 
@@ -310,6 +311,29 @@ def test_a_signal_that_the_process_was_started_to_ignore_does_not_stop_training(
         signal.signal(signal.SIGINT, before)
 
     assert callback.received is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
+@pytest.mark.parametrize("first", ["SIGTERM", "SIGHUP"])
+def test_both_signals_at_the_end_of_a_session_stop_a_run_once(first, monkeypatch):
+    def kill(number, frame):
+        raise KeyboardInterrupt
+
+    numbers = {name: signal.Signals[name] for name in (first, "SIGTERM", "SIGHUP")}
+    before = {number: signal.signal(number, kill) for number in numbers.values()}
+    monkeypatch.setattr("seqnets.training.callbacks.signals.outlive_terminal", lambda: None)
+    callback = StopOnSignal()
+    try:
+        callback.on_train_start(None, None)
+        for number in numbers.values():
+            signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert callback.received == numbers[first]
 
 
 @pytest.mark.parametrize("changed", [{"batch_size": 5}, {"seed": 3}, {"chunk_length": 20}])

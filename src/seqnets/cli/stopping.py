@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from seqnets.signals import heeded, outlive_terminal
+from seqnets.signals import HANGUP, heeded, outlive_terminal
 
 
 class Stopped(BaseException):
@@ -42,7 +42,8 @@ def stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         restore()
-        outlive_terminal(number)
+        if number == HANGUP:
+            outlive_terminal()
         raise Stopped(number)
 
     for number in before:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from seqnets.signals import heeded, outlive_terminal
+from seqnets.signals import HANGUP, heeded, outlive_terminal
 from seqnets.training.trainers import validation_follows, was_last_batch
 
 
@@ -76,11 +76,13 @@ class StopOnSignal(Callback):
         return True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
-        outlive_terminal(number)
+        self.received = self.received or number
+        if number == HANGUP:  # the end of a session sends it beside SIGTERM: it is no second one
+            outlive_terminal()
+            self._handlers.pop(number, None)
+        else:
+            self._restore(HANGUP)
 
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+    def _restore(self, kept: int | None = None) -> None:
+        for number in self._handlers.keys() - {kept}:
+            signal.signal(number, self._handlers.pop(number))
