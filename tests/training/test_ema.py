@@ -1,6 +1,7 @@
 """An exponential moving average of the weights."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from seqnets.errors import ConfigError
-from seqnets.training import load_checkpoint, load_weights
+from seqnets.training import NonMonotonicASGD, load_checkpoint, load_weights
 from seqnets.training.callbacks import MovingAverage
 
 from .runs import SignalAt, fit, language_module, text_data, trainer
@@ -40,12 +41,20 @@ def test_the_averages_are_what_is_validated_and_kept_and_a_resumed_run_ends_with
         assert torch.equal(mine, other)
 
 
-def test_a_run_with_nothing_left_to_train_has_the_averages(tmp_path):
-    data = text_data(tmp_path)
-    _, ended = fit(language_module, data, tmp_path, averaging(), max_steps=6)
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    _, idle = fit(language_module, data, tmp_path, averaging(), resume=path, max_steps=6)
+@pytest.mark.parametrize("asgd", [False, True])
+def test_a_run_with_nothing_left_to_train_has_the_averages(asgd, tmp_path):
+    def make(data):
+        module = language_module(data, scheduler=None)
+        if asgd:
+            module.optimizer_factory = partial(NonMonotonicASGD, lr=30.0, patience=1)
+        return module
 
+    data = text_data(tmp_path)
+    ends, ended = fit(make, data, tmp_path, averaging(), max_steps=20, val_check_interval=4)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    _, idle = fit(make, data, tmp_path, averaging(), resume=path, max_steps=20)
+
+    assert bool(getattr(ends.optimizers[0], "count", 0)) == asgd, "has averages of its own"
     for mine, other in zip(ended.parameters(), idle.parameters(), strict=True):
         assert torch.equal(mine, other)
 

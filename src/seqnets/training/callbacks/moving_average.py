@@ -109,9 +109,10 @@ class MovingAverage(WeightAveraging):
         self._follow(pl_module)
         super().on_train_end(trainer, pl_module)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """The same for a run with nothing left to train, of which no training ends."""
-        self.on_train_end(trainer, pl_module)
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """The same for a run with nothing left to train, and after an optimizer that averages."""
+        if stage == "fit":
+            self.on_train_end(trainer, pl_module)
 
     def _follow(self, pl_module: Any) -> None:
         """Have the weights stand for their average while there is none.
