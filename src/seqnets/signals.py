@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import sys
 
 HANGUP = getattr(signal, "SIGHUP", None)
 """That of a closed terminal; None on Windows, which has no such signal."""
@@ -25,7 +26,7 @@ def outlive_terminal() -> None:
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for output in (1, 2):
-        if not stat.S_ISREG(os.fstat(output).st_mode):
-            os.dup2(nowhere, output)
+    for output in filter(None, (sys.__stdout__, sys.__stderr__)):  # None: closed when it began
+        if not stat.S_ISREG(os.fstat(output.fileno()).st_mode):
+            os.dup2(nowhere, output.fileno())
     os.close(nowhere)

@@ -573,6 +573,15 @@ def test_without_a_terminal_only_files_have_what_is_printed(tmp_path):
     assert (done.returncode, done.stdout, (tmp_path / "log").read_text()) == (0, b"", "b")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
+def test_what_has_the_number_of_a_closed_output_is_not_discarded():
+    ends = "import os, seqnets.signals; r, w = os.pipe(); seqnets.signals.outlive_terminal(); "
+    reads = "os.write(w, b'a'); assert (r, os.read(r, 1)) == (1, b'a')"
+    command = [sys.executable, "-c", ends + reads]
+
+    assert subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command]).returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_command_that_is_stopped_while_it_scores_says_so(
     number, seqnets, small_text, tmp_path, monkeypatch, heeds_interrupts
