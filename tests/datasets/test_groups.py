@@ -153,6 +153,18 @@ def persons_of(data, part):
     return {int(number) % 12 for number in numbers}
 
 
+def take_groups_from(path, kind):
+    """Rewrite a file without the column of persons."""
+    if kind == "npz":
+        with np.load(path) as arrays:
+            np.savez(path, **{name: arrays[name] for name in ("x", "lengths", "y")})
+    elif kind == "steps":
+        rows = [line.split(",") for line in path.read_text().splitlines()]
+        path.write_text("\n".join(",".join([row[0], *row[2:]]) for row in rows))
+    else:
+        path.write_text(path.read_text().replace("person", "another"))
+
+
 @pytest.mark.parametrize("kind", ["steps", "rows", "files", "npz"])
 def test_no_person_of_a_file_is_in_two_parts(kind, tmp_path):
     path = write(tmp_path, kind)
@@ -174,14 +186,7 @@ def test_new_files_may_lack_the_groups(kind, tmp_path):
     data = ClassificationFiles(str(path), groups="person", batch_size=36)
     data.setup()
     (whole,) = data.new(path, data.describe())
-    if kind == "npz":
-        with np.load(path) as arrays:
-            np.savez(path, **{name: arrays[name] for name in ("x", "lengths", "y")})
-    elif kind == "steps":
-        rows = [line.split(",") for line in path.read_text().splitlines()]
-        path.write_text("\n".join(",".join([row[0], *row[2:]]) for row in rows))
-    else:
-        path.write_text(path.read_text().replace("person", "another"))
+    take_groups_from(path, kind)
     (batch,) = data.new(path, data.describe())
 
     assert batch.x.equal(whole.x)
@@ -285,11 +290,7 @@ def test_new_sequences_to_be_tagged_may_lack_the_groups(kind, tmp_path):
     data = TaggingFiles(str(path), groups="person", batch_size=30)
     data.setup()
     (whole,) = data.new(path, data.describe())
-    if kind == "steps":
-        rows = [line.split(",") for line in path.read_text().splitlines()]
-        path.write_text("\n".join(",".join([row[0], *row[2:]]) for row in rows))
-    else:
-        path.write_text(path.read_text().replace("person", "another"))
+    take_groups_from(path, kind)
     (batch,) = data.new(path, data.describe())
 
     assert batch.x.equal(whole.x)
