@@ -539,26 +539,38 @@ def test_a_run_that_is_stopped_after_its_test_is_not_finished(
     assert (only_run(tmp_path) / "result.json").exists()  # of one run, not of a new one beside it
 
 
+IN_A_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup
+os.execv(sys.executable, [sys.executable, "-m", "seqnets", *sys.argv[1:]])
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
 def test_a_run_whose_terminal_is_closed_saves_what_it_has_trained(tmp_path):
-    import pty
-
     endless = ["dataset=parity", "model.hidden_size=4", "trainer=cpu", "dataset.train_size=64"]
     endless += ["trainer.max_epochs=100000", "scheduler=constant", f"output={tmp_path}"]
-    process, terminal = pty.fork()
-    if not process:
-        os.execv(sys.executable, [sys.executable, "-m", "seqnets", "train", *endless])
-    shown = b""
-    while b"validation accuracy" not in shown:
-        shown += os.read(terminal, 4096)
-    os.close(terminal)  # which signals the process
-    os.kill(process, signal.SIGHUP)  # as the shell does too
-    _, status = os.waitpid(process, 0)
+    terminal, its_end = os.openpty()
+    command = [sys.executable, "-c", IN_A_TERMINAL, "train", *endless]
+    with subprocess.Popen(
+        command, stdin=its_end, stdout=its_end, stderr=its_end, start_new_session=True
+    ) as process:
+        os.close(its_end)
+        shown = b""
+        while b"validation accuracy" not in shown:
+            shown += os.read(terminal, 4096)
+        os.close(terminal)  # which signals the process
+        process.send_signal(signal.SIGHUP)  # as the shell does too
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
 
     (folder,) = tmp_path.glob("parity/*")
     log = (folder / "run.log").read_text()
     stopped = re.search(r"Stopped by SIGHUP at step (\d+)", log)
-    assert os.waitstatus_to_exitcode(status) == 129, shown
+    assert process.returncode == 129, shown
     assert load_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == int(stopped[1])
 
 
