@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, Protocol
@@ -183,7 +183,33 @@ class Grouped(Protocol):
     group: str | None
 
 
-def refuse_divided(column: str, parts: Mapping[Part, Iterable[Grouped]]) -> None:
+def deal_grouped(
+    who: str,
+    column: str,
+    parts: Mapping[Part, Sequence[Grouped]],
+    labels: np.ndarray,
+    fractions: Mapping[Part, float],
+    seed: int,
+) -> dict[Part, np.ndarray]:
+    """Split the sequences of the training part by whole groups, as :func:`deal_groups` does.
+
+    Args:
+        who: Name of the data in error messages.
+        column: The column of the groups.
+        parts: The sequences of each part, as far as files or a column give them.
+        labels: The class of each sequence of the training part, (N,).
+        fractions: Fraction of them, and of each class, for each part that has no sequences.
+        seed: Seed of the random order.
+
+    Raises:
+        DataError: A group is in two parts already, or the groups are too few.
+    """
+    _refuse_divided(column, parts)
+    groups = [sequence.group for sequence in parts["train"]]
+    return deal_groups(f"{who}, groups by {column}", groups, labels, fractions, seed)
+
+
+def _refuse_divided(column: str, parts: Mapping[Part, Sequence[Grouped]]) -> None:
     """Raise DataError if files or a column of parts divide a group between two of them.
 
     Args:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seqnets.checks import check_choice, check_count, check_fractions
 from seqnets.datasets.base import PARTS, Part, paths_of
-from seqnets.datasets.dealing import deal, deal_groups, refuse_divided
+from seqnets.datasets.dealing import deal, deal_grouped
 from seqnets.datasets.examples import show_features, show_steps
 from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers.audio import LogMel
@@ -279,9 +279,8 @@ class SequenceFiles(SequenceData):
         if self.groups is None:
             dealt = deal(who, self.strata(train), absent, self.seed)
         else:
-            refuse_divided(self.groups, parts)
-            who, groups = f"{who}, groups by {self.groups}", [record.group for record in train]
-            dealt = deal_groups(who, groups, self.strata(train), absent, self.seed)
+            strata = self.strata(train)
+            dealt = deal_grouped(who, self.groups, parts, strata, absent, self.seed)
         for part, rows in dealt.items():
             parts[part] = [train[row] for row in rows]
         return parts, facts

@@ -10,7 +10,7 @@ import numpy as np
 
 from seqnets.checks import check_fractions
 from seqnets.datasets.base import PARTS, Part, paths_of
-from seqnets.datasets.dealing import deal_groups, refuse_divided
+from seqnets.datasets.dealing import deal_grouped
 from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
 from seqnets.datasets.tagged_data import TaggedData, Tagging
@@ -91,9 +91,8 @@ class TaggingFiles(TaggedData):
         who, train = self.paths["train"], parts["train"]
         if self.groups is None:
             return {**parts, **_split(who, train, absent, self.seed)}
-        refuse_divided(self.groups, parts)
-        who, groups = f"{who}, groups by {self.groups}", [sequence.group for sequence in train]
-        dealt = deal_groups(who, groups, np.zeros(len(train)), absent, self.seed)
+        alike = np.zeros(len(train))
+        dealt = deal_grouped(who, self.groups, parts, alike, absent, self.seed)
         return {**parts, **{part: [train[row] for row in rows] for part, rows in dealt.items()}}
 
 
