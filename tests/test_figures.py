@@ -200,11 +200,13 @@ def test_the_page_of_benchmarks_tells_what_single_steps_and_half_precision_take(
     of_lstm = re.search(r"against `nn.LSTM`, ([\d.]+) to ([\d.]+) times", text).groups()
     of_others = re.search(r"`nn.GRU` and `nn.RNN`, ([\d.]+) to ([\d.]+) times", text).groups()
     of_half = re.search(r"GRUs and RNNs are ([\d.]+) to ([\d.]+) times", text).groups()
+    of_tiles = re.search(r"on an Intel Xeon with AMX, ([\d.]+) to ([\d.]+) times", text).groups()
 
     for told, name, cells in (
         (of_lstm, "one_step", {"lstm"}),
         (of_others, "one_step", {"gru", "rnn"}),
         (of_half, "half", {"gru", "rnn"}),
+        (of_tiles, "half_intel", {"gru", "rnn"}),
     ):
         measured = times(name).items()
         speeds = sorted(ms["torch.nn"] / ms["auto"] for case, ms in measured if case[2] in cells)
