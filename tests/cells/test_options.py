@@ -42,7 +42,7 @@ from seqnets.cells import (
     orthogonal,
     weight_drop,
 )
-from seqnets.cells.wrapper import register_initializer
+from seqnets.cells.redrawing import register_initializer
 from seqnets.errors import ConfigError, DtypeError
 from seqnets.layers import Bidirectional
 from seqnets.testing import check_backend, check_cell, check_layer, one_unit, step

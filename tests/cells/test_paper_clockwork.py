@@ -19,7 +19,7 @@ from seqnets.cells import (
     RNNCell,
     Zoneout,
 )
-from seqnets.cells.wrapper import redraw
+from seqnets.cells.redrawing import redraw
 from seqnets.errors import ConfigError
 from seqnets.layers import Bidirectional, Recurrent
 from seqnets.testing import check_backend, check_cell, one_unit, step

@@ -20,7 +20,7 @@ from seqnets.cells import (
     orthogonal,
     weight_drop,
 )
-from seqnets.cells.wrapper import redraw
+from seqnets.cells.redrawing import redraw
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN
 from seqnets.testing import check_backend, check_cell, one_unit, step

@@ -19,7 +19,7 @@ from seqnets.cells import (
     SCRNCell,
     chrono,
 )
-from seqnets.cells.wrapper import redraw
+from seqnets.cells.redrawing import redraw
 from seqnets.errors import ConfigError
 from seqnets.testing import check_cell, one_unit, step
 

@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from seqnets.cells.bindable import Bindable
 from seqnets.cells.checks import check_names, not_scriptable
-from seqnets.cells.metaclass import CellType, then_initialized
+from seqnets.cells.metaclass import CellType
+from seqnets.cells.redrawing import then_initialized
 from seqnets.checks import is_whole, name_of
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
 from seqnets.typing import State

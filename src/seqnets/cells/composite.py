@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from seqnets import initializers
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
-from seqnets.cells.wrapper import Wrapper, redraw
+from seqnets.cells.redrawing import redraw
+from seqnets.cells.wrapper import Wrapper
 from seqnets.checks import check_count, name_of
 from seqnets.errors import ConfigError
 from seqnets.typing import State

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import lru_cache
 from types import MethodType
 from typing import Any, TypeVar
 
 from torch.nn.utils import parametrize
 
-from seqnets import initializers
 from seqnets.cells.checks import check_built, check_call
+from seqnets.cells.redrawing import then_initialized
 
 _LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
 """Top-level packages whose classes are assumed not to change."""
@@ -58,31 +57,6 @@ class CellType(ABCMeta):
     def declare(cls, name: str, value: Any) -> None:
         """Set an attribute of a class under construction; not counted as a change."""
         super().__setattr__(name, value)
-
-
-def then_initialized(reset: Callable[..., Any]) -> Callable[..., Any]:
-    """A method ``reset_parameters`` that then runs what ``register_initializer`` registered.
-
-    Both see parameters whole that ``fully_shard`` has split.
-    """
-    if hasattr(reset, "then_initializes"):
-        return reset
-
-    @wraps(reset)
-    def reset_parameters(self: Any, *args: Any, **kwargs: Any) -> Any:
-        initial = self.__dict__.pop("_initial", ())  # for the outermost of super's calls
-        try:
-            with initializers.whole(self):
-                result = reset(self, *args, **kwargs)
-                for initializer in initial:
-                    initializer(self)
-        finally:
-            if initial:
-                self.__dict__["_initial"] = (*initial, *self.__dict__.get("_initial", ()))
-        return result
-
-    reset_parameters.__dict__["then_initializes"] = True
-    return reset_parameters
 
 
 _changes = 0  # no attribute of a class, which torch.compile does not guard before torch 2.13

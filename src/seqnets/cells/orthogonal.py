@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 from seqnets.cells.base import Cell
 from seqnets.cells.computed import ComputedCell, compute
 from seqnets.cells.gated import GatedCell
-from seqnets.cells.wrapper import gated, register_initializer
+from seqnets.cells.redrawing import register_initializer
+from seqnets.cells.wrapper import gated
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.typing import State

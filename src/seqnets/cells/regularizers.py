@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from seqnets.cells.base import Cell
 from seqnets.cells.computed import compute
-from seqnets.cells.wrapper import Wrapper, draw, gated, sequence_mask
+from seqnets.cells.masks import draw, sequence_mask
+from seqnets.cells.wrapper import Wrapper, gated
 from seqnets.checks import check_flags, check_probability, name_of
 from seqnets.errors import ConfigError
 from seqnets.typing import State

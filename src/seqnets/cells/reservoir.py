@@ -10,7 +10,8 @@ from torch import nn
 from seqnets import initializers
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
-from seqnets.cells.wrapper import register_initializer, with_square_weights
+from seqnets.cells.redrawing import register_initializer
+from seqnets.cells.wrapper import with_square_weights
 from seqnets.checks import check_number
 from seqnets.errors import ConfigError, counted
 

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from seqnets.cells.base import Cell
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.matrix_memory import MatrixMemoryCell
-from seqnets.cells.wrapper import register_initializer
+from seqnets.cells.redrawing import register_initializer
 from seqnets.checks import check_count, is_number, name_of
 from seqnets.errors import ConfigError
 

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from seqnets.cells.base import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells
 from seqnets.cells.gated import GatedCell
+from seqnets.cells.redrawing import redraw
 from seqnets.errors import ConfigError, counted
 from seqnets.typing import State
 
@@ -182,77 +183,29 @@ def with_square_weights(owner: str, cell: Cell) -> GatedCell:
     return inner
 
 
-def redraw(cell: Cell) -> None:
-    """Draw a cell's parameters anew.
-
-    Raises:
-        ConfigError: The cell has no ``reset_parameters``.
-    """
-    reset = getattr(cell, "reset_parameters", None)
-    if reset is None:
-        raise ConfigError(
-            f"{cell._name}: its parameters cannot be drawn anew, expected a method "
-            f"reset_parameters."
-        )
-    reset()
-
-
-def apply_initializers(cell: Cell) -> None:
-    """Apply the initializers that options registered, after the parameters were drawn."""
-    for initializer in cell.__dict__.get("_initial", ()):
-        initializer(cell)
-
-
-def register_initializer(cell: Cell, initializer: Callable[[Any], None]) -> None:
-    """Have an initializer run whenever a cell's parameters have been drawn anew."""
-    cell.__dict__["_initial"] = (*cell.__dict__.get("_initial", ()), initializer)
-
-
 @torch.no_grad()
 def results_of_methods(cell: Cell) -> dict[str, list[Any]]:
     """The results of ``gate``, ``candidate``, ``squash`` and ``recur`` at each call in a step.
 
     Methods that the equation does not call are left out.
     """
-    results: dict[str, list[Any]] = {}
-
-    def recorder(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arguments: Any) -> Any:
-                result = method(*arguments)
-                results.setdefault(name, []).append(result)
-                return result
-
-            return call
-
-        return decorate
-
     names = [n for n in ("gate", "candidate", "squash", "recur") if hasattr(cell.innermost, n)]
+    results: dict[str, list[Any]] = {name: [] for name in names}
     x = cell._like.new_zeros(1, cell.input_size)
     with torch.random.fork_rng(devices=[]):
-        adapted = cell.adapted(**{name: recorder(name) for name in names})
+        adapted = cell.adapted(**{name: kept_in(of) for name, of in results.items()})
         adapted.step(cell.project(x), cell.initial_state(1))
-    return results
+    return {name: of for name, of in results.items() if of}
 
 
-def sequence_mask(x: Tensor, size: int, keep: float, *, steps: bool) -> Tensor:
-    """A dropout mask of zeros and 1 / keep, for inputs (..., I): (..., size).
+def kept_in(results: list[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator, for :meth:`Cell.adapted`, of methods whose results are appended to a list."""
 
-    Args:
-        x: The inputs, (B, T, I) or (B, I).
-        size: Entries per step.
-        keep: Probability of an entry that is not 0.
-        steps: Whether every step draws its own mask; else all steps of a row share one.
-    """
-    shape = [*x.shape[:-1], size]
-    if not steps and len(shape) > 2:
-        shape[-2] = 1
-    return draw(x, shape, keep).div_(keep).expand(*x.shape[:-1], size)
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            results.append(method(*arguments))
+            return results[-1]
 
+        return call
 
-def draw(like: Tensor, shape: Sequence[int], p: float) -> Tensor:
-    """Bernoulli samples with probability ``p`` of a 1, in the dtype and on the device of ``like``.
-
-    Out of place, so that ``vmap`` can draw separate samples for each row.
-    """
-    return torch.bernoulli(torch.empty(shape, dtype=like.dtype, device=like.device), p)
+    return decorate

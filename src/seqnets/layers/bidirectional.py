@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import explained
-from seqnets.cells.wrapper import redraw
+from seqnets.cells.redrawing import redraw
 from seqnets.checks import check_choice, name_of
 from seqnets.engine.lengths import reverse_time
 from seqnets.errors import ConfigError, ShapeError, counted

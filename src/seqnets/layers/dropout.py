@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from seqnets.cells.wrapper import sequence_mask
+from seqnets.cells.masks import sequence_mask
 
 
 class LockedDropout(nn.Dropout):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell, Wrapper
 from seqnets.cells.checks import check_is_cell
+from seqnets.cells.wrapper import kept_in
 from seqnets.engine.request import make_request
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError
@@ -269,18 +270,5 @@ class _Watcher(Recorder):
 def step_with_calls(cell: Cell, wx: Tensor, state: State) -> tuple[State, dict[str, list[Tensor]]]:
     """The state after one step, and what the equation's functions returned, by their names."""
     made: dict[str, list[Tensor]] = {role: [] for role in ROLES}
-    after = cell.adapted(**{role: _kept(made[role]) for role in ROLES}).step(wx, state)
+    after = cell.adapted(**{role: kept_in(made[role]) for role in ROLES}).step(wx, state)
     return after, made
-
-
-def _kept(results: list[Tensor]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator of functions whose results are appended to a list."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            results.append(function(*arguments))
-            return results[-1]
-
-        return call
-
-    return decorate

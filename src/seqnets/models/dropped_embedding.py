@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.cells.wrapper import draw
+from seqnets.cells.masks import draw
 from seqnets.checks import check_probability
 
 

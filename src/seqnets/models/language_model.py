@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.wrapper import Wrapper, apply_initializers
+from seqnets.cells.redrawing import apply_initializers
+from seqnets.cells.wrapper import Wrapper
 from seqnets.checks import check_number
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, Linear
