@@ -16,7 +16,13 @@ from seqnets.checks import check_choice, name_of
 from seqnets.engine.lengths import reverse_time
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.around import Around
-from seqnets.layers.checks import cannot_step, check_is_layer, check_parts, check_run_options
+from seqnets.layers.checks import (
+    cannot_step,
+    check_is_layer,
+    check_parts,
+    check_run_options,
+    runs_forward,
+)
 from seqnets.layers.cuda_streams import run_concurrently
 from seqnets.layers.lengths import checked_lengths, resets_for_reverse
 from seqnets.layers.recurrent import Recurrent
@@ -209,34 +215,6 @@ class Bidirectional(nn.Module):
             return forward, backward
         total = forward + backward
         return total if self.merge == "sum" else total / 2
-
-
-def runs_forward(module: nn.Module) -> bool:
-    """Whether no part of a layer runs backwards in time."""
-    return not any(getattr(part, "reverse", False) for part in module.modules())
-
-
-def check_forward_steps(who: str, layer: nn.Module, why: str) -> None:
-    """Raise ConfigError unless a layer runs forwards, and takes one step at a time.
-
-    Args:
-        who: Who asks.
-        layer: Any module.
-        why: A sentence that says what for.
-    """
-    check_is_layer(who, layer)
-    if not runs_forward(layer):
-        raise ConfigError(
-            f"{who}: the layer runs backwards or in both directions, expected a forward layer.\n"
-            f"  {why}"
-        )
-    for part in layer.modules():
-        if hasattr(part, "lengths_after") and not getattr(part, "per_step", False):
-            raise ConfigError(
-                f"{who}: {type(part).__name__} mixes several steps, expected a layer that takes "
-                f"one step at a time.\n"
-                f"  Its input would be cut through; put {who} around the recurrent layer inside."
-            )
 
 
 def _layer(cell: nn.Module, options: dict[str, str], *, reverse: bool) -> nn.Module:

@@ -6,6 +6,7 @@ import numbers
 import warnings
 from typing import Any
 
+from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from seqnets.cells import Cell
@@ -22,6 +23,34 @@ def check_is_layer(
     """Raise ConfigError unless something has an ``output_size`` and ``Recurrent``'s interface."""
     if isinstance(given, (type, Cell, TorchBase)) or not hasattr(given, "output_size"):
         raise wrong_argument(who, what, given, expected)
+
+
+def runs_forward(module: nn.Module) -> bool:
+    """Whether no part of a layer runs backwards in time."""
+    return not any(getattr(part, "reverse", False) for part in module.modules())
+
+
+def check_forward_steps(who: str, layer: nn.Module, why: str) -> None:
+    """Raise ConfigError unless a layer runs forwards, and takes one step at a time.
+
+    Args:
+        who: Who asks.
+        layer: Any module.
+        why: A sentence that says what for.
+    """
+    check_is_layer(who, layer)
+    if not runs_forward(layer):
+        raise ConfigError(
+            f"{who}: the layer runs backwards or in both directions, expected a forward layer.\n"
+            f"  {why}"
+        )
+    for part in layer.modules():
+        if hasattr(part, "lengths_after") and not getattr(part, "per_step", False):
+            raise ConfigError(
+                f"{who}: {type(part).__name__} mixes several steps, expected a layer that takes "
+                f"one step at a time.\n"
+                f"  Its input would be cut through; put {who} around the recurrent layer inside."
+            )
 
 
 def check_run_options(who: str, backend: str, memory: str) -> None:

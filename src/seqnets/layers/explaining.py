@@ -21,8 +21,8 @@ from seqnets.engine import Explanation, native
 from seqnets.engine.stack import OneCall, one_call
 from seqnets.engine.unroll import unroll
 from seqnets.layers.recurrent import Recurrent
+from seqnets.layers.stand_ins import having, names_of_layers, ran_none
 from seqnets.layers.torch_like import TorchLike
-from seqnets.layers.watching import having, names_of_layers, ran_none
 from seqnets.typing import State
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
 from seqnets.layers.recurrent import Recurrent
-from seqnets.layers.watching import Recorder, ran_none, running
+from seqnets.layers.stand_ins import ran_none, running
+from seqnets.layers.watching import Recorder
 from seqnets.typing import State
 
 

@@ -12,8 +12,7 @@ from seqnets.checks import check_number, name_of
 from seqnets.engine.modes import under_transform
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.around import Around
-from seqnets.layers.bidirectional import check_forward_steps
-from seqnets.layers.checks import check_parts
+from seqnets.layers.checks import check_forward_steps, check_parts
 from seqnets.layers.influence import Influence, Numbers
 from seqnets.layers.probing import influence_of
 from seqnets.layers.state import leaves

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 from seqnets.layers.around import Around
-from seqnets.layers.bidirectional import check_forward_steps
+from seqnets.layers.checks import check_forward_steps
 from seqnets.layers.lengths import checked_lengths
 from seqnets.layers.state import detach
 

@@ -16,7 +16,7 @@ from seqnets.datasets import DataModule
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.errors import ConfigError
 from seqnets.layers import RTRL, Recurrent, Truncated, map_state
-from seqnets.layers.watching import running
+from seqnets.layers.stand_ins import running
 from seqnets.typing import State
 
 
