@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -24,33 +25,30 @@ def names_of_calls(cell: Cell) -> dict[str, list[str]]:
     """
     like, generator = cell._like, torch.Generator("cpu").manual_seed(0)
 
-    def drawn(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator, device="cpu").to(like)
+    def drawn(shaped: Tensor) -> Tensor:
+        return torch.randn(shaped.shape, generator=generator, device="cpu").to(shaped)
 
     with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):  # cells may draw
         wx = drawn(cell.project(like.new_zeros(1, cell.input_size)))
         state = tuple(drawn(like.new_empty(1, size)) for size in cell.state_sizes)
         _, made = step_with_calls(cell, wx, state)
-        roles = [role for role, results in made.items() for _ in results]
         inner = cell.innermost
         gates = inner.inputs if isinstance(inner, GatedCell) else ()
-        read: list[set[str]] = [set() for _ in roles]
         if wx.shape[-1] != len(gates) * cell.hidden_size:  # it has other parts, too
             gates = ()
+        read: list[set[str]] = [set() for _ in _flat(made)]
         for gate in gates:
             _, changed = step_with_calls(cell, _moved(wx, gates, gate), state)
             for place, (one, other) in enumerate(zip(_flat(made), _flat(changed), strict=True)):
                 if not torch.equal(one, other):
                     read[place].add(gate)
-    names = _assigned(gates, read)
-    return {
-        role: [
-            f"{role} {names[place] or number}" if names[place] or len(of) > 1 else role
-            for number, place in enumerate(of, start=1)
-        ]
-        for role in made
-        if (of := [place for place, other in enumerate(roles) if other == role])
-    }
+    assigned = iter(_assigned(gates, read))
+    names: dict[str, list[str]] = {}
+    for role, results in made.items():
+        for number, gate in enumerate(islice(assigned, len(results)), start=1):
+            which = gate or (number if len(results) > 1 else "")
+            names.setdefault(role, []).append(f"{role} {which}".rstrip())
+    return names
 
 
 def _flat(made: dict[str, list[Tensor]]) -> list[Tensor]:

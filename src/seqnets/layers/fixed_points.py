@@ -112,30 +112,9 @@ def fixed_points(
     check_count("fixed_points", least=0, steps=steps)
     check_count("fixed_points", most=most)
     check_number("fixed_points", least=0, slowest=slowest, apart=apart)
-    if not isinstance(x, Tensor) or x.shape != (cell.input_size,):
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ShapeError(
-            f"fixed_points: x is {got}, expected (I,) = ({cell.input_size},): one input that stays "
-            "the same."
-        )
-    if not x.is_floating_point():
-        raise DtypeError(f"fixed_points: x is {x.dtype}, expected a floating-point tensor.")
-    if not x.isfinite().all():
-        raise ConfigError("fixed_points: x is not finite, expected numbers.")
+    _check_input(cell, x)
     step = _step_of(cell, x)
-    first = int(cell.output_only)
-    like = starts[0].new_zeros(len(starts[0]), cell.input_size) if len(starts) else x[None]
-    parts = cell.check_state(starts, like)[first:]
-    s = torch.cat([part.detach().to("cpu", torch.float64, copy=True) for part in parts], -1)
-    s = s[s.isfinite().all(1)]
-    if not s.numel():
-        raise ShapeError("fixed_points: got no starts, expected at least one that is finite.")
-    s = s[step(s).isfinite().all(1)]
-    if not s.numel():
-        raise ConfigError(
-            f"fixed_points: the step of {cell._name} leads from all starts to numbers that are not "
-            "finite, expected finite ones.\n  Its parameters may be NaN: training has diverged."
-        )
+    s = _usable(cell, step, x, starts)
     _check_repeats(cell, step, x, s[:1])
     _check_no_clock(cell, step, s[:1])
 
@@ -178,6 +157,37 @@ def _step_of(cell: Cell, x: Tensor) -> Step:
         return torch.cat(after[first:], -1)
 
     return step
+
+
+def _check_input(cell: Cell, x: Tensor) -> None:
+    """Raise unless an input is one step of finite numbers."""
+    if not isinstance(x, Tensor) or x.shape != (cell.input_size,):
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ShapeError(
+            f"fixed_points: x is {got}, expected (I,) = ({cell.input_size},): one input that stays "
+            "the same."
+        )
+    if not x.is_floating_point():
+        raise DtypeError(f"fixed_points: x is {x.dtype}, expected a floating-point tensor.")
+    if not x.isfinite().all():
+        raise ConfigError("fixed_points: x is not finite, expected numbers.")
+
+
+def _usable(cell: Cell, step: Step, x: Tensor, starts: State) -> Tensor:
+    """The starts that are finite, and a step later still; raise if none is."""
+    like = starts[0].new_zeros(len(starts[0]), cell.input_size) if len(starts) else x[None]
+    parts = cell.check_state(starts, like)[int(cell.output_only) :]
+    s = torch.cat([part.detach().to("cpu", torch.float64, copy=True) for part in parts], -1)
+    s = s[s.isfinite().all(1)]
+    if not s.numel():
+        raise ShapeError("fixed_points: got no starts, expected at least one that is finite.")
+    s = s[step(s).isfinite().all(1)]
+    if not s.numel():
+        raise ConfigError(
+            f"fixed_points: the step of {cell._name} leads from all starts to numbers that are not "
+            "finite, expected finite ones.\n  Its parameters may be NaN: training has diverged."
+        )
+    return s
 
 
 @torch.no_grad()
