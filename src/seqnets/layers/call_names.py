@@ -45,8 +45,8 @@ def names_of_calls(cell: Cell) -> dict[str, list[str]]:
     assigned = iter(_assigned(gates, read))
     names: dict[str, list[str]] = {}
     for role, results in made.items():
-        for number, gate in enumerate(islice(assigned, len(results)), start=1):
-            which = gate or (number if len(results) > 1 else "")
+        for number, read_gate in enumerate(islice(assigned, len(results)), start=1):
+            which = read_gate or (number if len(results) > 1 else "")
             names.setdefault(role, []).append(f"{role} {which}".rstrip())
     return names
 
