@@ -17,7 +17,13 @@ class Bindable(nn.Module):
     """A module that tells its tensors, and can be copied with others in their place.
 
     Engines run an equation over other tensors, options run it with other methods.
+
+    Attributes:
+        parametrizations: What computes each parametrised tensor, by its name; only there if
+            ``torch.nn.utils.parametrize`` computes any.
     """
+
+    parametrizations: Mapping[str, parametrize.ParametrizationList]
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers by name, with parametrised ones computed.
@@ -26,7 +32,7 @@ class Bindable(nn.Module):
         """
         names = dict.fromkeys(getattr(self, "parameter_shapes", ()))
         if self._is_parametrised:
-            names |= dict.fromkeys(self.parametrizations)  # type: ignore[arg-type]
+            names |= dict.fromkeys(self.parametrizations)
         found = {}
         for name, own in (names | self._parameters | self._buffers).items():
             tensor = getattr(self, name) if own is None else own
@@ -41,7 +47,7 @@ class Bindable(nn.Module):
     def learned(self, name: str) -> Tensor:
         """The tensor that is learned: the parameter itself, or what it is computed from."""
         if parametrize.is_parametrized(self, name):
-            return self.parametrizations[name].original  # type: ignore[index,union-attr]
+            return self.parametrizations[name].original
         found: Tensor = getattr(self, name)
         return found
 

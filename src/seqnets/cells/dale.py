@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +68,8 @@ def dale(cell: Cell, excitatory: float = 0.8) -> Cell:
 @torch.no_grad()
 def _start(cell: GatedCell) -> None:
     """Draw weights in balance."""
-    weight, (signs,) = cell.learned("weight_hh"), cell.parametrizations["weight_hh"]  # type: ignore[index]
+    weight = cell.learned("weight_hh")
+    signs: Any = cell.parametrizations["weight_hh"][0]
     for block in weight.chunk(len(cell.recurrent)):
         nn.init.normal_(block).abs_()
         block[:, signs.excitatory :] *= signs.excitatory / (block.shape[1] - signs.excitatory)

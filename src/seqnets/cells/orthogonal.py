@@ -144,8 +144,7 @@ def _start(cell: GatedCell) -> None:
 
 def _is_orthogonal(cell: Cell) -> bool:
     return parametrize.is_parametrized(cell, "weight_hh") and any(
-        isinstance(part, _Rotations)
-        for part in cell.parametrizations["weight_hh"]  # type: ignore[index]
+        isinstance(part, _Rotations) for part in cell.parametrizations["weight_hh"]
     )
 
 

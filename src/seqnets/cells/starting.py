@@ -166,8 +166,7 @@ def _filled(cell: Cell, name: str) -> Tensor:
         )
     if not parametrize.is_parametrized(cell, name):
         return parameter
-    parts = cell.parametrizations[name]  # type: ignore[index]
-    if not all(hasattr(part, "right_inverse") for part in parts):
+    if not all(hasattr(part, "right_inverse") for part in cell.parametrizations[name]):
         raise ConfigError(
             f"initialize: {name} of {name_of(cell)} is computed from other parameters, "
             f"expected one that is learned directly."
