@@ -73,6 +73,11 @@ def steps_(bias: Tensor, least: float, most: float) -> Tensor:
     return bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus inverted
 
 
+def logit(p: float) -> float:
+    """The number whose logistic function is ``p``: where a gate that opens so far starts."""
+    return math.log(p / (1 - p))
+
+
 @torch.no_grad()
 def scale_to_radius_(weight: Tensor, radius: float, used: Tensor | None = None) -> Tensor:
     """Scale a square matrix to a spectral radius, its largest absolute eigenvalue, in place.

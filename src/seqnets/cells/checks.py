@@ -231,6 +231,15 @@ def check_size(cell: Any, name: str, value: int) -> int:
     return value
 
 
+def check_divides(cell: Any, name: str, value: int, **whole: int) -> None:
+    """Raise unless a size divides another one, and both are positive integers."""
+    ((of, size),) = whole.items()
+    if check_size(cell, of, size) % check_size(cell, name, value):
+        raise ConfigError(
+            f"{name_of(cell)}: {name} is {value}, expected a divisor of {of} = {size}."
+        )
+
+
 def _declared(cls: type[Any], declared: str) -> Any:
     """What the class itself declares; None for nothing or a property."""
     names = cls.__dict__.get(declared)

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets import initializers
-from seqnets.cells.checks import check_size
+from seqnets.cells.checks import check_divides
 from seqnets.cells.computed import compute
 from seqnets.cells.lstm import LSTMCell
 from seqnets.checks import check_choice
-from seqnets.errors import ConfigError
 from seqnets.typing import State
 
 
@@ -68,11 +67,7 @@ class SLSTMCell(LSTMCell):
         forget: str = "sigmoid",
         **options: Any,
     ) -> None:
-        if check_size(self, "hidden_size", hidden_size) % check_size(self, "num_heads", num_heads):
-            raise ConfigError(
-                f"{self._name}: num_heads is {num_heads}, expected a divisor of hidden_size = "
-                f"{hidden_size}."
-            )
+        check_divides(self, "num_heads", num_heads, hidden_size=hidden_size)
         check_choice(self._name, ("sigmoid", "exp"), forget=forget)
         self.num_heads, self.forget = num_heads, forget
         super().__init__(input_size, hidden_size, **options)

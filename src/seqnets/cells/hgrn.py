@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqnets import initializers
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
 from seqnets.checks import check_number
@@ -69,7 +69,7 @@ class HGRNCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and the bound."""
         super().reset_parameters()
-        self.learned("beta").fill_(math.log(self.lower_bound / (1 - self.lower_bound)))
+        self.learned("beta").fill_(initializers.logit(self.lower_bound))
 
     def candidate(self, a: Tensor) -> Tensor:
         """SiLU."""
@@ -146,7 +146,7 @@ class HGRN2Cell(MatrixMemoryCell):
     def reset_parameters(self) -> None:
         """Xavier, zero for the biases, and the bound."""
         super().reset_parameters()
-        self.learned("beta").fill_(math.log(self.lower_bound / (1 - self.lower_bound)))
+        self.learned("beta").fill_(initializers.logit(self.lower_bound))
 
     def candidate(self, a: Tensor) -> Tensor:
         """SiLU."""

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from seqnets import initializers
 from seqnets.cells.checks import check_size
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
 
@@ -79,7 +80,7 @@ class GatedLinearAttentionCell(MatrixMemoryCell):
         """Xavier, and zero for the biases."""
         super().reset_parameters()
         for name in ("weight_r", "weight_alpha"):
-            nn.init.xavier_uniform_(self.learned(name))
+            initializers.xavier_(self.learned(name), 1)
 
     def project(self, x: Tensor) -> Tensor:
         """What the base projects, and the argument of the gates."""

@@ -236,11 +236,13 @@ class WMCLSTMCell(LSTMCell):
         seen_i, seen_f = self._seen(c, slice(split)).chunk(2, -1)
         i = self.gate(wx.i + uh.i + seen_i)
         f = self.gate(wx.f + uh.f + seen_f)
-        c = f * c + i * self.candidate(wx.g + uh.g)
+        g = self.candidate(wx.g + uh.g)
+        c = f * c + i * g
         o = self.gate(wx.o + uh.o + self._seen(c, slice(split, None)))
         return o * self.squash(c), c
 
     def _seen(self, c: Tensor, rows: slice) -> Tensor:
+        """What gates see of the memory, by their rows of V and e."""
         bias = None if self.bias_cg is None else self.bias_cg[rows]
         return torch.tanh(F.linear(c, self.weight_cg[rows], bias))
 

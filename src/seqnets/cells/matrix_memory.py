@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets import initializers
-from seqnets.cells.checks import check_names, check_size
+from seqnets.cells.checks import check_divides, check_names, check_size
 from seqnets.cells.gated import GatedCell, named
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.typing import HALF, State
@@ -133,11 +133,7 @@ class MatrixMemoryCell(GatedCell):
         key_size: int | None = None,
         **options: Any,
     ) -> None:
-        if check_size(self, "hidden_size", hidden_size) % check_size(self, "num_heads", num_heads):
-            raise ConfigError(
-                f"{self._name}: num_heads is {num_heads}, expected a divisor of hidden_size = "
-                f"{hidden_size}."
-            )
+        check_divides(self, "num_heads", num_heads, hidden_size=hidden_size)
         # the base makes and draws the parameters, and then reads these
         self.num_heads, self.value_size = num_heads, hidden_size // num_heads
         key_size = self.value_size if key_size is None else key_size

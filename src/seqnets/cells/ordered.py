@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqnets import initializers
-from seqnets.cells.checks import check_size
+from seqnets.cells.checks import check_divides
 from seqnets.cells.lstm import MemoryCell
-from seqnets.errors import ConfigError
 from seqnets.typing import State
 
 
@@ -61,12 +60,8 @@ class ONLSTMCell(MemoryCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, chunk_size: int = 1, **options: Any
     ) -> None:
-        self.chunk_size = check_size(self, "chunk_size", chunk_size)  # the base sizes weights by it
-        if check_size(self, "hidden_size", hidden_size) % chunk_size:
-            raise ConfigError(
-                f"{self._name}: chunk_size is {chunk_size}, expected a divisor of hidden_size = "
-                f"{hidden_size}."
-            )
+        check_divides(self, "chunk_size", chunk_size, hidden_size=hidden_size)
+        self.chunk_size = chunk_size  # the base sizes weights by it
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -72,9 +71,8 @@ class RRUCell(GatedCell):
         if inner_size is None:
             sizes = {"input_size": input_size, "hidden_size": hidden_size}
             inner_size = 2 * sum(check_size(self, name, size) for name, size in sizes.items())
-        self.inner_size = check_size(
-            self, "inner_size", inner_size
-        )  # the base shapes weights by it
+        # the base shapes weights by it
+        self.inner_size = check_size(self, "inner_size", inner_size)
         super().__init__(input_size, hidden_size, **options)
 
     def block_shape(self, features: int) -> tuple[int, ...]:
@@ -95,7 +93,7 @@ class RRUCell(GatedCell):
         initializers.xavier_(self.learned("weight_hh"), 1)
         initializers.xavier_(self.learned("weight_y"), 1)
         initializers.xavier_(self.learned("weight_h"), 1)
-        nn.init.constant_(self.learned("s"), _logit(0.95 / 1.5))
+        nn.init.constant_(self.learned("s"), initializers.logit(0.95 / 1.5))
 
     def step(self, wx: Tensor, state: State) -> State:
         """The equations above."""
@@ -109,7 +107,3 @@ class RRUCell(GatedCell):
     def extra_repr(self) -> str:
         """The sizes, and that of the layer within."""
         return f"{super().extra_repr()}, inner_size={self.inner_size}"
-
-
-def _logit(p: float) -> float:
-    return math.log(p / (1 - p))

@@ -89,16 +89,10 @@ class RWKV7Cell(MatrixMemoryCell):
         """What makes queries and keys, how they fade, and at which rates they are taken away."""
         super().add_parameters(parameter)
         I, R, keys = self.input_size, self.rank, self.num_heads * self.key_size
-        self.weight_w1, self.weight_w2, self.bias_w = (
-            parameter(R, I),
-            parameter(keys, R),
-            parameter(keys),
-        )
-        self.weight_a1, self.weight_a2, self.bias_a = (
-            parameter(R, I),
-            parameter(keys, R),
-            parameter(keys),
-        )
+        self.weight_w1, self.weight_w2 = parameter(R, I), parameter(keys, R)
+        self.bias_w = parameter(keys)
+        self.weight_a1, self.weight_a2 = parameter(R, I), parameter(keys, R)
+        self.bias_a = parameter(keys)
         self.xi, self.alpha = parameter(keys), parameter(keys)
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from seqnets import initializers
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.surrogates import SURROGATES, Surrogate
 from seqnets.checks import check_choice, check_flags, check_number
@@ -77,7 +78,7 @@ class SpikingCell(GatedCell):
         super().reset_parameters()
         for state in self.decaying if self.learn_decays else ():
             decay = getattr(self, f"decay_{state}")
-            self.learned(f"logit_{state}").fill_(math.log(decay / (1 - decay)))
+            self.learned(f"logit_{state}").fill_(initializers.logit(decay))
 
     def spike(self, above: Tensor) -> Tensor:
         """Spikes of neurons that are this far above their threshold; derived by the surrogate."""

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets import initializers
-from seqnets.cells.checks import check_size
+from seqnets.cells.checks import check_divides
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
 from seqnets.cells.state_space import check_steps
-from seqnets.errors import ConfigError
 
 
 class SSDCell(MatrixMemoryCell):
@@ -79,11 +78,7 @@ class SSDCell(MatrixMemoryCell):
         dt_max: float = 0.1,
         **options: Any,
     ) -> None:
-        if check_size(self, "num_heads", num_heads) % check_size(self, "num_groups", num_groups):
-            raise ConfigError(
-                f"{self._name}: num_groups is {num_groups}, expected a divisor of num_heads = "
-                f"{num_heads}."
-            )
+        check_divides(self, "num_groups", num_groups, num_heads=num_heads)
         check_steps(self._name, dt_min, dt_max)
         # the base makes and draws the parameters, and then reads these
         self.num_groups, self.dt_min, self.dt_max = num_groups, dt_min, dt_max

@@ -241,7 +241,7 @@ class S6Cell(FittingCell):
     def reset_parameters(self) -> None:
         """Xavier, and the published code's start for steps, rates and D."""
         super().reset_parameters()
-        nn.init.xavier_uniform_(self.learned("weight_r"))
+        initializers.xavier_(self.learned("weight_r"), 1)
         nn.init.uniform_(self.learned("weight_step"), -(self.rank**-0.5), self.rank**-0.5)
         nn.init.ones_(self.learned("D"))
         initializers.steps_(self.learned("bias_step"), self.dt_min, self.dt_max)
