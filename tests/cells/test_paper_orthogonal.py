@@ -16,6 +16,7 @@ from seqnets.cells import (
     LayerNorm,
     LSTMCell,
     OriginalGRUCell,
+    dale,
     optioned,
     orthogonal,
     weight_drop,
@@ -190,6 +191,7 @@ def test_options_go_around_and_into_an_orthogonal_cell():
         (lambda: IndRNNCell(3, 4), "IndRNNCell has no recurrent product by gates"),
         (lambda: ExpRNNCell(3, 4), "ExpRNNCell computes its weight_hh already"),
         (lambda: orthogonal(GRUCell(3, 4)), "GRUCell computes its weight_hh already"),
+        (lambda: dale(GRUCell(3, 4)), "GRUCell computes its weight_hh already"),
     ],
 )
 def test_cells_without_a_matrix_to_make_orthogonal_are_refused(make, message):

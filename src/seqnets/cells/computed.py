@@ -45,6 +45,16 @@ def compute(cell: Cell, name: str, parametrization: nn.Module) -> None:
     type(cell).__reduce_ex__ = _reduce  # type: ignore[assignment]  # a class of its own by now
 
 
+def can_be_set(cell: Cell, name: str) -> bool:
+    """Whether any values can be given to a parameter: it is learned as it is, masked or in blocks.
+
+    A rotation, or what has one sign, is computed from numbers that a value does not tell.
+    """
+    return not parametrize.is_parametrized(cell, name) or all(
+        hasattr(part, "right_inverse") for part in cell.parametrizations[name]
+    )
+
+
 def _reduce(cell: Cell, protocol: Any) -> tuple[Any, ...]:
     """A parametrized module has a class that torch made for it alone, and no pickle can name."""
     return _revived, (parametrize.type_before_parametrizations(cell), vars(cell))

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell
-from seqnets.cells.computed import ComputedCell, compute
+from seqnets.cells.computed import ComputedCell, can_be_set, compute
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.redrawing import register_initializer
 from seqnets.cells.wrapper import gated
@@ -102,14 +101,15 @@ def orthogonal(cell: Cell) -> Cell:
         The cell itself.
 
     Raises:
-        ConfigError: The cell has no recurrent product by gates, or one that is orthogonal already.
+        ConfigError: The cell has no recurrent product by gates, or computes its matrix already, as
+            one that is orthogonal or obeys :func:`dale`.
 
     References:
         Lezcano-Casado & Martínez-Rubio, 2019, "Cheap Orthogonal Constraints in Neural Networks: A
         Simple Parametrization of the Orthogonal and Unitary Group", arXiv:1901.08428.
     """
     inner = gated("orthogonal", cell)
-    if isinstance(inner, ComputedCell) or _is_orthogonal(inner):
+    if isinstance(inner, ComputedCell) or not can_be_set(inner, "weight_hh"):
         raise ConfigError(
             f"orthogonal: {inner._name} computes its weight_hh already, expected one that is "
             f"learned as it is."
@@ -140,12 +140,6 @@ def rotate_pairs_(weight: Tensor, gates: int) -> Tensor:
 @torch.no_grad()
 def _start(cell: GatedCell) -> None:
     rotate_pairs_(cell.learned("weight_hh"), len(cell.recurrent))
-
-
-def _is_orthogonal(cell: Cell) -> bool:
-    return parametrize.is_parametrized(cell, "weight_hh") and any(
-        isinstance(part, _Rotations) for part in cell.parametrizations["weight_hh"]
-    )
 
 
 class _Rotations(nn.Module):

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell
+from seqnets.cells.computed import can_be_set
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.matrix_memory import MatrixMemoryCell
 from seqnets.cells.redrawing import register_initializer
@@ -164,9 +164,7 @@ def _filled(cell: Cell, name: str) -> Tensor:
             f"initialize: {name_of(cell)} has no parameter {name!r}, expected one of "
             f"{', '.join(cell.tensors())}."
         )
-    if not parametrize.is_parametrized(cell, name):
-        return parameter
-    if not all(hasattr(part, "right_inverse") for part in cell.parametrizations[name]):
+    if not can_be_set(cell, name):
         raise ConfigError(
             f"initialize: {name} of {name_of(cell)} is computed from other parameters, "
             f"expected one that is learned directly."
