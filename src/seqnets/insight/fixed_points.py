@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +79,35 @@ def draw_fixed_points(
         title: What the input is that stays the same.
     """
     figure, (left, right) = new_figure(10, 4.6, ncols=2, gridspec_kw={"width_ratios": [1.35, 1]})
-    states = np.concatenate(paths).astype(np.float64)  # squares of large ones are beyond float32
+    plane, shares = _principal_plane(np.concatenate(paths))
+    _draw_paths(figure, left, [plane(path) for path in paths], values, labels)
+    left.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
+    left.set_ylabel(f"second ({shares[1]:.0%})")
+    kinds = np.array(kinds_of(eigenvalues, fixed))
+    _draw_circle(right)
+    for kind in KINDS:
+        of = kinds == kind
+        if of.any():
+            _draw_points(left, kind, plane(points[of]))
+            _draw_eigenvalues(right, kind, eigenvalues[of].reshape(-1))
+    _tell_slowest(right, eigenvalues[:1].reshape(-1))
+    if not len(points):
+        left.scatter([], [], s=0, label="no fixed or slow points")
+    left.legend(loc="best", fontsize="small", framealpha=0.85, edgecolor="none")
+    if title is not None:
+        left.set_title(title, fontsize="small", parse_math=False)
+    left.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _principal_plane(
+    states: np.ndarray,
+) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
+    """What maps states (N, S) to their first two principal components, (N, 2).
+
+    Beside it the two components' shares of the variance of ``states``.
+    """
+    states = states.astype(np.float64)  # squares of large numbers are beyond float32
     centre = states.mean(0)
     _, lengths, directions = np.linalg.svd(states - centre, full_matrices=False)
     shares = lengths**2 / max(float((lengths**2).sum()), 1e-30)
@@ -89,33 +117,7 @@ def draw_fixed_points(
         flat = (s - centre) @ directions.T
         return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
 
-    _draw_paths(figure, left, [plane(path) for path in paths], values, labels)
-    left.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
-    left.set_ylabel(f"second ({shares[1]:.0%})")
-    kinds = np.array(kinds_of(eigenvalues, fixed))
-    _draw_circle(right)
-    for kind, look in KINDS.items():
-        of = kinds == kind
-        if not of.any():
-            continue
-        name = {"unstable": "unstable", "slow": "slow, not fixed"}.get(kind, kind)
-        at = plane(points[of])
-        outside = int((~_within(left, at)).sum())
-        label = f"{of.sum()} {name}"
-        if outside:
-            label += ", outside" if outside == of.sum() else f", {outside} outside"
-        left.scatter(*at.T, s=62, lw=1.2, zorder=4, label=label, **look)
-        found = eigenvalues[of].reshape(-1)
-        colour = look["edgecolor"] if kind == "unstable" else look["facecolor"]
-        right.scatter(found.real, found.imag, s=13, color=colour, lw=0, alpha=0.7, zorder=3)
-    _tell_slowest(right, eigenvalues[:1].reshape(-1))
-    if not len(points):
-        left.scatter([], [], s=0, label="no fixed or slow points")
-    left.legend(loc="best", fontsize="small", framealpha=0.85, edgecolor="none")
-    if title is not None:
-        left.set_title(title, fontsize="small", parse_math=False)
-    left.spines[["top", "right"]].set_visible(False)
-    return figure
+    return plane, shares
 
 
 def _draw_paths(
@@ -130,35 +132,46 @@ def _draw_paths(
 
     axis.add_collection(LineCollection(paths, colors="0.75", linewidths=0.6, alpha=0.5, zorder=1))
     dots = np.concatenate(paths)
-    told = "step" if values is None else "target"
+    by_time = values is None
     if values is None:
         values = [np.arange(len(path), dtype=float) for path in paths]
     colours = np.concatenate(values)
-    told_of = (colours >= 0) if np.issubdtype(colours.dtype, np.integer) else np.isfinite(colours)
-    size = 9 if told_of.mean() > 0.2 else 20
-    if np.issubdtype(colours.dtype, np.integer):
-        axis.scatter(*dots[colours < 0].T, s=4, color="0.8", lw=0, zorder=2)
-        for number in np.unique(colours[colours >= 0]):
-            of = colours == number
+    are_classes = np.issubdtype(colours.dtype, np.integer)
+    there = colours >= 0 if are_classes else np.isfinite(colours)
+    axis.scatter(*dots[~there].T, s=4, color="0.8", lw=0, zorder=2)
+    look = {"s": 9 if there.mean() > 0.2 else 20, "lw": 0, "alpha": 0.8, "zorder": 2}
+    if are_classes:
+        for number in np.unique(colours[there]):
             name = plain(labels[number]) if labels else str(number)
-            axis.scatter(
-                *dots[of].T, s=size, color=f"C{number % 10}", lw=0, alpha=0.8, zorder=2, label=name
-            )
+            axis.scatter(*dots[colours == number].T, color=f"C{number % 10}", label=name, **look)
     else:
-        there = np.isfinite(colours)
-        axis.scatter(*dots[~there].T, s=4, color="0.8", lw=0, zorder=2)
-        shown = axis.scatter(
-            *dots[there].T, c=colours[there], s=size, cmap="viridis", lw=0, alpha=0.8, zorder=2
-        )
-        if told == "target" or len(dots) > len(paths):  # else each path has one step
+        shown = axis.scatter(*dots[there].T, c=colours[there], cmap="viridis", **look)
+        if not by_time or len(dots) > len(paths):  # else each path has one step
+            told = "step" if by_time else "target"
             bar = figure.colorbar(shown, ax=axis, pad=0.01, aspect=30, label=told)
             bar.outline.set_visible(False)
             bar.ax.tick_params(length=0)
-            if told == "step":
+            if by_time:
                 whole_steps(bar.ax.yaxis)
     low, high = dots.min(0), dots.max(0)
     room = _ROOM * np.maximum(high - low, 1e-6)
     axis.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
+
+
+def _draw_points(axis: Any, kind: str, at: np.ndarray) -> None:
+    """Points of one kind at these places, (K, 2); the legend counts those beyond the axes."""
+    label = f"{len(at)} {'slow, not fixed' if kind == 'slow' else kind}"
+    outside = int((~_within(axis, at)).sum())
+    if outside:
+        label += ", outside" if outside == len(at) else f", {outside} outside"
+    axis.scatter(*at.T, s=62, lw=1.2, zorder=4, label=label, **KINDS[kind])
+
+
+def _draw_eigenvalues(axis: Any, kind: str, eigenvalues: np.ndarray) -> None:
+    """The eigenvalues of points of one kind, in their colour."""
+    colour = KINDS[kind]["edgecolor" if kind == "unstable" else "facecolor"]
+    places = eigenvalues.real, eigenvalues.imag
+    axis.scatter(*places, s=13, color=colour, lw=0, alpha=0.7, zorder=3)
 
 
 def _within(axis: Any, at: np.ndarray) -> np.ndarray:

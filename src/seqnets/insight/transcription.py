@@ -26,7 +26,6 @@ _SEEN = 0.1
 _PICTURE = 8
 """The fewest features that are drawn as a picture; fewer are drawn as lines."""
 
-
 _LETTERS = 48
 """Maximum letters of a transcript that are written above."""
 
@@ -61,11 +60,26 @@ def draw_transcription(
         9.0, sum(heights) + 0.9, nrows=len(heights), sharex=True, squeeze=False,
         gridspec_kw={"height_ratios": heights},
     )  # fmt: skip
+    axis = axes[0, 0]
+    _draw_labels(axis, shown, labels)
+    texts = {"written": written, "right": right}
+    told = [f"{name}: {plain(text, _LETTERS)}" for name, text in texts.items() if text is not None]
+    beside = sum(map(width_of, told)) <= _BESIDE
+    axis.set_title(("     " if beside else "\n").join(told), loc="left", fontsize="medium")
+    if signal is not None:
+        _draw_input(axes[1, 0], signal[:steps])
+    axes[-1, 0].set_xlim(-0.5, max(len(shown), 1) - 0.5)
+    axes[-1, 0].set_xlabel("step")
+    whole_steps(axes[-1, 0].xaxis)
+    return figure
+
+
+def _draw_labels(axis: Any, shown: np.ndarray, labels: Sequence[str]) -> None:
+    """A curve for each label that is seen, with its name at each peak, and one for no label."""
     from matplotlib.patheffects import withStroke  # installed, since there is a figure
 
     halo = withStroke(linewidth=2.5, foreground="white")
-    axis, edges = axes[0, 0], np.arange(len(shown) + 1) - 0.5
-    blank = shown[:, BLANK]
+    edges, blank = np.arange(len(shown) + 1) - 0.5, shown[:, BLANK]
     axis.stairs(blank, edges, baseline=None, color=_GREY, linestyle=":", linewidth=1.2)
     if len(shown):
         axis.annotate(
@@ -87,16 +101,6 @@ def draw_transcription(
             label.set_path_effects([halo])
     axis.set(ylim=(0, 1.15), ylabel="probability", yticks=[0, 0.5, 1])
     axis.spines[["top", "right"]].set_visible(False)
-    texts = {"written": written, "right": right}
-    told = [f"{name}: {plain(text, _LETTERS)}" for name, text in texts.items() if text is not None]
-    beside = sum(map(width_of, told)) <= _BESIDE
-    axis.set_title(("     " if beside else "\n").join(told), loc="left", fontsize="medium")
-    if signal is not None:
-        _draw_input(axes[1, 0], signal[:steps])
-    axes[-1, 0].set_xlim(-0.5, max(len(shown), 1) - 0.5)
-    axes[-1, 0].set_xlabel("step")
-    whole_steps(axes[-1, 0].xaxis)
-    return figure
 
 
 def _peaks(curve: np.ndarray) -> list[float]:
