@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from seqnets.benchmarking.surroundings import write_results
 from seqnets.cli.build import build
 from seqnets.datasets import Adding, Copy, Recall, SequenceData
-from seqnets.insight.spans import span_lines
+from seqnets.insight.spans import draw_spans
 from seqnets.models import SequenceClassifier, SequenceRegressor, SequenceTagger
 from seqnets.training import Classification, Objective, Regression, Tagging
 
@@ -99,7 +99,7 @@ def main() -> None:
                 length *= 2
     found = spans(tried, args.longest)
     title = f"{task.title}: {args.steps:,} steps of {BATCH} sequences"
-    figure = span_lines(found, task.shortest, args.longest, title)
+    figure = draw_spans(found, task.shortest, args.longest, title)
     figure.savefig(args.output.with_suffix(".png"), dpi=150)
     print(f"Written: {args.output} and its picture.")
 

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from seqnets.insight.spans import span_lines
+from seqnets.insight.spans import draw_spans
 
 pytest.importorskip("matplotlib")
 
 
 def test_each_cell_has_a_line_of_length_against_width():
-    figure = span_lines({"lstm": {32: 16, 16: 4}, "rnn": {16: 0, 32: 8}}, 4, 32, "Copy")
+    figure = draw_spans({"lstm": {32: 16, 16: 4}, "rnn": {16: 0, 32: 8}}, 4, 32, "Copy")
     (axes,) = figure.axes
     _, lstm, rnn = axes.lines
 
@@ -21,7 +21,7 @@ def test_each_cell_has_a_line_of_length_against_width():
 
 
 def test_coinciding_lines_are_drawn_side_by_side():
-    (axes,) = span_lines({"a": {8: 4}, "b": {8: 4}}, 4, 4).axes
+    (axes,) = draw_spans({"a": {8: 4}, "b": {8: 4}}, 4, 4).axes
     _, a, b = axes.lines
 
     assert a.get_ydata()[0] < b.get_ydata()[0]

@@ -23,7 +23,7 @@ _STYLES = (
 """The colour-blind-safe palette of Okabe and Ito; line styles and markers differ too."""
 
 
-def span_lines(
+def draw_spans(
     spans: Mapping[str, Mapping[int, int]], shortest: int, longest: int, title: str = ""
 ) -> Figure:
     """Draw a line for each kind of cell: the longest length it solved against its width.
