@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from docutils.utils.math import latex2mathml
 
+from seqnets.cells.options import ACTIVATIONS
+from seqnets.cells.starting import RULES
 from tests.test_public_api import PUBLIC
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +72,14 @@ def test_a_name_of_the_package_is_described_by_its_own_module_alone(name, module
 
     assert f":: seqnets.{module}.{name}\n" in SITE["reference"](f"seqnets.{module}")
     assert (f":: seqnets.{name}\n" in page) == (name == "LSTMCell")  # as torch.nn's, another class
+
+
+def test_the_page_on_options_names_every_activation_and_every_rule_of_initialisation():
+    text = (ROOT / "docs" / "options.md").read_text("utf-8").partition("**Names.**")[2]
+    functions, rules = text.partition("\n\n")[0].split("`initialize`")
+
+    assert set(re.findall(r"`(\w+)`", functions)) - {"activations"} == ACTIVATIONS.keys()
+    assert set(re.findall(r"`(\w+)`", rules)) == RULES.keys()
 
 
 def test_pages_of_measurements_have_titles_of_their_own():
