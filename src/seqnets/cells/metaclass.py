@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from torch.nn.utils import parametrize
 
-from seqnets.cells.checks import check_built, check_call
+from seqnets.cells.checks import check_built
+from seqnets.cells.constructors import check_call
 from seqnets.cells.redrawing import then_initialized
 
 _LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import explained
+from seqnets.cells.constructors import explained
 from seqnets.cells.redrawing import redraw
 from seqnets.checks import check_choice, name_of
 from seqnets.engine.lengths import reverse_time

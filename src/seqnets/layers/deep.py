@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import check_is_cell, check_makes_cells, explained
+from seqnets.cells.checks import check_is_cell, check_makes_cells
+from seqnets.cells.constructors import explained
 from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.checks import check_choice, check_count, check_flags, check_number, check_probability
 from seqnets.errors import ConfigError, counted

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells.checks import explained
+from seqnets.cells.constructors import explained
 from seqnets.checks import check_number, name_of
 from seqnets.engine.modes import under_transform
 from seqnets.errors import ConfigError, ShapeError, counted

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell, Wrapper
-from seqnets.cells.checks import explained
+from seqnets.cells.constructors import explained
 from seqnets.cells.wrapper import gated
 from seqnets.checks import name_of
 from seqnets.errors import ConfigError

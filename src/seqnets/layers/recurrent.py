@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import check_is_cell, explained
+from seqnets.cells.checks import check_is_cell
+from seqnets.cells.constructors import explained
 from seqnets.checks import check_flags
 from seqnets.engine import native
 from seqnets.engine.lengths import where_rows

@@ -13,7 +13,8 @@ from typing_extensions import TypeVar
 
 from seqnets import initializers
 from seqnets.cells import GatedCell
-from seqnets.cells.checks import check_keywords, not_scriptable, parameters_of
+from seqnets.cells.checks import not_scriptable
+from seqnets.cells.constructors import arguments_of, check_keywords
 from seqnets.checks import name_of
 from seqnets.errors import ConfigError, SeqnetsError
 
@@ -70,7 +71,7 @@ class TorchBase(nn.Module):
 
     def _check_names(self, options: Iterable[str]) -> None:
         """Raise TypeError, as Python does, for an option that neither module nor cell takes."""
-        known = {*parameters_of(type(self)), *parameters_of(self.cell_class)}
+        known = {*arguments_of(type(self)), *arguments_of(self.cell_class)}
         check_keywords(self._name, known, options)
 
     def reset_parameters(self) -> None:
@@ -174,5 +175,5 @@ def _docstring_with_arguments(cls: type[TorchBase]) -> str:
     _, found, arguments = inspect.cleandoc(cls.__base__.__doc__ or "").partition("\n\nArgs:")
     if "Args:" in own or not found:
         return own
-    beyond = ", ".join(sorted(parameters_of(cell) - parameters_of(cls))) or "nothing"
+    beyond = ", ".join(sorted(arguments_of(cell) - arguments_of(cls))) or "nothing"
     return f"{own}{found}{arguments.replace(_OPTIONS_DOC, f'{_OPTIONS_DOC}: {beyond}')}"

@@ -1,0 +1,90 @@
+"""Calls of constructors: arguments that do not fit are answered by those that would."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+from typing_extensions import ParamSpec
+
+from seqnets.errors import SeqnetsError
+
+_P = ParamSpec("_P")
+
+
+def explained(init: Callable[_P, None]) -> Callable[_P, None]:
+    """Decorate a constructor: a call that does not fit is answered by :func:`check_call`."""
+
+    @wraps(init)
+    def build(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            init(*args, **kwargs)
+        except TypeError as error:
+            kind = next(k for k in type(args[0]).__mro__ if getattr(k, "__init__", None) is build)
+            check_call(kind, args[1:], kwargs, error)
+            raise
+
+    return build
+
+
+def check_call(
+    kind: type[Any], given: Sequence[Any], named: Mapping[str, Any], error: TypeError
+) -> None:
+    """Raise TypeError, as Python does, unless a class takes these arguments, and say what to do.
+
+    A constructor may take names out of its ``**options``, so a name is unknown only if ``error``,
+    which the call raised, says so.
+    """
+    if isinstance(error, SeqnetsError):
+        return
+    known = arguments_of(kind)
+    advice = _MORE_THAN_A_STEP if named.keys() & _OF_LAYERS else ""
+    if "cell" in known and "input_size" not in known and given and isinstance(given[0], type):
+        sizes = [*map(repr, given[1:]), *(f"{k}={v!r}" for k, v in named.items() if k not in known)]
+        called = f"{given[0].__name__}({', '.join(sizes) or 'input_size, hidden_size'})"
+        advice = f"\n  Make the cell first: {kind.__name__}({called})."
+    unknown = [k for k in named if f"unexpected keyword argument {k!r}" in str(error)]
+    check_keywords(kind.__name__, known, unknown, advice)
+    try:
+        inspect.signature(kind).bind(*given, **named)
+    except TypeError as misfit:
+        raise TypeError(
+            f"{kind.__name__}: {misfit}, expected {kind.__name__}({', '.join(known)}).{advice}"
+        ) from None
+
+
+_OF_LAYERS = {"batch_first", "bidirectional", "dropout", "num_layers"}
+_MORE_THAN_A_STEP = (
+    "\n  Layers take (B, T, I). DeepRNN takes num_layers, bidirectional and dropout; seqnets.GRU "
+    "and its siblings take these and batch_first."
+)
+
+
+def check_keywords(
+    who: str, known: Collection[str], named: Iterable[str], advice: str = ""
+) -> None:
+    """Raise TypeError, as Python does, for an argument whose name is unknown."""
+    for name in named:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or sorted(known)
+            raise TypeError(
+                f"{who}: unexpected keyword argument {name!r}, expected {', '.join(near)}.{advice}"
+            )
+
+
+def arguments_of(cls: type[Any]) -> KeysView[str]:
+    """The arguments of a constructor, and of its bases where it passes on ``**kwargs``."""
+    names: dict[str, None] = {}
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            taken = inspect.signature(vars(base)["__init__"]).parameters.values()
+            names |= dict.fromkeys([p.name for p in taken if p.kind not in _MANY][1:])
+            if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken):
+                break
+    return names.keys()
+
+
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
