@@ -170,7 +170,7 @@ class Cell(Bindable, metaclass=CellType):
                 f"{self._name}: input has shape {tuple(x.shape)}, expected ({', '.join(legend)}) "
                 f"with I = {self.input_size}.\n"
                 f"  I is the input_size this cell was built with."
-                + _how_to_batch(x, legend)
+                + _how_to_batch(legend)
                 * (x.dim() == len(legend) - 1 and x.shape[-1] == self.input_size)
             )
         self._check_kind("input", x, self._like, "the parameters have")
@@ -347,8 +347,8 @@ _NO_VALUES = (
 """What to do where the parameters are on meta."""
 
 
-def _how_to_batch(x: Tensor, legend: Sequence[str]) -> str:
-    """A line that says what ``x``, which lacks one dimension of the legend, can become."""
+def _how_to_batch(legend: Sequence[str]) -> str:
+    """A line that says what an ``x`` that lacks one dimension of the legend can become."""
     if "T" not in legend:
         return "\n  x.unsqueeze(0) is a batch of one."
     return "\n  x.unsqueeze(0) is one sequence, x.unsqueeze(1) one step of each row."

@@ -155,8 +155,8 @@ class HGRN2Cell(MatrixMemoryCell):
     def access(self, wx: Tensor) -> Access:
         """The equations of o, f and i."""
         at, beta = self.parts(wx), self.beta.unflatten(0, (self.num_heads, self.key_size))
-        below = F.logsigmoid(-beta) + F.logsigmoid(at.k)
-        log_f = torch.logaddexp(F.logsigmoid(beta), below)
+        log_above = F.logsigmoid(-beta) + F.logsigmoid(at.k)
+        log_f = torch.logaddexp(F.logsigmoid(beta), log_above)
         return Access(self.gate(at.q), -torch.expm1(log_f), self.candidate(at.i), log_f)
 
     def extra_repr(self) -> str:

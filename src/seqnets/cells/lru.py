@@ -109,7 +109,7 @@ class LRUCell(GatedCell):
         """The equations above."""
         _, re, im = state
         radius, phase = torch.exp(-torch.exp(self.nu)), torch.exp(self.theta)
-        a, b = radius * torch.cos(phase), radius * torch.sin(phase)
+        a, b = radius * torch.cos(phase), radius * torch.sin(phase)  # lambda = a + ib
         gamma = torch.exp(self.gamma)
         re, im = a * re - b * im + gamma * wx.re, b * re + a * im + gamma * wx.im
         y = F.linear(re, self.weight_re) - F.linear(im, self.weight_im)

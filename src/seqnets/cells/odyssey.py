@@ -223,10 +223,9 @@ class FGRLSTMCell(_Odyssey, PeepholeLSTMCell):
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
-        weights = (self.weight_i, self.weight_f, self.weight_o)
-        products = (
-            F.linear(gate, weight).chunk(3, -1)
-            for gate, weight in zip(state[2:], weights, strict=True)
-        )
-        i, f, o = (sum(fed) for fed in zip(*products, strict=True))
-        return super().update(wx, uh._replace(i=uh.i + i, f=uh.f + f, o=uh.o + o), state)
+        _, _, i, f, o = state
+        sources = ((i, self.weight_i), (f, self.weight_f), (o, self.weight_o))
+        products = (F.linear(gate, weight).chunk(3, -1) for gate, weight in sources)
+        rho_i, rho_f, rho_o = (sum(parts) for parts in zip(*products, strict=True))
+        seen = uh._replace(i=uh.i + rho_i, f=uh.f + rho_f, o=uh.o + rho_o)
+        return super().update(wx, seen, state)

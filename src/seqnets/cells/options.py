@@ -131,27 +131,7 @@ class LayerNorm(Wrapper):
     def __init__(self, cell: Cell, *, eps: float = 1e-5) -> None:
         super().__init__(cell)
         inner = gated(self._name, self)
-        if len(inner.weight_hh) != len(inner.recurrent) * inner.hidden_size:
-            raise ConfigError(
-                f"LayerNorm: weight_hh of {name_of(inner)} has {len(inner.weight_hh)} rows, "
-                f"expected one for each unit and gate, "
-                f"{len(inner.recurrent) * inner.hidden_size}.\n"
-                f"  Gains and shifts belong to rows, which the positions of a frame would share."
-            )
-        wrapped: Cell = cell
-        while isinstance(wrapped, Wrapper):
-            if wrapped.projects_within:
-                name = name_of(wrapped)
-                raise ConfigError(
-                    f"LayerNorm: got {name} inside, which projects the input in the step, expected "
-                    f"it outside.\n  LayerNorm normalises that product: {name}(LayerNorm(cell))."
-                )
-            wrapped = wrapped.cell
-        if inner.projects_within:
-            raise ConfigError(
-                f"LayerNorm: {name_of(inner)} projects the input in the step, expected a cell that "
-                f"projects it before.\n  LayerNorm normalises the product of all steps at once."
-            )
+        _check_products(cell, inner)
         self.eps = eps
         for side in ("ih", "hh"):
             weight = getattr(inner, f"weight_{side}")
@@ -217,6 +197,30 @@ class LayerNorm(Wrapper):
     def _memory_normed(self, c: Tensor) -> Tensor:
         size = (self.hidden_size,)
         return F.layer_norm(c, size, self.gain_memory, self.shift_memory, self.eps)
+
+
+def _check_products(cell: Cell, inner: GatedCell) -> None:
+    """Raise unless LayerNorm finds both products of a cell, with rows for each unit and gate."""
+    rows = len(inner.recurrent) * inner.hidden_size
+    if len(inner.weight_hh) != rows:
+        raise ConfigError(
+            f"LayerNorm: weight_hh of {name_of(inner)} has {len(inner.weight_hh)} rows, expected "
+            f"one for each unit and gate, {rows}.\n"
+            f"  Gains and shifts belong to rows, which the positions of a frame would share."
+        )
+    while isinstance(cell, Wrapper):
+        if cell.projects_within:
+            name = name_of(cell)
+            raise ConfigError(
+                f"LayerNorm: got {name} inside, which projects the input in the step, expected it "
+                f"outside.\n  LayerNorm normalises that product: {name}(LayerNorm(cell))."
+            )
+        cell = cell.cell
+    if inner.projects_within:
+        raise ConfigError(
+            f"LayerNorm: {name_of(inner)} projects the input in the step, expected a cell that "
+            f"projects it before.\n  LayerNorm normalises the product of all steps at once."
+        )
 
 
 def _normalised(parts: Sequence[Tensor], eps: float) -> list[Tensor]:

@@ -95,8 +95,8 @@ class SCRNCell(GatedCell):
     def step(self, wx: Tensor, state: State) -> State:
         """The equations above."""
         h, s = state
-        w, x = wx.split([self.hidden_size, self.context_size], -1)
-        s = x + self.alpha * (s - x)
+        w, bx = wx.split([self.hidden_size, self.context_size], -1)
+        s = bx + self.alpha * (s - bx)
         return self.candidate(w + self.recur(h).h + F.linear(s, self.weight_sh)), s
 
     def extra_repr(self) -> str:

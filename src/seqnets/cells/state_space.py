@@ -128,8 +128,9 @@ class S5Cell(FittingCell):
         in_re, in_im, x = wx.split([self.state_size, self.state_size, self.hidden_size], -1)
         decay, dt = -torch.exp(self.rho), torch.exp(self.delta)
         radius, phase = torch.exp(decay * dt), self.omega * dt
-        a, b = radius * torch.cos(phase), radius * torch.sin(phase)
+        a, b = radius * torch.cos(phase), radius * torch.sin(phase)  # e^(lambda dt) = a + ib
         norm = decay * decay + self.omega * self.omega
+        # (e^(lambda dt) - 1) / lambda = p + iq
         p = ((a - 1) * decay + b * self.omega) / norm
         q = (b * decay - (a - 1) * self.omega) / norm
         re, im = a * re - b * im + p * in_re - q * in_im, b * re + a * im + q * in_re + p * in_im
