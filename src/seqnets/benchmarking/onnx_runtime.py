@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from seqnets.benchmarking.contestants import Absent, Contestant, Outcome, Stepper, Workload
+from seqnets.cells import Cell
 from seqnets.conversion import to_onnx
 from seqnets.errors import ConfigError
 
@@ -29,20 +30,7 @@ def onnx_runtime(work: Workload) -> Contestant:
         raise Absent("it does not train")
     if work.x.device.type != "cpu" or work.x.dtype != torch.float32:
         raise Absent("it is compared in float32 on the CPU")
-    cell = work.cell
-    try:
-        model = to_onnx(cell, lengths=False, state=True)
-    except ConfigError as error:
-        raise Absent(_NO_OPERATOR) from error
-    if any(node.op_type == "Scan" for node in model.graph.node):
-        raise Absent(_NO_OPERATOR)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Otherwise its threads keep spinning while the next contestant is timed.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    cell, session = work.cell, _session(onnxruntime, work.cell)
     states = [f"initial_{name}_0" for name in cell.states]
     zeros = [t.unsqueeze(0).numpy() for t in cell.initial_state(work.case.B)]
 
@@ -62,6 +50,23 @@ def onnx_runtime(work: Workload) -> Contestant:
         return {"y": torch.from_numpy(y).transpose(0, 1)}
 
     return Contestant("ONNX Runtime", lambda: advance(x, None), outcome, on_torch=False)
+
+
+def _session(onnxruntime: Any, cell: Cell) -> Any:
+    """Return a session that runs a cell by an operator of ONNX; raise Absent if it has none."""
+    try:
+        model = to_onnx(cell, lengths=False, state=True)
+    except ConfigError as error:
+        raise Absent(_NO_OPERATOR) from error
+    if any(node.op_type == "Scan" for node in model.graph.node):
+        raise Absent(_NO_OPERATOR)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Otherwise its threads keep spinning while the next contestant is timed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _without_time(y: Any, state: Any) -> tuple[Any, Any]:
