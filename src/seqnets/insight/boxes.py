@@ -45,6 +45,5 @@ def draw_boxes(panels: Mapping[str, Mapping[str, Sequence[float]]], reference: s
         axis.axhline(np.median(runs[names.index(reference)]), color="0.6", lw=1, ls="--", zorder=0)
         axis.set_xticks(list(places), names, rotation=60)
         axis.set_ylabel(label)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
+        axis.spines[["top", "right"]].set_visible(False)
     return figure

@@ -85,6 +85,14 @@ def whole_steps(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator("auto", steps=steps, integer=True, min_n_ticks=1))
 
 
+def plot_features(axis: Any, features: np.ndarray) -> None:
+    """Plot features over time, (T, I), as thin grey lines."""
+    marker = "." if len(features) == 1 else None  # a line needs two steps
+    for feature in features.T:
+        axis.plot(feature, linewidth=0.8, color="#4D4D4D", alpha=0.6, marker=marker)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def put_legend(figure: Figure, handles: Sequence[Any], most: int, **options: Any) -> float:
     """Put a legend outside a figure's axes, in as many columns as there is room for.
 

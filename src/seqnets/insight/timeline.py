@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain, whole_steps, width_of
+from seqnets.insight.canvas import new_figure, plain, plot_features, whole_steps, width_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,10 +51,7 @@ def draw_timeline(
         gridspec_kw={"height_ratios": heights},
     )  # fmt: skip
     if signal is not None:
-        for feature in signal[:steps].T[:8]:
-            marker = "." if length == 1 else None  # a line needs two steps
-            axes[0, 0].plot(feature, linewidth=0.8, color="#4D4D4D", alpha=0.6, marker=marker)
-        axes[0, 0].spines[["top", "right"]].set_visible(False)
+        plot_features(axes[0, 0], signal[:steps, :8])
         axes[0, 0].set_ylabel("features")
     for axis, (name, track) in zip(axes[-len(shown) :, 0], shown.items(), strict=True):
         edges = np.flatnonzero(np.diff(track)) + 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnets.insight.canvas import new_figure, plain, whole_steps, width_of
+from seqnets.insight.canvas import new_figure, plain, plot_features, whole_steps, width_of
 from seqnets.typing import BLANK
 
 if TYPE_CHECKING:
@@ -119,8 +119,5 @@ def _draw_input(axis: Any, signal: np.ndarray) -> None:
         axis.imshow(signal.T, cmap="Greys", aspect="auto", interpolation="nearest")
         axis.set(yticks=[], ylabel="input")
         return
-    marker = "." if len(signal) == 1 else None  # a line needs two steps
-    for feature in signal.T:
-        axis.plot(feature, linewidth=0.8, color="#4D4D4D", alpha=0.6, marker=marker)
-    axis.spines[["top", "right"]].set_visible(False)
+    plot_features(axis, signal)
     axis.set_ylabel("input")
