@@ -1,7 +1,7 @@
 """The loop in torch's own operations: what the plain loop computes, in fewer of them."""
 
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 
 import pytest
 import torch
@@ -305,6 +305,23 @@ def test_low_precision_runs_and_trains():
     expected = unroll(cell.double(), x.double(), lengths=LENGTHS, backend="reference")[0]
     torch.testing.assert_close(y.double(), expected, rtol=0.05, atol=0.05)
     assert all(parameter.grad.isfinite().all() for parameter in cell.parameters())
+
+
+LONG = {
+    "the state": lambda wx, uh, h: sum((0.01 * wx * n for n in range(350)), h + uh),
+    "norms": lambda wx, uh, h: reduce(lambda y, n: y - y.mean(-1, True) / n, range(9, 99), wx + uh),
+}
+
+
+@pytest.mark.parametrize("update", LONG.values(), ids=LONG)
+def test_hundreds_of_operations_that_depend_on_each_other_run(update):
+    class Long(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (update(wx.n, uh.n, *state),)
+
+    assert check_backend(Long(I, H), "eager", steps=(2,), dtypes=(torch.float64,)) == {}
 
 
 class Untraced(GatedCell):

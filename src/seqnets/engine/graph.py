@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from operator import attrgetter
 from typing import Any
 
 UNARY = {
@@ -232,7 +233,14 @@ def _joined(a: Node, b: Node) -> tuple[Columns, int] | None:
     return (a.what, a.width + b.width) if b.what == after else None
 
 
-def walk(roots: Sequence[Node], known: Container[Any] = ()) -> list[Node]:
+_args = attrgetter("args")
+
+
+def walk(
+    roots: Sequence[Node],
+    known: Container[Any] = (),
+    operands: Callable[[Node], Sequence[Node]] = _args,
+) -> list[Node]:
     """The nodes that roots depend on, in topological order; the walk stops at ``known`` ones."""
     order: dict[Node, None] = {}
     ahead = [*reversed(roots)]  # a long chain would be too deep for recursion
@@ -240,7 +248,7 @@ def walk(roots: Sequence[Node], known: Container[Any] = ()) -> list[Node]:
         node = ahead[-1]
         if node in order or node in known:
             ahead.pop()
-        elif args := [arg for arg in node.args if arg not in order and arg not in known]:
+        elif args := [arg for arg in operands(node) if arg not in order and arg not in known]:
             ahead += reversed(args)
         else:
             order[ahead.pop()] = None

@@ -97,21 +97,30 @@ class Instructions:
 
     def make(self, node: Node) -> Hashable:
         """Append the instructions for a node, unless it is hoisted or already computed."""
-        if node in self.late and node not in self._slots:
-            self._slots[node] = self.read(self.late_node(node))
+        for each in walk([node], self._slots, self.operands):
+            if each in self.late:
+                self._slots[each] = self.read(self.late_node(each))
         return node
+
+    def operands(self, node: Node) -> Sequence[Node]:
+        """What the instructions for a node read; nothing if it is hoisted."""
+        return self._operation(node)[1] if node in self.late else ()
 
     def late_node(self, node: Node) -> Hashable:
         """Append the instructions for a node that cannot be hoisted."""
+        function, operands = self._operation(node)
+        return self.do(function, *map(self.make, operands), to=node)
+
+    def _operation(self, node: Node) -> tuple[Callable[..., Tensor], tuple[Node, ...]]:
+        """The operation that computes a pointwise node, and its operands."""
         for a, b in permutations(node.args) if node.op in ("add", "mul") else ():
             if b.op == "mul" and b in self.late and self.uses[b] == 1:
                 if node.op == "add":
-                    return self.do(torch.addcmul, *map(self.make, (a, *b.args)), to=node)
+                    return torch.addcmul, (a, *b.args)
                 for c, d in permutations(b.args):
                     if not {a, d} & self.late:  # reassociated, so that their product is hoisted
-                        factor = self.program.step.graph.apply("mul", a, d)
-                        return self.do(torch.mul, self.make(c), factor, to=node)
-        return self.do(OPERATIONS[node.op], *map(self.make, node.args), to=node)
+                        return torch.mul, (c, self.program.step.graph.apply("mul", a, d))
+        return OPERATIONS[node.op], node.args
 
     def full(self, node: Node, width: int) -> Hashable:
         """Like ``make``, but broadcast to (B, width)."""
@@ -175,14 +184,9 @@ class Forward(Instructions):
 
     def late_node(self, node: Node) -> Hashable:
         """Append the instructions for a node; a product adds itself to its hoisted addends."""
-        leaf, addends = node, list[Node]()
-        while leaf.op == "add" and (hoisted := {*leaf.args} - self.late):
-            addends += hoisted
-            (leaf,) = {*leaf.args} - hoisted
-            if self.uses[leaf] > 1:
-                return super().late_node(node)
-        if leaf.op != "leaf" or (addends and leaf.source != "product"):
+        if (found := self._sum(node)) is None:
             return super().late_node(node)
+        leaf, _ = found
         source, key, step = leaf.what.source, leaf.what.key, self.program.step
         if source == "state":
             return self._befores[key]
@@ -194,8 +198,29 @@ class Forward(Instructions):
         if whole not in self._slots:
             value = self.full(product.value, product.weight.columns)
             self.do(Tensor.addmm_, whole, value, ("weight", key), to=whole)
-        self.sums[node] = leaf, addends
+        self.sums[node] = found
         return node  # a view of the accumulated product
+
+    def operands(self, node: Node) -> Sequence[Node]:
+        """As in ``Instructions``; of a sum with a product, what that multiplies."""
+        if node not in self.late or (found := self._sum(node)) is None:
+            return super().operands(node)
+        source, key, step = found[0].what.source, found[0].what.key, self.program.step
+        if source == "state":
+            return ()
+        return ((step.reductions if source == "reduction" else step.products)[key].value,)
+
+    def _sum(self, node: Node) -> tuple[Node, list[Node]] | None:
+        """The leaf, and the hoisted addends of a product, that a node is the sum of, if it is."""
+        leaf, addends = node, list[Node]()
+        while leaf.op == "add" and (hoisted := {*leaf.args} - self.late):
+            addends += hoisted
+            (leaf,) = {*leaf.args} - hoisted
+            if self.uses[leaf] > 1:
+                return None
+        if leaf.op != "leaf" or (addends and leaf.source != "product"):
+            return None
+        return leaf, addends
 
 
 class Backward(Instructions):
@@ -297,3 +322,14 @@ class Backward(Instructions):
             shares = self._total(Buffer("dsum", key), 0, self.program.step.reductions[key].width)
             return self.do(_reduced("sum", node.width), shares, to=node)
         return self._total(Buffer("dcross"), key, node.width)
+
+    def operands(self, node: Node) -> Sequence[Node]:
+        """As in ``Instructions``; of an incoming gradient, what is summed in it."""
+        if node not in self.late or node.op != "leaf":
+            return super().operands(node)
+        source, key = node.what.key
+        if source == "value":
+            places = (place for place in self._stores if place[0] == Buffer("dz", key))
+            return [node for place in places for node in self._stores[place]]
+        place = (Buffer("dsum", key), 0) if source == "reduced" else (Buffer("dcross"), key)
+        return () if source == "state" else self._stores.get(place, ())
