@@ -261,7 +261,7 @@ def test_half_precision_adds_up_in_single_precision(dtype):
 
 
 class TurningCell(RetentionCell):
-    """Retention whose steps multiply queries, and what they find, by matrices."""
+    """Retention whose steps multiply queries, and what they find, by matrices, old and new."""
 
     def add_parameters(self, parameter):
         super().add_parameters(parameter)
@@ -277,7 +277,7 @@ class TurningCell(RetentionCell):
         return at._replace(q=F.linear(at.q, self.weight_turn))
 
     def readout(self, found, wx):
-        return self.leave(super().readout(found, wx))
+        return self.leave(super().readout(found, wx)) @ self.weight_ih @ self.weight_ih.T
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from seqnets.cells import Cell, Wrapper
 from seqnets.cells.base import autocasts
 from seqnets.cells.matrix_memory import MatrixMemoryCell, divided
+from seqnets.cells.metaclass import users_classes
 from seqnets.engine.lengths import last_step
 from seqnets.engine.matrix_memory.remember import Task, as_operator, remembered
 from seqnets.engine.modes import refusal_of_one_operation, under_transform
@@ -113,16 +114,21 @@ def _run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
 
 def _widened(cell: MatrixMemoryCell) -> MatrixMemoryCell:
     """The cell with what its steps read in float32; through the conversion, gradients reach it."""
+    as_they_are = () if cell.asked(_is_users_own) else _PROJECTING
     return cell.bind(
         {
-            name: t.float() if t.dtype in HALF and name not in _PROJECTING else t
+            name: t.float() if t.dtype in HALF and name not in as_they_are else t
             for name, t in cell.tensors().items()
         }
     )
 
 
+def _is_users_own(cell: Cell) -> bool:
+    return bool(users_classes(type(cell)))
+
+
 _PROJECTING = "weight_ih", "bias_ih", "weight_qk", "bias_qk", "weight_heads", "bias_heads"
-"""What projects the inputs, and may be large: no step reads it."""
+"""What projects the inputs, and may be large: no step of a class of seqnets' reads it."""
 
 
 def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Tensor, State]:
