@@ -610,6 +610,40 @@ def test_a_run_of_which_nobody_reads_the_errors_either_ends_with_the_same_code(t
     assert done.returncode == 141
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["list"], 0),
+        (["list", "nothing"], 2),
+        pytest.param(["train", "dataset=parity", "trainer=debug"], 0, marks=pytest.mark.slow),
+    ],
+)
+def test_a_closed_output_is_as_one_that_is_discarded(arguments, code, closed, tmp_path):
+    command = [sys.executable, "-m", "seqnets", *arguments]
+
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=tmp_path, capture_output=True
+    )
+
+    assert done.returncode == code, done.stderr
+    assert b"Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_an_error_that_cannot_be_printed_has_the_same_exit_code(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "seqnets", "list", "nothing"]
+
+    with open("/dev/full", "w") as full:
+        codes = [subprocess.run(command, stderr=error).returncode for error in (write, full)]
+    os.close(write)
+
+    assert codes == [2, 2]
+
+
 def test_characters_that_the_output_cannot_hold_are_escaped(tmp_path):
     rows = [f"{n},{('größer', 'kleiner')[n % 2]},{n},{n}" for n in range(20) for _ in range(n + 1)]
     (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,x,y", *rows]), encoding="utf-8")

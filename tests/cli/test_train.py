@@ -1021,7 +1021,7 @@ def test_a_full_disk_is_told_without_a_traceback(seqnets):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert done.code == 1
-    assert "ConfigError: output: the run's files cannot be written: File too large" in done.err
+    assert "output: the run's files, or what it prints, cannot be written: File too" in done.err
 
 
 def test_a_disk_that_is_full_for_a_thread_that_writes_is_told_once(tmp_path, capsys):

@@ -65,6 +65,7 @@ def main() -> None:
     measures what other PyTorch code would see. Characters that the output's encoding lacks are
     written as escapes, since no run should end for a table's rules.
     """
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -74,6 +75,16 @@ def main() -> None:
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         keep_memory()
     sys.exit(command(sys.argv[1:]))
+
+
+def open_streams() -> None:
+    """Open standard streams that were closed when the process began, which Python has as None.
+
+    In them is nothing, and what is printed there is discarded.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for the whole process)
 
 
 def told(
@@ -111,21 +122,18 @@ def command(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except Stopped as stop:
-        try:
-            print(f"{stop}.", file=sys.stderr)
-        except BrokenPipeError:  # of 2>&1, nobody reads this either
-            _drop_output(sys.stderr)
+        _complain(f"{stop}.")
         return stop.code
     except (BrokenPipeError, SystemExit) as end:
         if not is_unread(end):
             raise
-        _drop_output()
+        _discard(sys.stdout)
         return 0
     except OSError as error:
         if error.errno not in FULL:
             raise
-        _drop_output()
-        print(f"seqnets: the output cannot be written: {error.strerror}.", file=sys.stderr)
+        _discard(sys.stdout)
+        _complain(f"seqnets: the output cannot be written: {error.strerror}.")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -138,18 +146,17 @@ def _run(arguments: Sequence[str]) -> int:
     except SeqnetsError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        _complain(f"{type(error).__name__}: {error}")
         return 2 if isinstance(error, UsageError) else 1
     except (MemoryError, RuntimeError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not _lacks_memory(error):
             raise
         said = str(error).partition("\n")[0] or "Python got none"
         told = re.sub(r"^\[enforce fail at .*?\] .*?: ", "", said)  # where in torch's source
-        print(
+        _complain(
             f"seqnets: the memory is not enough: {told}\n"
             "  A smaller model, batch or dataset needs less; HYDRA_FULL_ERROR=1 shows where it "
-            "ended.",
-            file=sys.stderr,
+            "ended."
         )
         return 1
 
@@ -165,9 +172,17 @@ def is_unread(end: BaseException) -> bool:
     return isinstance(end.__context__ if isinstance(end, SystemExit) else end, BrokenPipeError)
 
 
-def _drop_output(*streams: TextIO) -> None:
-    """Discard what is left of the output, so that Python exits without another error."""
-    for stream in (sys.stdout, *streams):
+def _complain(message: str) -> None:
+    """Print why a command fails, which has its exit code also where nobody can read this."""
+    try:
+        print(message, file=sys.stderr)
+    except OSError:
+        _discard(sys.stdout, sys.stderr)  # one may be the other's
+
+
+def _discard(*streams: TextIO) -> None:
+    """Discard what is left of an output, so that Python exits without another error."""
+    for stream in streams:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -199,7 +214,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
         return run(verb, rest)
     advice = _verb_meant(verb, rest) if verb in _MEANT else near(verb, VERBS)
-    print(f"seqnets: there is no verb {verb!r}.\n  {advice}", file=sys.stderr)
+    _complain(f"seqnets: there is no verb {verb!r}.\n  {advice}")
     return 2
 
 

@@ -177,7 +177,7 @@ def _full_disk() -> Iterator[None]:
         if not _is_full(error):
             raise
         raise ConfigError(
-            f"output: the run's files cannot be written: {error.strerror}.\n"
+            f"output: the run's files, or what it prints, cannot be written: {error.strerror}.\n"
             "  Free some space or choose another folder (output=FOLDER). A run with a checkpoint "
             "can be resumed."
         ) from error
