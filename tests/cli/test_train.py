@@ -524,14 +524,15 @@ def heeds_interrupts():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("moment", ["follow_ups", "finish"])
 def test_a_run_that_is_stopped_after_its_test_is_not_finished(
-    seqnets, small_text, tmp_path, monkeypatch
+    moment, seqnets, small_text, tmp_path, monkeypatch
 ):
     def stopped(*_):
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr("seqnets.cli.train.follow_ups", stopped)
+        patch.setattr(f"seqnets.cli.train.{moment}", stopped)
         trained = seqnets("train", *small_text)
     resumed = seqnets("train", *small_text, "resume=auto")
 

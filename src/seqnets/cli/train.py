@@ -101,6 +101,9 @@ def run(options: Config, *, choices: Mapping[str, Any], also: str) -> Trained:
             failed = False
         finally:
             finish(training.trainer, failed)
+        if training.result is not None and training.trainer.is_global_zero:
+            # last: resume=auto would answer a run that is stopped before by another
+            runs.write_result(training.folder, training.result)
         return trained
 
 
@@ -155,6 +158,9 @@ class _Training:
         options: The resolved configuration.
         running: The run's folder; it is given the trainer.
         also: Options that commands on this run need too, quoted, each after a space.
+
+    Attributes:
+        result: What marks the run as finished; None while it is not.
     """
 
     def __init__(self, options: Config, running: Running, also: str) -> None:
@@ -173,6 +179,7 @@ class _Training:
         self.trainer = running.trainer = self._make_trainer()
         self.console = terminal()
         self.console.quiet = not self.trainer.is_global_zero
+        self.result: dict[str, Any] | None = None
         self._before: Config = {}
         self.parameters = sum(parameter.numel() for parameter in self.module.model.parameters())
 
@@ -227,8 +234,7 @@ class _Training:
             )
         pruning = self._callback(Pruning)
         if pruning is not None and pruning.reason is not None:
-            if self.trainer.is_global_zero:
-                runs.write_result(self.folder, {"pruned": pruning.reason})
+            self.result = {"pruned": pruning.reason}
             self._report_stop(f"Pruned: {pruning.reason}", "to go on all the same:")
             return trained._replace(pruned=True)
         try:
@@ -305,8 +311,7 @@ class _Training:
         if commands:
             purposes = ", ".join(commands).capitalize()
             report.show(console, f"{purposes}:", "\n".join(commands.values()))
-        if trainer.is_global_zero:  # last: resume=auto would answer a run stopped above by another
-            runs.write_result(self.folder, result)
+        self.result = result
 
     def _test(self, trained: Trained) -> tuple[Path | None, dict[str, Any]]:
         """Test the best weights, unless disabled.
