@@ -644,6 +644,24 @@ def test_an_error_that_cannot_be_printed_has_the_same_exit_code(tmp_path):
     assert codes == [2, 2]
 
 
+def test_what_a_command_leaves_behind_is_finalized_before_its_process_ends(tmp_path):
+    leaves = [
+        "from pathlib import Path",
+        "from seqnets.cli import main",
+        "class Left:",
+        "    def __init__(self):",
+        "        self.itself = self",
+        "    def __del__(self):",
+        "        Path('log').touch()",
+        "main.command = lambda arguments: Left() and 0",
+        "main.main()",
+    ]
+
+    subprocess.run([sys.executable, "-c", "\n".join(leaves)], cwd=tmp_path, check=True)
+
+    assert (tmp_path / "log").exists()
+
+
 def test_characters_that_the_output_cannot_hold_are_escaped(tmp_path):
     rows = [f"{n},{('größer', 'kleiner')[n % 2]},{n},{n}" for n in range(20) for _ in range(n + 1)]
     (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,x,y", *rows]), encoding="utf-8")

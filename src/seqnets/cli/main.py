@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import io
 import os
 import re
@@ -74,7 +75,10 @@ def main() -> None:
         if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which happens later
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         keep_memory()
-    sys.exit(command(sys.argv[1:]))
+    code = command(sys.argv[1:])
+    gc.collect()
+    gc.freeze()  # else Python spends a second on the objects of all modules before it ends
+    sys.exit(code)
 
 
 def open_streams() -> None:
