@@ -300,6 +300,16 @@ def test_a_signal_to_one_of_several_processes_is_one_to_all():
     assert unaware.received == signal.SIGTERM
 
 
+def test_a_trainer_that_a_signal_has_stopped_trains_again(tmp_path):
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    running, module = fit(parity_module, parity_data(), tmp_path, SignalAt(3), max_epochs=2)
+    stopped_at = running.global_step
+
+    running.fit(module, parity_data(), ckpt_path=last, weights_only=True)
+
+    assert (stopped_at, running.global_step) == (3, 10)
+
+
 def test_a_signal_that_the_process_was_started_to_ignore_does_not_stop_training():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     callback = StopOnSignal()

@@ -21,14 +21,18 @@ class StopOnSignal(Callback):
     have nothing left to train, and so would never validate.
 
     Attributes:
-        received: The signal received by this process or another one of the run, or None. The caller
-            should exit with 128 + its number, as is usual for signals.
+        received: The signal that ended the last fit, received by this process or another one of
+            the run, or None. The caller should exit with 128 + its number, as is usual for signals.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._handlers: dict[int, Any] = {}
         self._limits: tuple[Any, ...] | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Forget the signal that ended an earlier fit."""
+        self.received = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Install handlers in place of Lightning's, which save nothing and exit with 0."""
