@@ -123,6 +123,20 @@ def test_a_table_of_steps_shows_which_columns_are_features(seqnets, tmp_path):
     assert {"height 0.5 0.5", "floor 7 0"} <= {*lines}
 
 
+def test_long_names_that_begin_alike_are_told_apart(seqnets, tmp_path):
+    kind = "http://example.org/kinds/of/motion#"
+    heads = ["sequence", "label", *(f"temperature at the sensor {n}" for n in (1, 2))]
+    rows = [f"{n // 2},{kind}{'up' if n % 4 > 1 else 'down'},{n % 2},{n}" for n in range(80)]
+    (tmp_path / "mine.csv").write_text("\n".join([",".join(heads), *rows]) + "\n")
+
+    done = seqnets("inspect", "dataset=classification", "dataset.path=mine.csv", "samples=0")
+
+    assert "temperatur...he sensor 1 " in done.out, done.err
+    assert "temperatur...he sensor 2 " in done.out
+    assert "http://exa...f/motion#up " in done.out
+    assert "http://exa...motion#down " in done.out
+
+
 @pytest.mark.parametrize(
     ("metric", "told"),
     [("dataset.metric=f1", "commonest label of the word"), ("objective.metric=f1", "none")],

@@ -147,7 +147,7 @@ def _features(features: Sequence[Mapping[str, str]]) -> Table:
     headings = list(features[0])
     table = _grid(*headings, left=headings.index("mean") if "mean" in headings else 1)
     for feature in features[:_ROWS]:
-        table.add_row(*(Text(_short(text, 24)) for text in feature.values()))
+        table.add_row(*(Text(_named(text)) for text in feature.values()))
     if len(features) > _ROWS:
         table.add_row(Text(f"{len(features) - _ROWS:,} others", "dim"))
     return table
@@ -190,7 +190,7 @@ def _classes(classes: Mapping[Part, np.ndarray], labels: Sequence[str]) -> Table
     for number in shown.tolist():
         share = train[number] / max(1, train.sum())
         bar = _bar(train[number] / max(1, train.max())) + Text(f" {share:.1%}")
-        name = Text(_named(labels[number]))
+        name = Text(_spelled(labels[number]))
         table.add_row(name, *(f"{classes[part][number]:,}" for part in PARTS), bar)
     if len(shown) < len(train):
         rest = (f"{np.delete(classes[part], shown).sum():,}" for part in PARTS)
@@ -207,13 +207,19 @@ def _tokens(counts: np.ndarray, data: DataModule) -> Table:
         name = repr(data.token_name(number))[1:-1]
         bar = _bar(counts[number] / max(1, counts.max()))
         share = Text(f" {counts[number] / max(1, counts.sum()):.1%}")
-        table.add_row(Text(_named(name)), f"{counts[number]:,}", bar + share)
+        table.add_row(Text(_spelled(name)), f"{counts[number]:,}", bar + share)
     return table
 
 
-def _named(text: str) -> str:
+def _spelled(name: str) -> str:
     """The name of a class or token; a space is said in words."""
-    return "space" if text == " " else _short(text, 24)
+    return "space" if name == " " else _named(name)
+
+
+def _named(text: str) -> str:
+    """A name; of a long one its beginning and its end, since many that begin alike end apart."""
+    text = visible(text)
+    return text if len(text) <= 24 else f"{text[:10]}...{text[-11:]}"
 
 
 def _sample(sample: Mapping[str, str]) -> Table:
