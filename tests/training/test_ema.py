@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import nn
 
 from seqnets.errors import ConfigError
@@ -39,6 +40,13 @@ def test_the_averages_are_what_is_validated_and_kept_and_a_resumed_run_ends_with
     assert scores["val/loss"] == pytest.approx(loss, rel=1e-6)
     for mine, other in zip(module.parameters(), again.parameters(), strict=True):
         assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("other", [WeightAveraging(), StochasticWeightAveraging(swa_lrs=0.1)])
+def test_of_two_callbacks_that_average_one_is_too_many(other, tmp_path):
+    said = f"got MovingAverage and {type(other).__name__}, expected one that averages the weights"
+    with pytest.raises(ConfigError, match=said):
+        fit(language_module, text_data(tmp_path), tmp_path, averaging(), other, max_epochs=1)
 
 
 @pytest.mark.parametrize("asgd", [False, True])

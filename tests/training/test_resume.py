@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler
 
 from seqnets.errors import CheckpointError
 from seqnets.training import callbacks
@@ -158,6 +158,24 @@ def test_the_last_step_of_an_epoch_has_the_mean_gradient_of_the_batches_left_als
     for weight, expected in zip(fewer.parameters(), mean.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=1e-6, atol=1e-7)
     assert same(fewer, resumed)
+
+
+@pytest.mark.filterwarnings("ignore:When using .* and overriding `LightningModule.optimizer_")
+@pytest.mark.parametrize("batch", [2, 3])
+def test_batches_of_a_step_that_change_by_epochs_are_as_many_in_an_epoch_that_goes_on(
+    batch, tmp_path
+):
+    def run(name, *callbacks, resume=None):
+        changes = GradientAccumulationScheduler({0: 3, 1: 2})
+        options = {"resume": resume, "max_epochs": 2}
+        return fit(parity_module, parity_data(), tmp_path / name, changes, *callbacks, **options)
+
+    whole, expected = run("whole")
+    run("cut", SignalAtBatch(batch))
+    resumed, found = run("cut", resume=tmp_path / "cut" / "checkpoints" / "last.ckpt")
+
+    assert resumed.global_step == whole.global_step == 2 + 3
+    assert same(expected, found)
 
 
 @pytest.mark.parametrize("interval", [2, 3])

@@ -23,6 +23,7 @@ _NEEDLESS = (
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*callbacks used to create the checkpoint .*\['Timer'\].*",  # a limit may be gone
     r".*You requested to overfit but enabled .* dataloader shuffling.*",  # none is shuffled then
+    r".*overriding `LightningModule\.optimizer_\{step,zero_grad\}`.*",  # once a step is right here
     r"Glyph .* missing from font.*",  # a letter that the fonts lack is drawn as a box
     r".*It is recommended to use `self\.log\(.*sync_dist=True\)`.*",  # they are summed already
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -35,9 +36,11 @@ from seqnets.training.retuning import retune
 from seqnets.training.schedules import make_schedule
 from seqnets.training.scores import scores_of_parts
 from seqnets.training.trainers import (
+    callbacks_of,
     is_epoch_complete,
     is_time_to_log,
     is_training,
+    require_one_average,
     require_validations,
 )
 from seqnets.typing import Batch, Known
@@ -136,6 +139,7 @@ class SequenceModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Have objective and rule of learning check the data before anything is computed."""
+        require_one_average(self.trainer)
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             self.objective.check(self.model, data)
@@ -360,6 +364,8 @@ class SequenceModule(LightningModule):
         before, now = self._config_before, self.card["config"]
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         retune(optimizer, schedule, self.scheduler_factory, before, now, self.trainer)
+        for callback in callbacks_of(self.trainer, GradientAccumulationScheduler):
+            callback.on_train_epoch_start(self.trainer)  # the epoch may go on, not start
         loader = self.trainer.train_dataloader
         if isinstance(loader, Loader) and is_epoch_complete(self.trainer):
             loader.finish()

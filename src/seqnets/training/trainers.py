@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from seqnets.errors import ConfigError
+
+_C = TypeVar("_C", bound=Callback)
+
+
+def callbacks_of(trainer: Trainer, kind: type[_C]) -> list[_C]:
+    """A trainer's callbacks of some kind."""
+    return [found for found in trainer.callbacks if isinstance(found, kind)]  # type: ignore[attr-defined]
 
 
 def is_training(trainer: Trainer) -> bool:
@@ -52,6 +60,21 @@ def require_validations(trainer: Trainer, who: str) -> None:
         raise ConfigError(
             f"{who}: got trainer.limit_val_batches=0, expected validations: without their loss "
             f"it would have no effect."
+        )
+
+
+def require_one_average(trainer: Trainer) -> None:
+    """Raise ConfigError if several callbacks average the weights."""
+    averaging = [
+        type(callback).__name__
+        for kind in (WeightAveraging, StochasticWeightAveraging)
+        for callback in callbacks_of(trainer, kind)
+    ]
+    if len(averaging) > 1:
+        raise ConfigError(
+            f"callbacks: got {' and '.join(averaging)}, expected one that averages the weights: "
+            "each would put its own averages in place of another's.\n"
+            "  callbacks.NAME=null leaves one out."
         )
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Timer
 from seqnets.atomic import atomic
 from seqnets.checks import check_count
 from seqnets.errors import counted
-from seqnets.training.trainers import is_training, was_last_batch
+from seqnets.training.trainers import callbacks_of, is_training, was_last_batch
 
 _FILE = "validations.json"
 
@@ -110,8 +110,7 @@ def _ends(trainer: Trainer) -> bool:
     return trainer.should_stop or was_last_batch(trainer) or _is_late(trainer)
 
 
-def _is_late(trainer: Any) -> bool:
+def _is_late(trainer: Trainer) -> bool:
     """Whether a time limit was reached during the validation, which the next step would find."""
-    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
-    left = [timer.time_remaining() for timer in timers]
+    left = [timer.time_remaining() for timer in callbacks_of(trainer, Timer)]
     return any(seconds is not None and seconds <= 0 for seconds in left)

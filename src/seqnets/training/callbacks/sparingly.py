@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.training.loggers import writer_of
-from seqnets.training.trainers import is_training
+from seqnets.training.trainers import callbacks_of, is_training
 
 SHARE = 0.01
 """The share of a run's time that each such callback may take."""
@@ -62,7 +62,7 @@ class Sparingly(Callback):
 @contextlib.contextmanager
 def as_validated(trainer: Trainer, pl_module: Any) -> Iterator[None]:
     """Switch to the weights for validation: averages of the optimizer or of callbacks, if any."""
-    averaging = [c for c in trainer.callbacks if isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
+    averaging = callbacks_of(trainer, WeightAveraging)
     with pl_module.as_validated():
         for callback in averaging:
             callback.on_validation_epoch_start(trainer, pl_module)
