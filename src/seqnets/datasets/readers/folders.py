@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,23 +99,41 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
     Raises:
         DataError: A file is damaged, of an unknown kind, or unlike the first.
     """
-    records: list[Record] = []
-    facts: dict[str, Any] = {}
-    left_out: set[str] = set()
+    return joined(_each(files, wanted))
+
+
+def _each(files: list[Path], wanted: Wanted) -> Iterator[tuple[str, Record, dict[str, Any]]]:
     for file in files:
         if file.is_dir():
             raise DataError(
                 f"{file}: got a folder, expected files there.\n"
                 "  If each part has a folder, name them: path=FOLDER/train test_path=FOLDER/test."
             )
-        steps, found = read_file(file, wanted)
-        left_out |= found.pop(LEFT_OUT, set())
-        facts = facts or found
-        source = Source([Record(str(file), steps, id=str(file))], found)
-        source = source.in_order(facts.get("features"))
-        check_facts(str(file), source.facts, str(files[0]), facts)
+        steps, facts = read_file(file, wanted)
+        yield str(file), Record(str(file), steps, id=str(file)), facts
+
+
+def joined(files: Iterable[tuple[str, Record, dict[str, Any]]]) -> Source:
+    """Join the sequences of files that are one each, with features in the order of the first.
+
+    Args:
+        files: Of each file what errors call it, its sequence, and the facts about it.
+
+    Raises:
+        DataError: A file is unlike the first. They may differ in the columns to leave out.
+    """
+    records: list[Record] = []
+    expected: dict[str, Any] = {}
+    left_out: set[str] = set()
+    for who, record, facts in files:
+        left_out |= facts.pop(LEFT_OUT, set())
+        expected = expected or facts
+        source = Source([record], facts).in_order(expected.get("features"))
         records += source.records
-    return Source(records, without_kind(facts), frozenset(left_out))
+        check_facts(who, source.facts, records[0].where, expected)
+    # new files need not be of the same kind
+    shared = {name: fact for name, fact in expected.items() if name != "kind"}
+    return Source(records, shared, frozenset(left_out))
 
 
 def read_file(file: Path, wanted: Wanted) -> tuple[np.ndarray | str, dict[str, Any]]:
@@ -132,11 +150,6 @@ def read_file(file: Path, wanted: Wanted) -> tuple[np.ndarray | str, dict[str, A
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
     return read(file, wanted)
-
-
-def without_kind(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts that new files must share; they need not be of the same kind."""
-    return {name: fact for name, fact in facts.items() if name != "kind"}
 
 
 def check_facts(who: str, facts: dict[str, Any], other: str, expected: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ from seqnets.datasets.readers.cells import (
     shown,
     text_of,
 )
-from seqnets.datasets.readers.folders import check_facts, read_file, without_kind
-from seqnets.datasets.readers.recordings import LEFT_OUT, check_columns, read_recording
+from seqnets.datasets.readers.folders import joined, read_file
+from seqnets.datasets.readers.recordings import check_columns, read_recording
 from seqnets.datasets.readers.records import (
     FILE,
     ID,
@@ -66,13 +66,12 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     names_files = FILE in first and (FILE not in wanted.leave_out or not has_features)
     if wanted.features and not names_files and (not kinds or has_features):
         steps, facts = read_recording(path, wanted)
-        del facts[LEFT_OUT]
         name = str(path) if wanted.folder is None else None  # standard input has no name
-        return Source([Record(str(path), steps, id=name)], without_kind(facts))
+        return joined([(str(path), Record(str(path), steps, id=name), facts)])
     if len(kinds) == 1:
         return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))
     if not kinds and FILE in first:
-        return _rows_of_files(path, rows, wanted)
+        return joined(_rows_of_files(path, rows, wanted))
     raise DataError(
         f"{where}: got the columns {listed(first)}, expected one of "
         f"{SEQUENCE} (a row per step), {', '.join(layouts[1:])} or {FILE} (a row per sequence).\n"
@@ -130,30 +129,24 @@ def _rows_of_sequences(
         yield Record(where, steps, target, split, row.get(ID), wanted.group_of(where, row))
 
 
-def _rows_of_files(path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted) -> Source:
-    """Read a table whose rows name a file each, relative to the table's folder or another."""
+def _rows_of_files(
+    path: Path, rows: Iterator[tuple[str, Row]], wanted: Wanted
+) -> Iterator[tuple[str, Record, dict[str, Any]]]:
+    """Yield the files that a table's rows name, relative to the table's folder or another."""
     folder = path.parent if wanted.folder is None else wanted.folder
     names = Names()
-    records: list[Record] = []
-    facts: dict[str, Any] = {}
-    left_out: set[str] = set()
     for where, row in rows:
         need(where, row, FILE)
         name = text_of(where, FILE, row[FILE])
         if ID in row:
             names.add(where, row[ID])
         try:
-            steps, found = read_file(folder / Path(name).expanduser(), wanted)
+            steps, facts = read_file(folder / Path(name).expanduser(), wanted)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         target, split = wanted.target_of(where, row), split_of(where, row)
         record = Record(where, steps, target, split, row.get(ID, name), wanted.group_of(where, row))
-        left_out |= found.pop(LEFT_OUT, set())
-        facts = facts or found
-        source = Source([record], found).in_order(facts.get("features"))
-        records += source.records
-        check_facts(f"{where}, {name}", source.facts, records[0].where, facts)
-    return Source(records, without_kind(facts), frozenset(left_out))
+        yield f"{where}, {name}", record, facts
 
 
 def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
