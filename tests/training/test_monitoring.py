@@ -1,15 +1,18 @@
 import io
 import re
+from csv import DictReader
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.plugins.hparams import metadata
+from torch import nn
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import Parity
@@ -28,6 +31,8 @@ from seqnets.training.callbacks import (
     pictures,
 )
 from seqnets.training.callbacks.hyperparameters import flatten
+from seqnets.training.callbacks.model_card import summary
+from seqnets.training.callbacks.showing import first_rows
 from seqnets.training.callbacks.throughput import Timed
 from seqnets.typing import Batch
 
@@ -62,7 +67,7 @@ def watched(tmp_path):
         text_data(tmp_path),
         tmp_path / "run",
         Monitor(histograms_every_n_steps=4),
-        TextSamples(length=40),
+        TextSamples(length=40, prompt="gone.\nThe"),
         ModelCard(),
         ModelGraph(),
         Hyperparameters(compared=["optimizer.weight_decay", "unknown"]),
@@ -125,8 +130,22 @@ def test_the_text_tab_has_samples_the_model_and_the_config(watched):
         return [e.tensor_proto.string_val[0].decode() for e in found.Tensors(f"{tag}/text_summary")]
 
     assert len(text("sample")) == 2
+    assert text("sample")[0].startswith("    gone.\n    The")  # as it stands, by Markdown's rules
     assert "| total | LanguageModel | |" in text("model")[0]
     assert "hidden_size: 8" in text("config")[0]
+
+
+def test_the_card_counts_a_shared_parameter_at_the_first_layer_that_has_it():
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+
+    rows = summary(nn.Sequential(first, nn.Tanh(), second)).splitlines()[2:]
+
+    assert rows == [
+        "| 0 | Linear | weight 3×3, bias 3 | 12 |",
+        "| 2 | Linear | weight 3×3, bias 3 | 3 |",
+        "| total | Sequential | | 15 |",
+    ]
 
 
 def test_the_graphs_tab_has_the_layers_with_their_sizes(watched):
@@ -138,6 +157,7 @@ def test_the_graphs_tab_has_the_layers_with_their_sizes(watched):
     layers = [f"encoder/recurrent/layers/{place}" for place in (0, 1)]
     assert list(nodes) == ["input", "encoder/embedding", *layers, "output"]
     assert list(nodes["encoder/embedding"].input) == ["input"]
+    assert "parameters" not in nodes["input"].attr
     assert list(nodes["output"].input) == [layers[1]]
     assert (sizes[0], sizes[-1]) == (2, module.model.output.out_features)
     assert nodes["output"].attr["parameters"].i == module.model.output.weight.numel() + sizes[-1]
@@ -186,6 +206,28 @@ def test_other_loggers_and_tasks_without_text_are_served_too(tmp_path):
         fit(parity_module, parity_data(), tmp_path, *callbacks, logger=logger, max_epochs=1)
 
     assert "gradient_norm/total" in (tmp_path / "csv" / "metrics.csv").read_text()
+
+
+def test_a_run_that_fails_has_the_figures_of_its_last_step(tmp_path):
+    class Failing(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 3:
+                raise RuntimeError("it fails")
+
+    logger = CSVLogger(tmp_path, name="", version="")
+    with pytest.raises(RuntimeError, match="it fails"):
+        fit(
+            parity_module,
+            parity_data(),
+            tmp_path,
+            Monitor(),
+            Failing(),
+            logger=logger,
+            max_epochs=1,
+        )
+
+    with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
+        assert [row["step"] for row in DictReader(file) if row["train/loss"]] == ["0", "1", "2"]
 
 
 def test_confusions_are_of_all_that_was_validated(tmp_path, monkeypatch):
@@ -269,8 +311,14 @@ def test_steps_of_pairs_and_videos_are_called_time_steps(tmp_path, monkeypatch):
         assert "time steps/s" in draw(tmp_path, parity_module, parity_data(), False, max_epochs=1)
 
 
-def test_pauses_do_not_count_as_training(monkeypatch):
-    clock = iter([0.0, 1.0, 100.0, 101.0])
+@pytest.mark.parametrize(
+    ("pauses", "times", "rate"),
+    [(True, (0.0, 1.0, 100.0, 101.0), 10), (False, (0.0, 1.0, 4.0), 5)],
+)
+def test_pauses_do_not_count_as_training_and_waiting_for_batches_does(
+    pauses, times, rate, monkeypatch
+):
+    clock = iter(times)
     monkeypatch.setattr(
         "seqnets.training.callbacks.throughput.time.perf_counter", lambda: next(clock)
     )
@@ -280,7 +328,15 @@ def test_pauses_do_not_count_as_training(monkeypatch):
     for _ in range(2):
         timed.on_train_batch_start(trainer, None, batch, 0)
         timed.on_train_batch_end(trainer, None, None, batch, 0)
-        timed.on_validation_start(trainer, None)
+        if pauses:
+            timed.on_validation_start(trainer, None)
 
-    assert timed.read_throughput() == 10
+    assert timed.read_throughput() == rate
     assert timed.read_throughput() == 0
+
+
+@pytest.mark.parametrize(("steps", "rows"), [(1, 5), (10, 3), (100, 1)])
+def test_fewer_rows_are_shown_of_long_sequences(steps, rows):
+    batch = Batch(torch.zeros(8, steps), torch.zeros(8))
+
+    assert first_rows(batch, 5, steps=39).x.shape == (rows, steps)

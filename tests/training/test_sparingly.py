@@ -5,9 +5,16 @@ from functools import partial
 import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.training import NonMonotonicASGD
-from seqnets.training.callbacks import MovingAverage, sparingly
+from seqnets.training.callbacks import (
+    Dynamics,
+    GradientFlow,
+    MovingAverage,
+    Pictures,
+    sparingly,
+)
 from tests.training.runs import SignalAt, fit, language_module, text_data
 
 
@@ -83,6 +90,20 @@ def test_averages_are_shown_that_are_validated_wherever_their_callback_stands(
     assert before.steps == after.steps == [*totals.values(), total(module)]
     assert list(totals) == [4, 8]
     assert total(module) == total(unshown), "training went on with the weights"
+
+
+@pytest.mark.parametrize("callback_cls", [Dynamics, GradientFlow, Pictures])
+def test_nothing_is_dropped_out_of_what_is_shown_after_training(callback_cls, tmp_path):
+    running, module = fit(language_module, text_data(tmp_path), tmp_path, max_steps=1)
+    modes = []
+    module.model.register_forward_pre_hook(lambda model, _: modes.append(model.training))
+    module.train()
+
+    with SummaryWriter(tmp_path) as writer:
+        callback_cls().show(running, module, writer)
+
+    assert modes == [False]
+    assert module.model.training
 
 
 def test_nothing_is_shown_without_tensorboard(tmp_path):

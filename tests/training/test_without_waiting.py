@@ -123,6 +123,10 @@ def test_histograms_count_every_number_and_none_that_is_not_finite(tmp_path):
     assert value.sum_squares == pytest.approx(10.04)
     assert sum(value.bucket) == 4
     assert value.bucket_limit[-1] == pytest.approx(3)
+    width = 4 / len(value.bucket)
+    limits = [limit for limit, n in zip(value.bucket_limit, value.bucket, strict=True) if n]
+    below = [limit - number for limit, number in zip(limits, (-1, 0, 0.2, 3), strict=True)]
+    assert all(-1e-6 < rest <= width + 1e-6 for rest in below), "each number is in its own bin"
     assert sum(alike.histogram_value.bucket) == 5
     assert "broken" not in found.Tags()["histograms"]
 
