@@ -87,6 +87,25 @@ def test_a_step_that_is_more_than_its_operations_runs_in_the_plain_loop(way):
     assert "it gives something else" in told.refusals["c"] or "gradient" in told.refusals["c"]
 
 
+@pytest.mark.parametrize(
+    "divided",
+    [
+        lambda wx, uh, h: (wx.n + uh.n) / (1 + wx.m + uh.m),
+        lambda wx, uh, h: h + (wx.n / (wx.m + uh.m)).square(),
+    ],
+)
+def test_a_step_that_divides_by_what_may_be_nearly_zero_runs_in_loops(divided):
+    class Dividing(GatedCell):
+        gates = ("n", "m")
+
+        def update(self, wx, uh, state):
+            return (divided(wx, uh, state[0]),)
+
+    cell = Dividing(I, 256)  # rounding is largest where most units are compared
+
+    assert explain(cell, torch.randn(B, T, I)).chosen != "reference"
+
+
 class Dropping(GatedCell):
     gates = ("n",)
 

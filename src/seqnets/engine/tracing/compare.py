@@ -44,6 +44,10 @@ class OwnDerivative(Untraceable):
     """A step has a custom autograd function, which ``Surrogates`` may be able to trace."""
 
 
+class _Differs(Untraceable):
+    """A step and its trace give other numbers."""
+
+
 class RandomCell:
     """A cell and random parameters for it, drawn once.
 
@@ -123,9 +127,9 @@ class Comparison(RandomCell):
         pieces = pieces_of(self.cell.state_sizes, self._step.state_sizes)
         return joined(replay(self._step, wx, cut(state, pieces), used), pieces)
 
-    def _used(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _used(self, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
         """The parameters of the traced step, made of the cell's."""
-        return parameters_of(self._step, self._preparation.of(tensors, self.dtype), self.dtype)
+        return parameters_of(self._step, self._preparation.of(tensors, dtype), dtype)
 
     def _run_on_numbers(self, scale: int) -> None:
         """Compare on inputs and states of a scale; at 0, biases are 0 too, as initialised."""
@@ -139,22 +143,16 @@ class Comparison(RandomCell):
             read = name in self._step.parameters or name in self._preparation.reads
             tensors[name] = now.requires_grad_(learns and read)
         cell = self.bound_to(tensors)
-        with errors_as_untraceable(), torch.enable_grad():
-            used = self._used(tensors)
-        learned = [tensor for tensor in tensors.values() if tensor.requires_grad]
         if scale == _LARGE and not self._project:  # within what it projects to, say 0 and more
             with errors_as_untraceable(), torch.no_grad():
                 wx = cell.project(self.numbers(_ROWS, cell.input_size).mul_(scale)).clone()
         else:
             wx = self.numbers(_ROWS, self._width).mul_(scale)
         state = tuple(self.numbers(_ROWS, size).mul_(scale) for size in cell.state_sizes)
-        for given in (wx, *state):
-            given.requires_grad_()
 
-        finite = self._compare(scale, cell, wx, state, used, learned)
+        finite = self._compare(scale, tensors, wx, state)
         if scale == 1 and not finite:  # say, a square root of the state
-            state = tuple(part.detach().abs().requires_grad_() for part in state)
-            self._compare(scale, cell, wx, state, used, learned)
+            self._compare(scale, tensors, wx, tuple(part.abs() for part in state))
 
     @torch.no_grad()
     def _run_on_no_numbers(self) -> None:
@@ -165,7 +163,7 @@ class Comparison(RandomCell):
         tensors = self.kept | self.drawn
         cell = self.bound_to(tensors)
         with errors_as_untraceable():
-            used = self._used(tensors)
+            used = self._used(tensors, self.dtype)
             state = tuple([part.to(self.dtype) for part in cell.initial_state(_ROWS)])
             steps = _STEPS if any(part.isinf().any() for part in state) else 0
 
@@ -194,17 +192,33 @@ class Comparison(RandomCell):
             columns = columns[always]
         raise Untraceable(_SPREADS.format("nan"))
 
-    def _compare(
-        self,
-        scale: int,
-        cell: Cell,
-        wx: Tensor,
-        state: State,
-        used: dict[str, Tensor],
-        learned: Sequence[Tensor],
+    def _compare(self, scale: int, tensors: dict[str, Tensor], wx: Tensor, state: State) -> bool:
+        """Compare outputs and, where these are finite, gradients; whether they are finite.
+
+        What differs is compared in float64: rounding is large in what is divided by nearly 0.
+        """
+        try:
+            return self._compare_once(scale, tensors, wx, state)
+        except _Differs as differs:
+            if scale == _LARGE or self.dtype == torch.float64:
+                raise
+            tensors = {name: _doubled(tensor) for name, tensor in tensors.items()}
+            wx, state = wx.double(), tuple(part.double() for part in state)
+            try:
+                return self._compare_once(scale, tensors, wx, state)
+            except Untraceable:
+                raise differs from None
+
+    def _compare_once(
+        self, scale: int, tensors: dict[str, Tensor], wx: Tensor, state: State
     ) -> bool:
-        """Compare outputs and, where these are finite, gradients; whether they are finite."""
+        """``_compare`` in the dtype of what it is given."""
+        cell = self.bound_to(tensors)
+        wx = wx.detach().requires_grad_()
+        state = tuple(part.detach().requires_grad_() for part in state)
+        learned = [tensor for tensor in tensors.values() if tensor.requires_grad]
         with errors_as_untraceable(), torch.enable_grad():
+            used = self._used(tensors, wx.dtype)
             own = self._own(cell, wx, state)
             cell.check_after(own, state)
             if _has_python(own, self._functions):
@@ -214,7 +228,7 @@ class Comparison(RandomCell):
                 )
             traced = self._traced(wx, state, used)
             wanted = [wx, *state, *learned]
-            ends = [self.numbers(*part.shape) for part in traced]
+            ends = [self.numbers(*part.shape).to(wx.dtype) for part in traced]
             slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
             if scale == 1:  # and large gradients, which may be clipped
                 for found, parts in zip(slopes, (own, traced), strict=True):
@@ -222,7 +236,7 @@ class Comparison(RandomCell):
         are_alike = _are_both_finite if scale == _LARGE else are_near
         if not all(map(are_alike, own, traced)):
             self._check_spread(own, traced)
-            raise Untraceable(
+            raise _Differs(
                 f"it gives something else than its recorded operations{_WHERE[scale]}, so it "
                 f"depends on more than tensors: a branch on their values, the number of rows, "
                 f"or whether gradients are on"
@@ -230,7 +244,7 @@ class Comparison(RandomCell):
         finite = all(bool(part.isfinite().all()) for part in own)
         if finite and not self._project and not all(map(are_alike, *slopes)):
             self._check_spread(*slopes)
-            raise Untraceable(
+            raise _Differs(
                 f"its gradient is not that of its operations{_WHERE[scale]}: no_grad, a "
                 f"hook, or a function with a backward pass of its own"
             )
@@ -271,6 +285,13 @@ def errors_as_untraceable() -> Iterator[None]:
         yield
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise Untraceable(str(error).splitlines()[0] if str(error) else repr(error)) from error
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    """A tensor of numbers in float64, with a gradient of its own where it has one."""
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.detach().double().requires_grad_(tensor.requires_grad)
 
 
 def _slopes(
