@@ -79,6 +79,47 @@ def test_a_tree_of_flax_becomes_a_network(cell, name, layers, both, linen):
     np.testing.assert_allclose(y, outputs(net, x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [
+        (cells.RNNCell, "SimpleCell"),
+        (cells.GRUCell, "GRUCell"),
+        (cells.LSTMCell, "LSTMCell"),
+        (cells.LSTMCell, "OptimizedLSTMCell"),
+    ],
+)
+def test_a_state_of_nnx_becomes_a_network(cell, name):
+    jax = pytest.importorskip("jax", reason=REASON)
+    nnx = pytest.importorskip("flax.nnx", reason=REASON)
+    kind, rngs, x = getattr(nnx, name), nnx.Rngs(0), inputs()
+    both = nnx.Bidirectional(*[nnx.RNN(kind(3, 5, rngs=rngs)) for _ in range(2)])
+    module = nnx.Sequential(both, nnx.RNN(kind(10, 5, rngs=rngs)))
+    random = np.random.default_rng(4)
+    state = jax.tree.map(
+        lambda a: random.normal(size=a.shape, scale=0.6).astype("f4"),
+        nnx.state(module, nnx.Param),
+    )
+    nnx.update(module, state)
+
+    net = from_flax(nnx.to_pure_dict(state), cell)
+
+    np.testing.assert_allclose(module(x.numpy()), outputs(net, x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_file_of_nnx_is_read_and_compared(tmp_path):
+    nnx = pytest.importorskip("flax.nnx", reason=REASON)
+    serialization = pytest.importorskip("flax.serialization", reason=REASON)
+    path, rnn = tmp_path / "rnn.msgpack", nnx.RNN(nnx.GRUCell(3, 5, rngs=nnx.Rngs(0)))
+    tree = nnx.to_pure_dict(nnx.state(rnn, nnx.Param))
+    path.write_bytes(serialization.msgpack_serialize(tree))
+
+    net, found = read(path, "flax", cells.GRUCell)
+
+    x = inputs()
+    np.testing.assert_allclose(rnn(x.numpy()), outputs(net, x), atol=1e-5, rtol=1e-5)
+    assert found < 1e-5
+
+
 def test_a_cells_own_tree_is_read_too():
     cell = drawn(cells.LSTMCell(3, 5))
 

@@ -1,6 +1,7 @@
-"""Flax linen: parameter trees of SimpleCell, GRUCell and (Optimized)LSTMCell.
+"""Flax: parameter trees of SimpleCell, GRUCell and (Optimized)LSTMCell, of linen and of NNX.
 
 A tree holds arrays only: the reader says to which cell they belong, and with which activation.
+Those of NNX are read, as linen's.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _NAMES: dict[type[GatedCell], str] = {
     LSTMCell: "OptimizedLSTMCell",
 }
 _DIRECTIONS = ("forward_rnn", "backward_rnn")
+_GATES_OF_NNX = {1: ("",), 3: ("r", "z", "n"), 4: ("i", "f", "g", "o")}
+"""The gates that a matrix of NNX has side by side, by their number."""
 
 
 class Network(NamedTuple):
@@ -63,13 +66,14 @@ def from_flax(params: Tree, cell: CellFactory) -> DeepRNN:
     """Convert a parameter tree, as :func:`to_flax` returns or of one layer or cell, to a network.
 
     Args:
-        params: The tree, with or without ``{"params": ...}`` around it.
+        params: The tree, with or without ``{"params": ...}`` around it; of an NNX module what
+            ``nnx.to_pure_dict(nnx.state(module, nnx.Param))`` returns.
         cell: Cell factory: of RNNCell, GRUCell or LSTMCell.
 
     Raises:
         ConfigError: The tree does not have the parameters of these cells.
     """
-    params = params.get("params", params)
+    params = _as_linens(params.get("params", params))
     trees = [params]
     if "layers_0" in params:
         trees = [params[f"layers_{depth}"] for depth in range(len(params))]
@@ -109,6 +113,7 @@ def cell_of(params: Tree, cell: CellFactory) -> Cell:
     Raises:
         ConfigError: The parameters are those of another cell.
     """
+    params = _as_linens(params)
     example = equation_of(cell(input_size=1, hidden_size=1), _NAMES, "Flax").cell
     names = _gate_names(example)
     expected = {f"{side}{name}" for _, name in names for side in "ih"}
@@ -141,7 +146,7 @@ def load(path: Path, cell: CellFactory | None) -> Network:
         raise ConfigError(f"{path}: cannot be read as Flax' msgpack: {error}.") from error
     if not isinstance(params, dict):
         raise ConfigError(f"{path}: holds {type(params).__name__}, expected a tree of parameters.")
-    return Network(params, from_flax(params, need_cell(path, cell)))
+    return Network(_as_linens(params), from_flax(params, need_cell(path, cell)))
 
 
 def save(network: Network, path: Path) -> None:
@@ -176,6 +181,35 @@ def linen_cell(cell: Cell) -> Any:
     if equation.functions["candidate"] == "relu":
         options["activation_fn"] = library("jax").nn.relu
     return getattr(library("flax.linen"), _NAMES[equation.kind])(cell.hidden_size, **options)
+
+
+def _as_linens(tree: Tree) -> Tree:
+    """A tree by linen's names, also if it is NNX's."""
+    if set(tree) == {"dense_i", "dense_h"}:
+        return _by_gate(tree)
+    if "layers" in tree:
+        layers = tree["layers"]
+        tree = {f"layers_{depth}": layers[key] for depth, key in enumerate(sorted(layers, key=int))}
+    return {
+        "if" if name == "if_" else name: _as_linens(part) if isinstance(part, Mapping) else part
+        for name, part in tree.items()
+    }
+
+
+def _by_gate(tree: Tree) -> Tree:
+    """A cell's parameters by gate, of a tree that has all gates side by side."""
+    H, columns = tree["dense_h"]["kernel"].shape
+    gates = _GATES_OF_NNX.get(columns // H)
+    if gates is None:
+        return tree
+    parts: dict[str, dict[str, Array]] = {side + gate: {} for side in "ih" for gate in gates}
+    for side in "ih":
+        for leaf, array in tree[f"dense_{side}"].items():
+            for gate, part in zip(gates, np.split(np.asarray(array), len(gates), -1), strict=True):
+                parts[side + gate][leaf] = part
+    if "n" in gates:  # which NNX lacks, and linen asks for
+        parts["hn"].setdefault("bias", np.zeros(H, np.float32))
+    return parts
 
 
 def _gate_names(cell: GatedCell) -> list[tuple[str, str]]:
