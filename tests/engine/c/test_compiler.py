@@ -53,12 +53,17 @@ def _script(path, *lines):
     return path
 
 
+def _real():
+    """The compiler of this machine, as a shell calls it; CC may be of several words."""
+    return shlex.join(compiler.compiler())
+
+
 def _logged_compiler(folder):
     """A compiler that writes a line for each of its starts."""
-    real, log = compiler.compiler()[0], folder / "log"
+    log = folder / "log"
     log.touch()
     script = _script(
-        folder / "logged-cc", f'echo "$@" >> {shlex.quote(str(log))}', f'exec {real} "$@"'
+        folder / "logged-cc", f'echo "$@" >> {shlex.quote(str(log))}', f'exec {_real()} "$@"'
     )
     return script, log
 
@@ -136,9 +141,9 @@ def test_cc_may_carry_arguments(tmp_path, monkeypatch):
     ("refused", "taken"), [("march", "-mcpu=native"), ("march mcpu", "-O3")], ids=["one", "both"]
 )
 def test_a_target_that_is_refused_gives_way_to_the_next(refused, taken, tmp_path, monkeypatch):
-    real = compiler.compiler()[0]
     refusal = f"for option in {refused}; do case $1 in -$option=*) "
     refusal += "echo \"error: unknown value 'native' for '-$option'\" >&2; exit 1; esac; done"
+    real = _real()
     drop = f'test $1 = {taken} && shift && exec {real} "$@"'  # -mcpu=native, for other processors
     monkeypatch.setenv("CC", str(_script(tmp_path / "cc", refusal, drop)))
 
@@ -256,7 +261,7 @@ def test_a_change_of_what_it_depends_on_makes_another_library(cache, tmp_path, m
     elif part == "processor":
         monkeypatch.setattr(compiler, "_cpu", lambda: "another")
     elif part == "arguments":
-        monkeypatch.setenv("CC", f"{compiler.compiler()[0]} -g0")
+        monkeypatch.setenv("CC", f"{_real()} -g0")
     elif part == "compiler":
         monkeypatch.setenv("CC", str(_logged_compiler(tmp_path)[0]))
 
