@@ -204,6 +204,22 @@ def test_an_error_in_the_text_is_told_with_its_place_and_leaves_nothing(cache):
     assert list(cache.iterdir()) == []
 
 
+def test_what_the_linker_misses_is_told(tmp_path, monkeypatch):
+    missing = 'echo "/usr/bin/ld: cannot find crti.o: No such file or directory" >&2'
+    verdict = 'echo "collect2: error: ld returned 1 exit status" >&2'
+    monkeypatch.setenv("CC", str(_script(tmp_path / "cc", missing, verdict, "exit 1")))
+
+    with pytest.raises(NoCompiler, match=r"cannot find crti\.o.*; collect2: error: ld returned 1"):
+        compiler.load(SOURCE)
+
+
+def test_a_compiler_that_makes_nothing_is_told_and_no_folder_is_blamed(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", str(_script(tmp_path / "cc", "exit 0")))
+
+    with pytest.raises(NoCompiler, match=r"what \S+/cc made cannot be loaded: .*No such file"):
+        compiler.load(SOURCE)  # a warning of the cache would be an error here
+
+
 def test_a_compiler_that_failed_is_not_started_again(tmp_path, monkeypatch):
     log = tmp_path / "log"
     monkeypatch.setenv("CC", str(_script(tmp_path / "cc", f"echo started >> {log}", "exit 1")))
@@ -289,6 +305,16 @@ def test_without_a_compiler_what_one_has_made_will_do(cache, monkeypatch):
 
     assert compiler.load(SOURCE).twice(4) == 8
     with pytest.raises(NoCompiler, match="there is no C compiler"):
+        compiler.load(SOURCE + "\n")
+
+
+def test_if_the_compiler_fails_what_another_has_made_will_do(tmp_path, monkeypatch):
+    compiler.load(SOURCE)
+    _forget()
+    monkeypatch.setenv("CC", str(_script(tmp_path / "cc", "exit 1")))
+
+    assert compiler.load(SOURCE).twice(4) == 8
+    with pytest.raises(NoCompiler, match="exit status 1"):
         compiler.load(SOURCE + "\n")
 
 
@@ -413,9 +439,9 @@ def test_a_folder_that_is_only_to_be_read_is_done_without(cache):
 
 
 def test_a_full_disk_is_done_without(cache, tmp_path, monkeypatch):
-    real = compiler.compiler()[0]
-    full = f'case "$*" in *{cache.parent}*) echo "error: No space left on device" >&2; exit 1; esac'
-    monkeypatch.setenv("CC", str(_script(tmp_path / "cc", full, f'exec {real} "$@"')))
+    told = 'ulimit -f 0; echo "ld: final link failed: No space left on device" >&2'  # in no file
+    full = f'case "$*" in *{cache.parent}*) {told}; exit 1; esac'
+    monkeypatch.setenv("CC", str(_script(tmp_path / "cc", full, f'exec {_real()} "$@"')))
 
     with pytest.warns(RuntimeWarning, match="The disk is full"):
         assert compiler.load(SOURCE).twice(3) == 6

@@ -49,8 +49,8 @@ class NoCompiler(Exception):  # noqa: N818  a reason, like Untraceable, not a mi
 def load(source: str) -> ctypes.CDLL:
     """Compile a C source unless the cache has it, and load the library.
 
-    Without a compiler, a cached build of the same source for such a processor by any compiler is
-    loaded, so that a cache can be filled on another machine.
+    Where that is impossible, a cached build of the same source for such a processor by any
+    compiler is loaded, so that a cache can be filled on another machine.
 
     Args:
         source: The source. It includes no headers but the compiler's own, so that it alone
@@ -63,11 +63,15 @@ def load(source: str) -> ctypes.CDLL:
         NoCompiler: There is no compiler, or it rejects the source.
     """
     try:
-        command = compiler()
+        return _compiled(source, compiler())
     except NoCompiler:
         if (kept := _kept(source)) is None:
             raise
         return kept
+
+
+def _compiled(source: str, command: tuple[str, ...]) -> ctypes.CDLL:
+    """The library that a compiler makes of a source, or has made; each is made once."""
     key = _key(source, command)
     with _locks.setdefault(key, threading.RLock()):
         if key in _refused:
@@ -99,11 +103,13 @@ def _load(key: str, source: str, command: tuple[str, ...]) -> ctypes.CDLL:
     try:
         return _load_from(_cache_folder(), key, source, command)
     except OSError as error:
-        _warn(f"{error.strerror or error}: {error.filename or 'the cache of compiled code'}")
+        problem = f"{error.strerror or error}: {error.filename or 'the cache of compiled code'}"
     try:
-        return _load_from(_private_folder(os.getpid()), key, source, command)
+        library = _load_from(_private_folder(os.getpid()), key, source, command)
     except OSError as error:
         raise NoCompiler(f"what {command[0]} made cannot be loaded: {error}") from None
+    _warn(problem)
+    return library
 
 
 def compiler() -> tuple[str, ...]:
@@ -288,32 +294,32 @@ def _run(command: tuple[str, ...], build: Path) -> None:
         OSError: The disk is full.
     """
     files = (str(build / "source.c"), "-o", str(build / "library.so"), "-lm")
-    environment = {**os.environ, "TMPDIR": str(build), "LC_ALL": "C"}
-    with build.joinpath("errors").open("w+", errors="replace") as errors:
+    try:
+        process = subprocess.Popen(
+            (*command, *files),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # a file could not be written on a disk that is full
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, "TMPDIR": str(build), "LC_ALL": "C"},
+            start_new_session=True,  # so that the compiler's children can be killed with it
+        )
+    except OSError as error:
+        raise NoCompiler(f"{command[0]} cannot be started: {error.strerror}") from None
+    with process:
         try:
-            process = subprocess.Popen(
-                (*command, *files),
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                env=environment,
-                start_new_session=True,  # so that the compiler's children can be killed with it
-            )
-        except OSError as error:
-            raise NoCompiler(f"{command[0]} cannot be started: {error.strerror}") from None
-        try:
-            failed = process.wait(TIMEOUT)
+            output, _ = process.communicate(timeout=TIMEOUT)
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
                 told = f"{shlex.join(command)}: not done after {TIMEOUT:g} s"
                 raise NoCompiler(told) from None
             raise
-        if failed:
-            errors.seek(0)
-            lines = errors.read().replace(f"{build}/", "").splitlines()
-            told = "; ".join([line for line in lines if "error" in line][:3] or lines[:3])
-            if "No space left" in told or "quota exceeded" in told:
-                raise OSError(errno.ENOSPC, "The disk is full", str(build.parent))
-            raise NoCompiler(f"{shlex.join(command)} fails: {told or f'exit status {failed}'}")
+    if process.returncode:
+        if any(sign in output for sign in ("No space left", "NoSpaceLeft", "quota exceeded")):
+            raise OSError(errno.ENOSPC, "The disk is full", str(build.parent))
+        lines = output.replace(f"{build}/", "").splitlines()
+        faults = [line for line in lines if "error" in line or "ld: " in line]
+        told = "; ".join(faults[:3] or lines[:3]) or f"exit status {process.returncode}"
+        raise NoCompiler(f"{shlex.join(command)} fails: {told}")
