@@ -48,14 +48,18 @@ class Batch(NamedTuple):
             labels of a whole sequence, (B, U) int64, padded with ``IGNORE``; (B, 0) if unknown.
         lengths: Valid steps of each row, (B,) int64; all T if omitted.
         carry: Whether each row continues the same row of the batch before.
+        ahead: Of forecasts the features that are known ahead, at the steps to forecast,
+            (B, horizon, A) float32; None if none are.
     """
 
     x: Tensor
     y: Tensor
     lengths: Tensor | None = None
     carry: bool = False
+    ahead: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with what a function gives for each tensor in its place."""
         lengths = None if self.lengths is None else function(self.lengths)
-        return Batch(function(self.x), function(self.y), lengths, self.carry)
+        ahead = None if self.ahead is None else function(self.ahead)
+        return Batch(function(self.x), function(self.y), lengths, self.carry, ahead)

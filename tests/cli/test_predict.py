@@ -130,6 +130,36 @@ def test_forecasts_name_their_series_and_the_step_that_they_follow(seqnets, tmp_
     assert {value for values in told for value in values} == {1e9 + n for n in range(5)}
 
 
+def test_a_forecast_takes_what_is_known_ahead_from_the_last_rows_of_the_file(seqnets, tmp_path):
+    rows = [
+        f"{name},2026-01-{1 + n // 24:02}T{n % 24:02}:00,{n % 5 if n < 80 else ''},{n % 2}"
+        for name in ("north", "south")
+        for n in range(83)
+    ]
+    (tmp_path / "mine.csv").write_text("\n".join(["series,time,sales,event", *rows]) + "\n")
+    sizes = ["dataset.lookback=6", "dataset.horizon=3", "model.segment=2"]
+    ahead = ["dataset=forecasting", "dataset.path=mine.csv", "dataset.known_ahead=[event]"]
+    trained = seqnets("train", *SMALL, *ahead, *sizes)
+    assert trained.code == 0, trained.err
+    run = f"checkpoint={only_run(tmp_path)}"
+    (tmp_path / "short.csv").write_text("\n".join(["series,time,sales,event", *rows[:-1]]) + "\n")
+
+    done = seqnets("predict", run, "input=mine.csv", "to=said.csv")
+    short = seqnets("predict", run, "input=short.csv", "to=short.jsonl")
+    part = seqnets("evaluate", run)
+
+    assert (done.code, part.code) == (0, 0), done.err + part.err
+    with (tmp_path / "said.csv").open(newline="", encoding="utf-8") as file:
+        said = [*csv.DictReader(file)]
+    assert [(row["id"], row["time"]) for row in said] == [
+        (name, f"2026-01-04T{hour:02}:00") for name in ("north", "south") for hour in (8, 9, 10)
+    ]
+    assert {row["after"] for row in said} == {"2026-01-04T07:00"}
+    assert short.code == 1
+    assert "short.csv: got 2 steps of south after 2026-01-04T07:00, expected 3" in short.err
+    assert not (tmp_path / "short.jsonl").exists()
+
+
 def test_predictions_may_be_a_table(seqnets, classifier, tmp_path):
     seqnets("predict", f"checkpoint={classifier}", "to=said.jsonl")
     done = seqnets("predict", f"checkpoint={classifier}", "to=said.csv")

@@ -17,7 +17,7 @@ def some():
 
 
 def test_a_batch_has_sources_padded_and_targets_that_end():
-    x, y, lengths, carry = some().batch(torch.tensor([0, 1, 2]))
+    x, y, lengths, carry, _ = some().batch(torch.tensor([0, 1, 2]))
 
     assert x.tolist() == [[5, 6, 0, 0], [7, 0, 0, 0], [8, 9, 4, 3]]
     assert y.tolist() == [
@@ -29,7 +29,7 @@ def test_a_batch_has_sources_padded_and_targets_that_end():
 
 
 def test_a_batch_is_as_long_as_its_own_longest_sides():
-    x, y, lengths, _ = some().batch(torch.tensor([1]))
+    x, y, lengths, *_ = some().batch(torch.tensor([1]))
 
     assert (x.tolist(), y.tolist(), lengths.tolist()) == ([[7]], [[5, END]], [1])
 
@@ -66,7 +66,7 @@ def test_the_share_of_padding_is_that_of_the_batches():
     loader = data.loader("train")
     expected = loader.padding
     filled = whole = 0
-    for x, y, lengths, _ in loader:
+    for x, y, lengths, *_ in loader:
         filled += int(lengths.sum()) + int((y != IGNORE).sum())
         whole += x.numel() + y.numel()
 

@@ -402,6 +402,8 @@ def test_times_of_parquet_are_read(tmp_path):
         ({"season": 5}, "season is 5, expected at most lookback, 4"),
         ({"targets": "a"}, "targets is 'a', expected a list"),
         ({"targets": ["a", "a"]}, "each once"),
+        ({"known_ahead": "a"}, "known_ahead is 'a', expected a list of columns, each once"),
+        ({"known_ahead": ["a"], "targets": ["a"]}, "known_ahead has a, expected no column of t"),
         ({"lookback": 0}, "lookback is 0"),
         ({"horizon": 0}, "horizon is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -441,6 +443,154 @@ def test_windows_say_which_series_they_are_of_and_after_which_step(table, tmp_pa
         ["2026-01-01T15:00", "2026-01-01T16:00"],
     ]
     assert new.texts["time"] == [["2026-01-01T20:00", "2026-01-01T21:00"]] * 2
+
+
+def shops(coming=2, names=("x",), told=20):
+    """Hours of shops: sales n, a price and a promotion 10 n; and what is known of those ahead."""
+    lines = ["series,time,promotion,sales,price"]
+    for place, name in enumerate(names):
+        count = told + 3 * place
+        lines += [f"{name},2026-01-01T{n:02}:00,{10 * n},{n},{n % 3}" for n in range(count)]
+        ahead = range(count, count + coming)
+        lines += [f"{name},2026-01-{1 + n // 24:02}T{n % 24:02}:00,{10 * n},," for n in ahead]
+    return lines
+
+
+SHOPS = {"targets": ["sales"], "known_ahead": ["promotion"], "test_fraction": 0.3}
+
+
+def test_columns_that_are_known_ahead_are_read_over_the_horizon(table):
+    data = table(shops(0), **SHOPS)
+    data.setup()
+    scaling = data.scaling
+
+    assert data.series.columns == ["sales", "price", "promotion"]
+    assert data.sizes == {"input_size": 3, "output_size": 1, "horizon": 2, "ahead_size": 1}
+    assert [row["is"] for row in data.features()] == ["told", "given", "known ahead"]
+    for part in ("train", "val", "test"):
+        for batch in data.loader(part):
+            assert (batch.x.shape[1:], batch.ahead.shape[1:]) == ((4, 3), (2, 1))
+            promotion = batch.ahead[..., 0] * scaling.deviation[2] + scaling.mean[2]
+            sales = batch.y[..., 0] * scaling.deviation[0] + scaling.mean[0]
+            torch.testing.assert_close(promotion, 10 * sales, rtol=1e-4, atol=1e-4)
+
+
+def test_without_targets_all_columns_but_those_known_ahead_are_forecast(table):
+    data = table(known_ahead=["a"])
+
+    assert data.sizes == {"input_size": 2, "output_size": 1, "horizon": 2, "ahead_size": 1}
+    assert data.series.columns == ["b", "a"]
+
+
+def test_steps_of_which_only_what_is_known_ahead_is_there_are_no_part_of_the_training(table):
+    bare, longer = table(shops(0, "xy"), **SHOPS), table(shops(5, "xy"), "longer.csv", **SHOPS)
+
+    assert longer.describe() == bare.describe()
+    assert longer.series.times == bare.series.times
+    for part in ("train", "val", "test"):
+        assert torch.equal(longer.windows[part].x, bare.windows[part].x)
+
+
+@pytest.mark.parametrize("name", ["new.csv", "series.csv"])
+@pytest.mark.parametrize("missing", ["error", "forward"])
+def test_new_data_go_on_with_what_is_known_ahead(table, tmp_path, name, missing):
+    data = table(shops(3, "xy"), missing=missing, **SHOPS)
+    known, scaling = data.describe(), data.scaling
+    (tmp_path / name).write_text("\n".join(shops(3, "xy")) + "\n")
+
+    new = data.new(tmp_path / name, known)
+    (batch,) = new
+
+    assert (scaling.undo(batch.x)[..., 0] + 0.5).int().tolist() == [
+        [16, 17, 18, 19],
+        [19, 20, 21, 22],
+    ]
+    promotion = batch.ahead[..., 0] * scaling.deviation[2] + scaling.mean[2]
+    assert promotion.round().tolist() == [[200, 210], [230, 240]]
+    assert batch.y.isnan().all()
+    assert new.ids == ["x", "y"]
+    assert new.texts["after"] == ["2026-01-01T19:00", "2026-01-01T22:00"]
+    assert new.texts["time"] == [
+        ["2026-01-01T20:00", "2026-01-01T21:00"],
+        ["2026-01-01T23:00", "2026-01-02T00:00"],
+    ]
+
+
+def test_rows_of_json_may_lack_all_that_is_not_known_ahead(table, tmp_path):
+    lines = [{"sales": n, "promotion": n % 2} for n in range(30)]
+    lines += [{"promotion": 1}, {"promotion": 0}]
+    data = table([json.dumps(line) for line in lines], "series.jsonl", known_ahead=["promotion"])
+
+    new = data.new(tmp_path / "series.jsonl", data.describe())
+
+    assert len(data.series.times) == 30
+    assert next(iter(new)).ahead.sign().tolist() == [[[1], [-1]]]
+    assert new.texts == {"after": ["step 29"]}
+
+
+def changed(lines, line, text):
+    lines[line - 1] = text
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        (
+            shops(1),
+            {},
+            r"got 1 step of x after 2026-01-01T19:00, expected 2, .*\n.*: promotion. Add a row for",
+        ),
+        (shops(0), {}, "got 0 steps of x after 2026-01-01T19:00, expected 2, the model's horizon"),
+        (shops(2, told=3), {}, "got 3 steps of x, expected at least 4, the model's lookback"),
+        (
+            changed(shops(), 23, "x,2026-01-01T21:00,,,"),
+            {"missing": "forward"},
+            r"column promotion of x has no value at 2026-01-01T21:00, expected one: .*\n.* a guess",
+        ),
+        (
+            changed(shops(), 23, "x,2026-01-01T22:00,1,,"),
+            {"missing": "forward", "time_gaps": "fill"},
+            "column promotion of x has no value at 2026-01-01 21:00:00",
+        ),
+        (
+            changed(shops(), 20, "x,2026-01-01T18:00,1,,"),
+            {},
+            "new.csv, line 20: column sales is missing, expected a number",
+        ),
+        (
+            [line.replace(",promotion", ",discount") for line in shops()],
+            {},
+            r"new.csv, line 2: got the features discount, .*, expected promotion too",
+        ),
+    ],
+)
+def test_new_data_without_what_is_known_ahead_are_refused(table, tmp_path, lines, options, message):
+    data = table(shops(0, told=24), **SHOPS, **options)
+    (tmp_path / "new.csv").write_text("\n".join(lines) + "\n")
+
+    with pytest.raises(DataError, match=message):
+        data.new(tmp_path / "new.csv", data.describe())
+
+
+def test_columns_that_cannot_be_known_ahead_are_refused(table):
+    with pytest.raises(DataError, match=r"line 2: got the features a, b, expected c too.\n"):
+        table(known_ahead=["c"]).setup()
+    with pytest.raises(DataError, match=r"line 2: got the features a, b, expected time too.\n"):
+        table(known_ahead=["time"]).setup()
+    with pytest.raises(DataError, match="known_ahead has b, a, expected at least one of the"):
+        table(known_ahead=["b", "a"]).setup()
+
+
+def test_a_mask_says_of_the_past_alone_what_was_there(table):
+    lines = changed(shops(0, told=24), 6, "x,2026-01-01T04:00,,4,1")
+    data = table(lines, mask=True, missing="forward", **SHOPS)
+
+    assert data.series.columns == [
+        *("sales", "price", "promotion is there", "sales is there", "price is there"),
+        "promotion",
+    ]
+    assert data.sizes == {"input_size": 6, "output_size": 1, "horizon": 2, "ahead_size": 1}
 
 
 ENDS_OF_MONTHS = [

@@ -49,7 +49,7 @@ def test_texts_are_decoded_from_a_checkpoints_metadata(aligned, options):
     for part in ("train", "val", "test"):
         texts = data.texts[part]
         for row, (read, written) in enumerate(zip(*texts, strict=True)):
-            x, y, _, _ = data.pairs(part).batch(torch.tensor([row]))
+            x, y, *_ = data.pairs(part).batch(torch.tensor([row]))
             assert source.decode(x[0]) == read
             assert target.decode(y[0]) == written
             assert int(y[0, -1]) == END

@@ -57,6 +57,40 @@ def test_a_subset_of_columns_is_forecast(strategy, independent):
     assert model(windows())[0].shape == (2, 5, 2, 1)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("independent", [False, True])
+@pytest.mark.parametrize("segment", [1, 2])
+def test_every_strategy_takes_what_is_known_ahead(strategy, head, independent, segment):
+    model = forecaster(
+        strategy, 4, 2, head=head, independent=independent, segment=segment, cell=LSTMCell,
+        num_layers=2, embedding_size=3, ahead_size=2,
+    )  # fmt: skip
+    ahead = windows(steps=5, features=2).requires_grad_()
+
+    said, _ = model(windows(features=4), ahead=ahead)
+    said.sum().backward()
+
+    assert said.shape == (2, 5, 2, len(model.output.quantiles))
+    assert all(p.grad is not None for p in model.parameters())
+    assert (ahead.grad != 0).all()
+
+
+@pytest.mark.parametrize("segment", [1, 2])
+@pytest.mark.parametrize("independent", [False, True])
+def test_what_is_known_of_a_step_changes_no_forecast_of_an_earlier_one(independent, segment):
+    options = {"independent": independent, "segment": segment, "ahead_size": 1}
+    x, ahead = windows(features=3), windows(steps=6, features=1)
+    later = ahead.clone()
+    later[:, 4] += 1
+    for strategy in (Recursive, EncoderDecoder, Parallel):
+        model = forecaster(strategy, 3, 2, 6, **options)
+        same = (model(x, ahead=later)[0] == model(x, ahead=ahead)[0]).all(dim=(0, 2, 3)).tolist()
+
+        others = [strategy is Parallel and segment == 1]
+        assert same == [True] * 4 + ([False, *others] if segment == 1 else [False] * 2)
+
+
 def test_one_step_ahead_recursive_equals_direct():
     direct, recursive = forecaster(Direct, horizon=1), forecaster(Recursive, horizon=1)
     recursive.strategy.load_state_dict(direct.strategy.whole.state_dict())
@@ -71,6 +105,17 @@ def test_recursive_feeds_back_its_own_prediction():
 
     three, _ = model(x)
     later, _ = model(torch.cat([x, three[:, :1, :, 0]], 1))
+
+    torch.testing.assert_close(three[:, 1:], later[:, :2])
+
+
+def test_recursive_feeds_back_what_is_known_of_the_step_that_it_predicted():
+    model = forecaster(Recursive, 4, 3, 3, normalization="none", ahead_size=1)
+    x, known = windows(features=4), windows(steps=4, features=1)
+
+    three, _ = model(x, ahead=known[:, :3])
+    first = torch.cat([three[:, :1, :, 0], known[:, :1]], -1)
+    later, _ = model(torch.cat([x, first], 1), ahead=known[:, 1:])
 
     torch.testing.assert_close(three[:, 1:], later[:, :2])
 
@@ -207,6 +252,9 @@ def test_a_point_is_scored_where_a_target_is(error, loss):
         (partial(forecaster, segment=0), "segment is 0"),
         (partial(forecaster, Recursive, outputs=2), "Recursive: only some columns are predicted"),
         (partial(forecaster, Recursive, outputs=2, independent=True), "some columns"),
+        (partial(forecaster, Recursive, outputs=1, ahead_size=1), "all that are not known ahead"),
+        (partial(forecaster, outputs=2, ahead_size=2), "ahead_size is 2, expected at most .*, 1"),
+        (partial(forecaster, ahead_size=-1), "ahead_size is -1"),
         (partial(forecaster, Recursive, bidirectional=True), "Recursive: bidirectional is True"),
         (partial(forecaster, Parallel, alternating=True), "Parallel: alternating is True"),
         (partial(PointHead, "cubic"), "error is 'cubic'"),
@@ -223,6 +271,21 @@ def test_invalid_options_are_refused(make, message):
 def test_steps_that_do_not_fill_segments_are_refused():
     with pytest.raises(ShapeError, match="got 6 steps, expected a multiple of the segment's 4"):
         forecaster(segment=4)(windows())
+
+
+@pytest.mark.parametrize(
+    ("ahead_size", "shape", "message"),
+    [
+        (1, None, r"of shape None, expected \(2, 5, 1\): .* ahead_size=1"),
+        (1, (2, 4, 1), r"of shape \(2, 4, 1\), expected \(2, 5, 1\)"),
+        (0, (2, 5, 1), r"of shape \(2, 5, 1\), expected None: .* ahead_size=0"),
+    ],
+)
+def test_what_is_known_ahead_is_given_as_it_was_announced(ahead_size, shape, message):
+    model = forecaster(outputs=2, ahead_size=ahead_size)
+
+    with pytest.raises(ShapeError, match=message):
+        model(windows(), ahead=None if shape is None else torch.zeros(shape))
 
 
 def test_lengths_are_refused():

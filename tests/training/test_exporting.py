@@ -104,6 +104,16 @@ KINDS = {
         ["x (B, T, 2) float64"],
         ["values (B, 4, 2) float64", "quantiles (B, 4, 3, 2) float64"],
     ),
+    "forecasts of what is known ahead": (
+        lambda: Forecaster(*(GRUCell, 2, 1, 3), segment=2, hidden_size=4, ahead_size=1),
+        Forecasting(),
+        {
+            "sizes": {"input_size": 2, "output_size": 1, "horizon": 3, "ahead_size": 1},
+            "scaling": SCALING,
+        },
+        ["x (B, T, 2) float64", "ahead (B, 3, 1) float64"],
+        ["values (B, 3, 1) float64"],
+    ),
     "tags": (
         lambda: SequenceTagger(GRUCell, 4, input_size=2, hidden_size=4),
         Tagging(),

@@ -4,8 +4,18 @@ import pytest
 import torch
 
 from seqnets.cells import GRUCell
+from seqnets.datasets import SeriesTable
 from seqnets.errors import ConfigError, DataError
-from seqnets.models import Forecaster, GaussianHead, QuantileHead, SequenceTagger
+from seqnets.models import (
+    Direct,
+    EncoderDecoder,
+    Forecaster,
+    GaussianHead,
+    Parallel,
+    QuantileHead,
+    Recursive,
+    SequenceTagger,
+)
 from seqnets.training import Forecasting
 from seqnets.typing import Batch
 
@@ -155,3 +165,40 @@ def test_targets_of_another_horizon_are_refused():
 
     with pytest.raises(DataError, match=r"targets have shape \(1, 5, 2\), expected \(1, 4, 2\)"):
         Forecasting()(model, Batch(torch.zeros(1, 6, 3), torch.zeros(1, 5, 2)))
+
+
+def learned_error(path, known_ahead, strategy):
+    """The mean squared error of a test part after a short training."""
+    torch.manual_seed(0)
+    data = SeriesTable(
+        str(path), lookback=8, horizon=4, targets=["sales"], known_ahead=known_ahead, batch_size=32
+    )
+    model = Forecaster(
+        GRUCell, **data.sizes, strategy=strategy, segment=2, hidden_size=16, normalization="none"
+    )
+    objective = Forecasting()
+    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+    for _ in range(4):
+        for batch in data.loader("train"):
+            optimizer.zero_grad()
+            objective(model, batch).total.backward()
+            optimizer.step()
+    score = objective.metrics(data.describe())["mse"]
+    with torch.no_grad():
+        for batch in data.loader("test"):
+            outcome = objective(model, batch)
+            score.update(outcome.predictions, outcome.targets)
+    return float(score.compute())
+
+
+@pytest.mark.parametrize("strategy", [Direct, Recursive, EncoderDecoder, Parallel])
+def test_a_jump_is_forecast_if_its_event_is_known_ahead(strategy, tmp_path):
+    events = (torch.rand(800, generator=torch.Generator().manual_seed(1)) < 0.3).tolist()
+    lines = [f"{math.sin(n) + 3 * event},{int(event)}" for n, event in enumerate(events)]
+    path = tmp_path / "shop.csv"
+    path.write_text("\n".join(["sales,event", *lines]) + "\n")
+    unknown = strategy if strategy is not Recursive else Direct  # which takes no columns beside
+
+    error = learned_error(path, ["event"], strategy)
+
+    assert error < 0.1 * learned_error(path, [], unknown)

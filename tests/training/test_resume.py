@@ -11,8 +11,11 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler
 
+from seqnets.cells import GRUCell
+from seqnets.datasets import SeriesTable
 from seqnets.errors import CheckpointError
-from seqnets.training import callbacks
+from seqnets.models import EncoderDecoder, Forecaster
+from seqnets.training import Forecasting, SequenceModule, callbacks
 from seqnets.training.callbacks import StopOnSignal
 from seqnets.training.retuning import retune_schedule
 from tests.slow import mostly_slow
@@ -50,6 +53,19 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def series_data(folder):
+    path = folder / "series.csv"
+    path.write_text("\n".join(["sales,event", *(f"{n % 7 * (n % 3)},{n % 3}" for n in range(90))]))
+    sizes = {"lookback": 6, "horizon": 3, "batch_size": 6}
+    return SeriesTable(str(path), known_ahead=["event"], **sizes)
+
+
+def series_module(data):
+    model = Forecaster(GRUCell, **data.sizes, strategy=EncoderDecoder, hidden_size=8, dropout=0.2)
+    optimizer = partial(torch.optim.AdamW, lr=0.01)
+    return SequenceModule(model, Forecasting(), data.describe(), optimizer)
+
+
 TASKS = {
     "text": (text_data, language_module, {"max_steps": 30}),
     "text, validated within the epoch": (
@@ -75,6 +91,7 @@ TASKS = {
         parity_module,
         {"max_epochs": 5},
     ),
+    "forecasts of what is known ahead": (series_data, series_module, {"max_steps": 15}),
 }
 
 

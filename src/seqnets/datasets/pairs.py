@@ -71,7 +71,7 @@ class Pairs(Sequences):
         Args:
             rows: Indices of the pairs, (B,) int64.
         """
-        x, _, lengths, _ = self.source.batch(rows)
+        x, _, lengths, *_ = self.source.batch(rows)
         y, target_lengths = self.target.batch(rows).x, self.target_lengths[rows]
         y[torch.arange(y.shape[1]) >= target_lengths[:, None]] = IGNORE
         return Batch(x, y, lengths)

@@ -144,7 +144,7 @@ class NextSteps(Sequences):
 
     def batch(self, rows: Tensor) -> Batch:
         """Return all steps but the last as inputs, and all but the first as targets."""
-        x, y, lengths, _ = super().batch(rows)
+        x, y, lengths, *_ = super().batch(rows)
         return Batch(x[:, :-1], y[:, 1:], None if lengths is None else lengths - 1)
 
 

@@ -38,6 +38,8 @@ class Series:
         given: Names of the features that are inputs only, never forecast.
         timed: Whether ``times`` are the file's; otherwise they number its rows.
         even: Whether the times of each series are known to be evenly spaced.
+        coming: How many steps at the end of a series, by its name, have values only of features
+            that are known ahead; none if it is absent.
     """
 
     columns: list[str]
@@ -48,6 +50,7 @@ class Series:
     given: list[str] = field(default_factory=list)
     timed: bool = False
     even: bool = False
+    coming: dict[str, int] = field(default_factory=dict)
 
     @property
     def starts(self) -> dict[str, int]:
@@ -84,6 +87,21 @@ class Series:
         known = [times for times in found if times is not None]
         return known if len(known) == len(found) else None
 
+    def past(self) -> Series:
+        """The series without the steps that are still to come."""
+        if not any(self.coming.values()):
+            return self
+        counts = {name: self.lengths[name] - self.coming.get(name, 0) for name in self.lengths}
+        kept = [start + step for name, start in self.starts.items() for step in range(counts[name])]
+        return replace(
+            self,
+            values=self.values[kept],
+            observed=self.observed[kept],
+            times=[self.times[step] for step in kept],
+            lengths=counts,
+            coming={},
+        )
+
     def select(self, who: str, columns: Sequence[str]) -> Series:
         """Return the features with these names, in this order.
 
@@ -105,14 +123,17 @@ class SeriesData(DataModule):
     """Forecasting windows of the series that ``read`` returns, split into parts by ``ends``.
 
     A window's input is ``lookback`` steps of all columns; its targets are the next ``horizon``
-    steps of the target columns, which come first. The parts are consecutive in time. A window's
-    input may reach into the part before, its targets never do. Columns are standardised with the
-    statistics of the training part, and errors are in those units. Every window is used.
+    steps of the target columns, which come first. Of columns that are known ahead, which come last,
+    those steps are input, too. The parts are consecutive in time. A window's input may reach into
+    the part before, its targets never do. Columns are standardised with the statistics of the
+    training part, and errors are in those units. Every window is used.
 
     Args:
         lookback: Input steps of a window.
         horizon: Steps to forecast.
         targets: Columns to forecast; if empty, all columns that are not inputs only.
+        known_ahead: Columns that are inputs only and whose values at the steps to forecast are
+            known, such as holidays, promotions and weather forecasts.
         season: Period of the seasonal baseline in steps; 0 for no such baseline.
         batch_size: Windows in a batch of each process.
         seed: Determines the order of the training windows in each epoch.
@@ -128,6 +149,8 @@ class SeriesData(DataModule):
         season: int = 0,
         batch_size: int = 64,
         seed: int = 0,
+        *,
+        known_ahead: Sequence[str] = (),
     ) -> None:
         super().__init__()
         who = type(self).__name__
@@ -138,12 +161,15 @@ class SeriesData(DataModule):
                 f"{who}: season is {season}, expected at most lookback, {lookback}.\n"
                 "  The seasonal baseline repeats the last season of a window's input."
             )
-        if isinstance(targets, str) or len(set(targets)) < len(targets):
+        _check_columns(who, "targets", targets, "OT", "all")
+        _check_columns(who, "known_ahead", known_ahead, "holiday", "none")
+        if both := [name for name in known_ahead if name in targets]:
             raise ConfigError(
-                f"{who}: targets is {targets!r}, expected a list of columns, each once.\n"
-                "  For example dataset.targets=[OT]; [] means all."
+                f"{who}: known_ahead has {', '.join(both)}, expected no column of targets.\n"
+                "  What is to be forecast is not known."
             )
-        self.lookback, self.horizon, self.targets = lookback, horizon, list(targets)
+        self.lookback, self.horizon = lookback, horizon
+        self.targets, self.known_ahead = list(targets), list(known_ahead)
         self.season, self.batch_size, self.seed = season, batch_size, seed
 
     @property
@@ -161,11 +187,17 @@ class SeriesData(DataModule):
 
     @cached_property
     def series(self) -> Series:
-        """The series, read on first access, with the target columns first."""
-        series = self.read(self.file)
-        targets = self.targets or [name for name in series.columns if name not in series.given]
-        rest = [name for name in series.columns if name not in targets]
-        return series.select(f"{self.file}, targets", [*targets, *rest])
+        """The series, read on first access: target columns first, those known ahead last."""
+        series, last = self.read(self.file).past(), self.known_ahead
+        given = {*series.given, *last}
+        targets = self.targets or [name for name in series.columns if name not in given]
+        if not targets:
+            raise DataError(
+                f"{self.file}: known_ahead has {', '.join(last)}, expected at least one of the "
+                f"columns {', '.join(series.columns)} to be forecast."
+            )
+        rest = [name for name in series.columns if name not in {*targets, *last}]
+        return series.select(f"{self.file}, targets", [*targets, *rest, *last])
 
     @cached_property
     def scaling(self) -> Scaling:
@@ -220,7 +252,8 @@ class SeriesData(DataModule):
         texts: dict[str, Sequence[Any]] = {"after": after}
         if series.timed:
             texts["time"] = Spans(series.times, places + self.lookback, self.horizon)
-        return Windows(x, y, places, self.lookback, self.horizon, ids, texts)
+        ahead = len(self.known_ahead)
+        return Windows(x, y, places, self.lookback, self.horizon, ids, texts, ahead)
 
     def _starts(self) -> dict[Part, list[Tensor]]:
         """Return the starts of each part's windows, for each series."""
@@ -242,10 +275,14 @@ class SeriesData(DataModule):
 
     @property
     def sizes(self) -> Sizes:
-        """``input_size``, all columns; ``output_size``, the target columns; and ``horizon``."""
-        columns = len(self.series.columns)
-        outputs = len(self.targets) or columns - len(self.series.given)
-        return {"input_size": columns, "output_size": outputs, "horizon": self.horizon}
+        """``input_size``, all columns; ``output_size``, the target columns; and ``horizon``.
+
+        Also ``ahead_size``, the columns that are known ahead, if there are any.
+        """
+        columns, ahead = len(self.series.columns), len(self.known_ahead)
+        outputs = len(self.targets) or columns - len({*self.series.given, *self.known_ahead})
+        sizes = {"input_size": columns, "output_size": outputs, "horizon": self.horizon}
+        return {**sizes, "ahead_size": ahead} if ahead else sizes
 
     def counts(self) -> dict[str, int]:
         """Return the number of windows in each part."""
@@ -269,14 +306,16 @@ class SeriesData(DataModule):
 
     def features(self) -> list[dict[str, str]]:
         """Return each column's role, and its statistics in the training part."""
-        outputs = self.sizes["output_size"]
+        sizes, last = self.sizes, len(self.known_ahead)
+        roles = ["told"] * sizes["output_size"]
+        roles += ["given"] * (sizes["input_size"] - len(roles) - last) + ["known ahead"] * last
         missing = 1 - self.series.observed[self._training].mean(0)
         values = torch.from_numpy(self.series.values[self._training])
         rows = show_features(self.series.columns, values, self.scaling)
         return [
             {
                 "": row.pop(""),
-                "is": "told" if place < outputs else "given",
+                "is": roles[place],
                 **row,
                 "missing": f"{missing[place]:.1%}",
             }
@@ -302,33 +341,47 @@ class SeriesData(DataModule):
     def new(self, path: Path, known: Known) -> SequenceLoader:
         """Return the last window of each series in a file; the targets are NaN.
 
+        If columns are known ahead, the file goes on over the horizon, where only these need values.
+
         Raises:
-            DataError: The file is malformed, too short, or lacks a column; the message says which.
+            DataError: The file is malformed, too short, or lacks a column or values that are known
+                ahead; the message says which.
         """
         scaling = Scaling.read(known["scaling"])
         lookback, sizes = known["lookback"], known["sizes"]
+        horizon, ahead = sizes["horizon"], sizes.get("ahead_size", 0)
         series = self.read(path).select(str(path), known["columns"])
-        values, pieces = scaling(torch.from_numpy(series.values)), []
-        after = []
+        ends = []
         for name, start in series.starts.items():
-            if (steps := series.lengths[name]) < lookback:
+            steps = series.lengths[name] - series.coming.get(name, 0)
+            if steps < lookback:
                 raise DataError(
                     f"{path}: got {counted(steps, 'step')} of {name or 'the series'}, expected at "
                     f"least {lookback}, the model's lookback."
                 )
-            pieces.append(values[start + steps - lookback : start + steps])
-            after.append(series.times[start + steps - 1])
-        x = torch.cat(pieces)
-        starts = torch.arange(0, len(x), lookback)
-        y = torch.full((len(x) + sizes["horizon"], sizes["output_size"]), torch.nan)
+            ends.append(start + steps)
+            if ahead:
+                _check_ahead(path, series, name, ends[-1], horizon, ahead)
+        values = scaling(torch.from_numpy(series.values))
+        places = torch.tensor(ends) - lookback
+        y = torch.full((len(values) + horizon, sizes["output_size"]), torch.nan)
         names = None if "" in series.starts else [*series.starts]
-        texts: dict[str, Sequence[Any]] = {"after": after}
-        months = known.get("months")
-        ahead = series.ahead(sizes["horizon"], None if months is None else Months(**months))
-        if ahead is not None:
-            texts["time"] = ahead
-        windows = Windows(x, y, starts, lookback, sizes["horizon"], names, texts)
+        texts: dict[str, Sequence[Any]] = {"after": [series.times[end - 1] for end in ends]}
+        times = self._times_ahead(series, ends, known)
+        if times is not None:
+            texts["time"] = times
+        windows = Windows(values, y, places, lookback, horizon, names, texts, ahead)
         return SequenceLoader(windows, self.batch_size, name=str(path))
+
+    def _times_ahead(
+        self, series: Series, ends: Sequence[int], known: Known
+    ) -> list[list[str]] | None:
+        """The times of the steps to forecast after the past of each series, if they are known."""
+        horizon = known["sizes"]["horizon"]
+        if known["sizes"].get("ahead_size"):  # the file has them
+            return [series.times[end : end + horizon] for end in ends] if series.timed else None
+        months = known.get("months")
+        return series.ahead(horizon, None if months is None else Months(**months))
 
     def numbers(self, part: Part) -> list[Tensor]:
         """Return all inputs and all targets of a part."""
@@ -338,3 +391,32 @@ class SeriesData(DataModule):
         """Return the squared errors of untrained baseline forecasts on the test part."""
         outputs = self.sizes["output_size"]
         return forecast_baselines(self.windows["train"], self.windows["test"], outputs, self.season)
+
+
+def _check_columns(who: str, option: str, names: Sequence[str], one: str, none: str) -> None:
+    """Raise ConfigError unless an option is a list of columns, each once."""
+    if isinstance(names, str) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"{who}: {option} is {names!r}, expected a list of columns, each once.\n"
+            f"  For example dataset.{option}=[{one}]; [] means {none}."
+        )
+
+
+def _check_ahead(path: Path, series: Series, name: str, end: int, horizon: int, ahead: int) -> None:
+    """Raise DataError if values that are known ahead are missing in the steps after ``end``."""
+    columns, whose = series.columns[-ahead:], name or "the series"
+    if (found := series.coming.get(name, 0)) < horizon:
+        raise DataError(
+            f"{path}: got {counted(found, 'step')} of {whose} after {series.times[end - 1]}, "
+            f"expected {horizon}, the model's horizon.\n"
+            f"  Known ahead (dataset.known_ahead): {', '.join(columns)}. Add a row for each step "
+            "to forecast, in which only these have values."
+        )
+    gaps = ~series.observed[end : end + horizon, -ahead:]
+    if gaps.any():
+        step, column = np.argwhere(gaps)[0].tolist()
+        raise DataError(
+            f"{path}: column {columns[column]} of {whose} has no value at "
+            f"{series.times[end + step]}, expected one: it is known ahead (dataset.known_ahead).\n"
+            "  A gap there is not filled in: that would be a guess of what comes."
+        )

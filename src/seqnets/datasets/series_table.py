@@ -43,6 +43,9 @@ class SeriesTable(SeriesData):
     - All other columns are features: a number, or a missing value (empty, ``NaN``, ``NA``, ``null``
       or ``?``).
 
+    Where columns are known ahead, the last rows of a series may have values of these alone. They
+    are still to come: training leaves them out, and a forecast of the file is one of them.
+
     Args:
         path: The file.
         time: Name of the timestamp column.
@@ -103,7 +106,9 @@ class SeriesTable(SeriesData):
                 spaced; the message says in which line.
         """
         new = path != self.file
-        series = read_series(path, self.columns, self.missing, self.time_gaps, new=new)
+        series = read_series(
+            path, self.columns, self.missing, self.time_gaps, self.known_ahead, new=new
+        )
         if not self.mask:
             return series
         masks = [f"{name} is there" for name in series.columns]
@@ -145,6 +150,7 @@ def read_series(
     columns: Columns,
     missing: str = "error",
     gaps: str = "error",
+    known_ahead: Sequence[str] = (),
     *,
     new: bool = False,
 ) -> Series:
@@ -155,6 +161,7 @@ def read_series(
         columns: Names of the columns that are not features.
         missing: What to do about missing values: see :class:`SeriesTable`.
         gaps: What to do about uneven steps, ``time_gaps`` of :class:`SeriesTable`.
+        known_ahead: Columns that the last rows of a series may have values of alone.
         new: Whether the file is for prediction, in which columns to leave out may be absent.
 
     Raises:
@@ -164,15 +171,15 @@ def read_series(
     features: list[str] = []
     kind = ""
     found: dict[str, Steps] = {}
+    coming: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for where, row in read_rows(path):
         if not first:
-            first, features = list(row), _features(where, row, columns, new)
+            first, features = list(row), _features(where, row, columns, known_ahead, new)
             if gaps == "fill":
                 need(where, row, columns.time, advice="It shows where a step is missing.")
         _check_columns(where, row, first, columns.series)
-        steps = found.setdefault(
-            str(row[columns.series]) if columns.series in first else "", Steps()
-        )
+        name = str(row[columns.series]) if columns.series in first else ""
+        steps = found.setdefault(name, Steps())
         if columns.time in first:
             seconds, found_kind = parse_time(where, columns.time, row.get(columns.time))
             kind = kind or found_kind
@@ -182,17 +189,24 @@ def read_series(
                 )
             add_time(where, steps, seconds, kind, str(row[columns.time]), gaps)
         steps.times.append(str(row.get(columns.time, f"step {len(steps.values)}")))
-        steps.values.append(
-            [_value(where, name, row, features, columns, missing, new) for name in features]
-        )
+        if known_ahead and _is_coming(row, features, known_ahead):
+            coming.setdefault(name, []).append((where, row))
+            steps.values.append(_values(where, row, features, columns, "forward", new))
+            continue
+        for before in coming.pop(name, ()):  # it was a gap
+            _values(*before, features, columns, missing, new)
+        steps.values.append(_values(where, row, features, columns, missing, new))
     if gaps == "fill":
         found = {name: insert_steps(path, steps, kind) for name, steps in found.items()}
     timed = columns.time in first
     series = _concatenate(path, features, columns.leave_out, found, missing, new)
-    return replace(series, timed=timed, even=timed and gaps != "ignore")
+    last = _count_coming(series, known_ahead)
+    return replace(series, timed=timed, even=timed and gaps != "ignore", coming=last)
 
 
-def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> list[str]:
+def _features(
+    where: str, row: dict[str, Any], columns: Columns, known_ahead: Sequence[str], new: bool
+) -> list[str]:
     """Return the feature columns of the first row."""
     renamed = {columns.time, columns.series} - {TIME, SERIES}
     need(where, row, *sorted(renamed))
@@ -201,6 +215,11 @@ def _features(where: str, row: dict[str, Any], columns: Columns, new: bool) -> l
     features = [name for name in row if name not in columns.all]
     if not features:
         raise DataError(f"{where}: got the columns {listed(row)}, expected one or more of numbers.")
+    if absent := [name for name in known_ahead if name not in features]:
+        raise DataError(
+            f"{where}: got the features {listed(features)}, expected {', '.join(absent)} too.\n"
+            "  dataset.known_ahead names what is known ahead."
+        )
     return features
 
 
@@ -213,6 +232,36 @@ def _check_columns(where: str, row: dict[str, Any], first: list[str], series: st
         )
     if series in first and row.get(series) in (None, ""):
         raise DataError(f"{where}: column {series} is missing, expected a name in every row.")
+
+
+def _is_coming(row: dict[str, Any], features: Sequence[str], known_ahead: Sequence[str]) -> bool:
+    """Whether a row has values only of columns that are known ahead."""
+    return all(is_missing(row.get(name)) for name in features if name not in known_ahead)
+
+
+def _count_coming(series: Series, known_ahead: Sequence[str]) -> dict[str, int]:
+    """Return how many steps at the end of each series have values only of columns known ahead."""
+    if not known_ahead:
+        return {}
+    others = [name not in known_ahead for name in series.columns]
+    there = np.any(series.observed[:, others], axis=1)
+    found = {}
+    for name, start in series.starts.items():
+        backwards = there[start : start + series.lengths[name]][::-1]
+        found[name] = int(backwards.argmax())
+    return found
+
+
+def _values(
+    where: str,
+    row: dict[str, Any],
+    features: Sequence[str],
+    columns: Columns,
+    missing: str,
+    new: bool,
+) -> list[float]:
+    """Return the numbers of a row; see :func:`_value`."""
+    return [_value(where, name, row, features, columns, missing, new) for name in features]
 
 
 def _value(

@@ -25,6 +25,7 @@ class Windows:
         ids: Series name of each window; None if there is only one series.
         texts: Timestamp of each window's last input step, as "after"; of its steps to forecast,
             as "time", if they are known.
+        ahead: How many features, the last ones, are known ahead, A.
     """
 
     x: Tensor
@@ -34,6 +35,7 @@ class Windows:
     horizon: int
     ids: list[Any] | None = None
     texts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    ahead: int = 0
 
     ragged = False
     """Whether the lengths differ."""
@@ -53,9 +55,14 @@ class Windows:
         return any(bool(self.y[first + step].isfinite().any()) for step in range(self.horizon))
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return windows by index, (B,): x (B, lookback, I) and y (B, horizon, K)."""
+        """Return windows by index, (B,): x (B, lookback, I) and y (B, horizon, K).
+
+        Features that are known ahead are in x, and over the horizon in ``ahead``, (B, horizon, A).
+        """
         steps = self.starts[rows, None] + torch.arange(self.lookback + self.horizon)
-        return Batch(self.x[steps[:, : self.lookback]], self.y[steps[:, self.lookback :]])
+        past, coming = steps[:, : self.lookback], steps[:, self.lookback :]
+        ahead = self.x[:, -self.ahead :][coming] if self.ahead else None
+        return Batch(self.x[past], self.y[coming], ahead=ahead)
 
 
 class Spans(Sequence[list[str]]):

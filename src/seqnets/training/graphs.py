@@ -94,6 +94,7 @@ class BatchGraphs:
         return (
             tuple((each.shape, each.stride(), each.dtype) for each in _tensors(batch, state)),
             batch.lengths is None,
+            batch.ahead is None,
             batch.carry,
             tuple(parameter.requires_grad for parameter in model.parameters()),
             tuple(each.training for each in model.modules()),
@@ -191,6 +192,7 @@ def recorded(function: Callable[[], _T], pool: Any) -> tuple[Callable[[], None],
 
 
 def _tensors(batch: Batch, state: Any) -> list[Tensor]:
-    found = [tensor for tensor in batch[:3] if tensor is not None]
+    given = batch.x, batch.y, batch.lengths, batch.ahead
+    found = [tensor for tensor in given if tensor is not None]
     map_state(found.append, state)
     return found

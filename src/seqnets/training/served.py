@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -51,6 +52,8 @@ class Served(nn.Module):
     - ``x`` are features in the units of the data, float64 if the dataset standardises them, or
       frames; ``tokens`` are ids;
     - ``lengths`` are the valid steps of each row, but for forecasts, whose windows have no padding;
+    - ``ahead`` are the features that are known ahead at the steps to forecast, if there are any, in
+      the units of the data;
     - a language model also takes and returns its state, part by part, so that it can write.
 
     Args:
@@ -77,6 +80,7 @@ class Served(nn.Module):
         self.objective, self.known = objective, known
         self.x_scaling, self.y_scaling = _input_scaling(known), objective.scaling(known)
         self.takes_lengths = not isinstance(objective, Forecasting)
+        self.ahead_scaling = _ahead_scaling(known)
         self.start = _start(self.model) if isinstance(objective, LanguageModelling) else {}
 
     def forward(self, *given: Tensor) -> dict[str, Tensor]:
@@ -85,8 +89,11 @@ class Served(nn.Module):
         lengths = rest.pop(0) if self.takes_lengths else None
         if self.x_scaling is not None:
             x = self.x_scaling(x)
+        model: Any = self.model
+        if self.ahead_scaling is not None:
+            model = partial(model, ahead=self.ahead_scaling(rest.pop(0)))
         state = nested(rest, self.model) if rest else None
-        outputs, state = self.objective.served(self.model, x, state, lengths)
+        outputs, state = self.objective.served(model, x, state, lengths)
         if self.y_scaling is not None:
             outputs = {name: self.y_scaling.undo(values) for name, values in outputs.items()}
         if self.start:
@@ -97,7 +104,9 @@ class Served(nn.Module):
     def inputs(self) -> list[str]:
         """The names of the inputs, in the order of a call."""
         x = "tokens" if "vocab_size" in self.known["sizes"] else "x"
-        return [x, *(["lengths"] if self.takes_lengths else []), *self.start]
+        lengths = ["lengths"] if self.takes_lengths else []
+        ahead = [] if self.ahead_scaling is None else ["ahead"]
+        return [x, *lengths, *ahead, *self.start]
 
     @property
     def states(self) -> list[str]:
@@ -150,13 +159,17 @@ class Served(nn.Module):
             x = torch.rand(rows, steps, *frame, generator=random)
         lengths = torch.randint(1, steps + 1, (rows,), generator=random)
         lengths[0] = steps
-        return self._with_state(x, lengths)
+        ahead = None
+        if self.ahead_scaling is not None:
+            ahead = torch.randn(rows, sizes["horizon"], sizes["ahead_size"], generator=random)
+        return self._with_state(x, lengths, ahead)
 
     def of_batch(self, batch: Batch) -> list[Tensor]:
         """The inputs that a batch of the dataset stands for; of its first rows only."""
         x = batch.x[:_ROWS].cpu()
         lengths = torch.full((len(x),), x.shape[1]) if batch.lengths is None else batch.lengths
-        return self._with_state(self._raw(x), lengths[:_ROWS].cpu())
+        ahead = None if batch.ahead is None else batch.ahead[:_ROWS].cpu()
+        return self._with_state(self._raw(x), lengths[:_ROWS].cpu(), ahead)
 
     def in_own_scale(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs as the model computes them, before they are put into units, float64."""
@@ -194,9 +207,14 @@ class Served(nn.Module):
         """Inputs of the model in the units of the data."""
         return x if self.x_scaling is None else self.x_scaling.undo(x)
 
-    def _with_state(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
-        """The inputs of a call; the state is one that the model reaches by reading them."""
+    def _with_state(self, x: Tensor, lengths: Tensor, ahead: Tensor | None) -> list[Tensor]:
+        """The inputs of a call; the state is one that the model reaches by reading them.
+
+        What is known ahead comes as the model takes it.
+        """
         given = [x, *([lengths] if self.takes_lengths else [])]
+        if ahead is not None and self.ahead_scaling is not None:
+            given.append(self.ahead_scaling.undo(ahead))
         if not self.start:
             return given
         states = [part.expand(len(x), *part.shape[1:]) for part in self.start.values()]
@@ -242,6 +260,14 @@ def _input_scaling(known: Known) -> Scaling | None:
     scaling = known.get("scaling") or {}
     plain = known.get("numbers") or (scaling if "mean" in scaling else scaling.get("x"))
     return None if plain is None else Scaling.read(plain)
+
+
+def _ahead_scaling(known: Known) -> Scaling | None:
+    """How a series standardises the columns that are known ahead, its last ones."""
+    count, scaling = known["sizes"].get("ahead_size", 0), _input_scaling(known)
+    if not count or scaling is None:
+        return None
+    return Scaling(scaling.mean[-count:], scaling.deviation[-count:])
 
 
 def _start(model: nn.Module) -> dict[str, Tensor]:

@@ -57,7 +57,8 @@ class Forecasting(Objective):
                 f"{getattr(head, 'quantiles', None)}, expected a NumberHead with "
                 f"{self.quantiles}.\n  model=forecaster has one; objective.quantiles must match it."
             )
-        y, state = model.features(batch.x, state, batch.lengths)  # type: ignore[operator]
+        ahead = () if batch.ahead is None else (batch.ahead,)
+        y, state = model.features(batch.x, state, batch.lengths, *ahead)  # type: ignore[operator]
         if y.shape[:-1] != batch.y.shape:
             raise DataError(
                 f"Forecasting: targets have shape {tuple(batch.y.shape)}, expected "
