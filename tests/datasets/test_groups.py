@@ -9,13 +9,14 @@ import pytest
 
 from seqnets.datasets import (
     ClassificationFiles,
+    PairFiles,
     RegressionFiles,
     TaggingFiles,
     TranscriptionFiles,
 )
 from seqnets.datasets.base import PARTS
 from seqnets.datasets.dealing import deal_groups
-from seqnets.errors import DataError
+from seqnets.errors import ConfigError, DataError
 
 SHARES = {"test": 0.2, "val": 0.2}
 
@@ -371,3 +372,49 @@ def test_what_does_not_say_of_groups_is_refused(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             kind(str(tmp_path / name), groups="person").setup()
+
+
+def pairs(folder, rows, **options):
+    """Pairs of a table, each with its talk."""
+    lines = [f"{source}\t{target}\t{talk}" for source, target, talk in rows]
+    (folder / "a.tsv").write_text("\n".join(["source\ttarget\ttalk", *lines]))
+    return PairFiles(str(folder / "a.tsv"), unit="words", **options)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_of_a_talk_and_targets_of_a_source_are_kept_together(seed, tmp_path):
+    rows = [(f"s{n % 15}", f"t{n}", n % 10) for n in range(60)]
+    for column, kept in (("talk", 10), ("source", 15)):
+        data = pairs(tmp_path, rows, groups=column, seed=seed)
+        data.setup()
+        numbers = [[int(text[1:]) for text in data.texts[part][1]] for part in PARTS]
+        found = [{number % kept for number in of_part} for of_part in numbers]
+
+        assert sorted(number for of_part in numbers for number in of_part) == [*range(60)]
+        assert sum(map(len, found)) == len(set.union(*found)) == kept
+        assert data.group_counts() == dict(zip(PARTS, map(len, found), strict=True))
+        assert all(
+            target in {row[1] for row in rows if row[0] == source}
+            for source, target in zip(*data.texts["train"], strict=True)
+        )
+
+
+def test_talks_in_two_parts_without_a_name_or_of_text_files_are_refused(tmp_path):
+    rows = [(f"s{n}", f"t{n}", n) for n in range(9)]
+    table = pairs(tmp_path, rows, groups="talk").table
+    lines = table.read_text().splitlines()
+    split = ["split", *(["train"] * 7), "val", "test"]
+    table.write_text("\n".join("\t".join(row) for row in zip(lines, split, strict=True)))
+    given = PairFiles(str(table), unit="words", groups="talk")
+    assert given.group_counts() == {"train": 7, "val": 1, "test": 1}
+
+    table.write_text(table.read_text().replace("t8\t8", "t8\t0"))
+    with pytest.raises(DataError, match=r"tsv, line 10: talk is '0' in the test part, expected it"):
+        PairFiles(str(table), groups="talk").setup()
+    table.write_text(table.read_text().replace("t8\t0", "t8\t"))
+    with pytest.raises(DataError, match=r"tsv, line 10: column talk is missing, expected the grou"):
+        PairFiles(str(table), groups="talk").setup()
+    with pytest.raises(DataError, match=r"a.tsv, groups by talk: got 2 groups for training"):
+        pairs(tmp_path, [(*row[:2], row[2] % 2) for row in rows], groups="talk").setup()
+    with pytest.raises(ConfigError, match=r"got groups 'talk' of text files, expected those of a"):
+        PairFiles(source_path="a", target_path="b", groups="talk")
