@@ -1,9 +1,11 @@
 """What a model says is written down, and what was written is scored as the model is."""
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import shlex
 import sys
 from textwrap import dedent
@@ -13,9 +15,10 @@ import pytest
 
 from seqnets.cli.main import command
 from seqnets.cli.prediction_table import write_table
-from seqnets.cli.predictions import _write
+from seqnets.cli.predictions import _write, score_file, write_rows
 from seqnets.cli.trained import load_module, new_data
 from seqnets.datasets import Parity
+from seqnets.errors import ConfigError, DataError
 from seqnets.training import Classification
 from seqnets.training.predict import as_in_file, predict
 
@@ -403,6 +406,18 @@ def test_the_standard_output_gets_rows_and_nothing_else(seqnets, classifier):
     assert f"{len(rows)} rows of the test part written to the standard output" in done.err
 
 
+def test_a_file_may_be_named_from_the_home_folder(seqnets, classifier, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+
+    written = [seqnets("predict", f"checkpoint={classifier}", "to=~/said.jsonl") for _ in range(2)]
+
+    assert len(rows_of(home / "said.jsonl")) == 12
+    assert [done.code for done in written] == [0, 1]
+    assert "already" in written[1].err
+
+
 def test_a_file_is_never_overwritten_unasked(seqnets, classifier, tmp_path):
     (tmp_path / "predictions.jsonl").write_text("precious\n")
 
@@ -445,18 +460,29 @@ def test_a_no_to_overwriting_is_not_taken_for_a_yes(seqnets, classifier, tmp_pat
     assert (tmp_path / "predictions.jsonl").read_text() == "precious\n"
 
 
-def test_a_prediction_that_fails_leaves_no_file(seqnets, classifier, tmp_path, monkeypatch):
+@pytest.mark.parametrize("to", ["said.jsonl", "said.csv"])
+def test_a_prediction_that_fails_leaves_no_file(to, seqnets, classifier, tmp_path, monkeypatch):
     def diverged(self, outcome, batch, known):
         return [{"prediction": math.nan, "target": "a"}]
 
     monkeypatch.setattr(Classification, "rows", diverged)
     before = sorted(tmp_path.iterdir())
 
-    done = seqnets("predict", f"checkpoint={classifier}")
+    done = seqnets("predict", f"checkpoint={classifier}", f"to={to}")
 
     assert done.code == 1
     assert "Row 1: a number is infinite or NaN" in done.err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_disk_that_is_full_is_told_with_the_file(tmp_path):
+    def rows():
+        yield {"prediction": 1}
+        raise OSError(errno.ENOSPC, "No space left on device")  # as writing would
+
+    with pytest.raises(ConfigError, match=r"said.jsonl cannot be written: No space left"):
+        write_rows(rows(), str(tmp_path / "said.jsonl"))
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -558,6 +584,40 @@ def test_predictions_that_cannot_be_scored_are_told_with_their_line(
     assert done.code == 1
     assert told in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (KeyError("cost"), "said.jsonl, line 3: got no 'cost', expected it in each row"),
+        (DataError("Row 2: is odd."), "said.jsonl, line 3: is odd."),
+        (DataError("Predictions: got 2, expected 3."), "Predictions: got 2, expected 3."),
+    ],
+    ids=["a key", "a row", "all rows"],
+)
+def test_what_ones_own_objective_says_of_predictions_is_told(said, told, tmp_path):
+    class Mine(Classification):
+        def scores(self, rows, known):
+            raise said
+
+    path = tmp_path / "said.jsonl"
+    path.write_text('{"target": null}\n{"cost": 1, "target": "a"}\n{"target": "b"}\n')
+
+    with pytest.raises(DataError) as error:
+        score_file(path, Mine(), {})
+    assert str(error.value).removeprefix(f"{tmp_path}{os.sep}").startswith(told)
+
+
+def test_scores_of_ones_own_objective_have_its_metric(tmp_path):
+    class Mine(Classification):
+        def scores(self, rows, known):
+            return {"cost": 1.0}
+
+    path = tmp_path / "said.jsonl"
+    path.write_text('{"target": "a"}\n')
+
+    with pytest.raises(ConfigError, match="Mine: has no accuracy for predictions that are read"):
+        score_file(path, Mine(), {})
 
 
 def test_predictions_are_json_lines(seqnets, trained, classifier):
