@@ -274,6 +274,13 @@ def test_a_module_that_gets_memory_late_has_its_cells_buffers_once_it_is_reset()
     torch.testing.assert_close(module.A_l0, seqnets.cells.LMUCell(3, 4).A)
 
 
+def test_a_module_of_double_precision_has_all_digits_of_its_cell():
+    module = seqnets.LMU(3, 4, dtype=torch.float64)
+
+    assert torch.equal(module.A_l0, seqnets.cells.LMUCell(3, 4, dtype=torch.float64).A)
+    assert (module.weight_hu_l0 != module.weight_hu_l0.float()).any()
+
+
 def test_every_module_is_listed():
     listed = dir(seqnets)
     modules = [name.removesuffix("Cell") for name in (cell.__name__ for cell in WITH_MODULE)]

@@ -83,9 +83,11 @@ class TorchBase(nn.Module):
             with initializers.whole(self):
                 initializers.torch_uniform_(self, self.hidden_size)
             return
+        # in the digits of float64 if it has them; half precision lacks what some cells draw by
+        dtype = torch.promote_types(next(self.parameters()).dtype, torch.get_default_dtype())
         with initializers.whole(self):
             for suffix, make in self._cell_factories.items():
-                made = make()
+                made = make(dtype=dtype)
                 for name, drawn in (*made.named_parameters(), *made.named_buffers()):
                     getattr(self, name + suffix).data.copy_(drawn.detach())
 
