@@ -18,7 +18,12 @@ pytestmark = pytest.mark.usefixtures("plain_loop")
 XS = (2.0, -0.7, 0.4)
 ONE = {"w": (0.5,), "u": (0.7,), "b": (0.1,), "d": (-0.3,)}
 HEADS = {"weight_head": (0.8, -0.6, 0.9, 0.35), "bias_head": (0.2, 0.15, -0.4, 0.55)}
-TIMED = (CfCCell, partial(CfCCell, mode="no_gate"), partial(CfCCell, mode="pure"), LTCCell)
+TIMED = (
+    CfCCell,
+    partial(CfCCell, mode="no_gate"),
+    partial(CfCCell, mode="pure", backbone_size=3),
+    LTCCell,
+)
 
 
 def near(numbers):
@@ -110,6 +115,46 @@ def test_a_deeper_backbone_repeats_its_layers():
     s = sigmoid(rate + offset)
 
     assert step(cell, 2.0, -1.5) == near((1 - s) * math.tanh(g) + s * math.tanh(n))
+
+
+def dot(a, b):
+    return sum(p * q for p, q in zip(a, b, strict=True))
+
+
+def silu(a):
+    return a * sigmoid(a)
+
+
+def gelu(a):
+    return a * (1 + math.erf(a / math.sqrt(2))) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "bent"),
+    [
+        ("lecun_tanh", lecun_tanh),
+        ("tanh", math.tanh),
+        ("relu", lambda a: max(a, 0)),
+        ("silu", silu),
+        ("gelu", gelu),
+    ],
+)
+def test_a_backbone_may_have_units_and_a_nonlinearity_of_its_own(name, bent):
+    w, u, b, d = (0.5, -0.4), (0.7, 0.2), (0.1, 0.3), (-0.3, 0.05)
+    deep, bias_deep = ((0.4, -0.9), (0.6, 0.35)), (0.25, -0.15)
+    head = ((0.8, -0.1), (-0.6, 0.45), (0.9, 0.65), (0.35, -0.75))
+    make = partial(CfCCell, backbone_layers=2, backbone_size=2, nonlinearity=name)
+    given = {"weight_deep": deep, "bias_deep": bias_deep, "weight_head": head}
+    cell = one_unit(make, w, u, b, d, **given, bias_head=HEADS["bias_head"])
+    x, h = 2.0, -1.5
+
+    first = [bent(w[i] * x + b[i] + u[i] * h + d[i]) for i in range(2)]
+    k = [bent(dot(deep[i], first) + bias_deep[i]) for i in range(2)]
+    pairs = zip(head, HEADS["bias_head"], strict=True)
+    g, n, rate, offset = (dot(weights, k) + bias for weights, bias in pairs)
+    s = sigmoid(rate + offset)
+
+    assert step(cell, x, h) == near((1 - s) * math.tanh(g) + s * math.tanh(n))
 
 
 def solved(x, h, elapsed, unfolds, tau, A):
@@ -241,7 +286,15 @@ def test_a_cell_with_times_runs_on_the_c_backend(make):
     check_backend(forwards_in_time(make(3, 5, timed=True)), "c", steps=(1, 9))
 
 
-@pytest.mark.parametrize("option", [{"mode": "pure"}, {"mode": "no_gate"}, {"backbone_layers": 3}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"mode": "pure"},
+        {"mode": "no_gate"},
+        {"backbone_layers": 3},
+        {"backbone_size": 7, "nonlinearity": "silu"},
+    ],
+)
 def test_every_mode_and_depth_of_cfc_obeys_the_laws_of_recurrence(option):
     check_cell(partial(CfCCell, hidden_size=4, **option))
     check_cell(partial(CfCCell, hidden_size=4, bias=False, **option))
@@ -268,6 +321,12 @@ def test_layer_norm_leaves_times_as_they_are():
             ConfigError,
             "CfCCell: backbone_layers is 0, expected at least 1",
         ),
+        (
+            lambda: CfCCell(3, 4, nonlinearity="sine"),
+            ConfigError,
+            "CfCCell: nonlinearity is 'sine', expected one of lecun_tanh, tanh, relu, silu, gelu",
+        ),
+        (lambda: CfCCell(3, 4, backbone_size=0), ConfigError, "CfCCell: backbone_size is 0"),
         (lambda: CfCCell(1, 4, timed=True), ConfigError, "CfCCell: input_size is 1 with timed"),
         (lambda: LTCCell(1, 4, timed=True), ConfigError, "LTCCell: input_size is 1 with timed"),
         (lambda: LTCCell(3, 4, unfolds=0), ConfigError, "LTCCell: unfolds is 0, expected at"),

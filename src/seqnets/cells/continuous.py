@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -57,7 +58,8 @@ class TimedCell(GatedCell):
     def add_parameters(self, parameter: Any) -> None:
         """The input's weight for one feature less, if that is the time."""
         if self.timed:
-            self.weight_ih = parameter(len(self.inputs) * self.hidden_size, self.input_size - 1)
+            rows, columns = self.block_shape(self.input_size - 1)
+            self.weight_ih = parameter(len(self.inputs) * rows, columns)
 
     def project(self, x: Tensor) -> Tensor:
         """``W x + b`` of every gate, and the time: (..., I) to (..., G*H) or (..., G*H + H)."""
@@ -70,8 +72,8 @@ class TimedCell(GatedCell):
         """The state after the time of a step."""
         if not self.timed:
             return self.advance(self.split(wx), 1, state)
-        *gates, elapsed = wx.chunk(len(self.inputs) + 1, -1)
-        return self.advance(self._input_gates(*gates), elapsed, state)
+        wx, elapsed = wx[..., : -self.hidden_size], wx[..., -self.hidden_size :]
+        return self.advance(self.split(wx), elapsed, state)
 
 
 class CfCCell(TimedCell):
@@ -86,7 +88,8 @@ class CfCCell(TimedCell):
         h_t &= A \odot \bigl(1 - f_t \odot e^{-(|\rho| + |f_t|)\, \Delta t}\bigr),
         \qquad f_t = W_f k_t + b_f \quad\text{("pure")}
 
-    More layers of the backbone are :math:`k \leftarrow \lambda(W_\ell k + b_\ell)`.
+    More layers of the backbone, each of K units, are
+    :math:`k \leftarrow \lambda(W_\ell k + b_\ell)`.
 
     Differs from the paper in two places, both as its authors run it: the time gate has an offset
     beside its rate, and "pure" has the same :math:`f` in both its factors, where the paper negates
@@ -97,20 +100,23 @@ class CfCCell(TimedCell):
     Attributes:
         weight_deep: :math:`W_\ell` of the backbone's further layers, one block of rows each.
         bias_deep: :math:`b_\ell`, or None.
-        weight_head: :math:`W_g, W_n, W_a, W_b`, (4*H, H); :math:`W_f`, (H, H), in "pure".
+        weight_head: :math:`W_g, W_n, W_a, W_b`, (4*H, K); :math:`W_f`, (H, K), in "pure".
         bias_head: As many, or None.
         rate: :math:`\rho`, (H,); in "pure" alone.
         A: (H,); in "pure" alone. It starts at one.
 
     Args:
         input_size: Features of the input, I; with ``timed``, the time among them.
-        hidden_size: Units, H, of the backbone too.
+        hidden_size: Units, H.
         mode: "default", "no_gate" or "pure".
         backbone_layers: How deep the backbone is, at least 1.
+        backbone_size: Units of the backbone, K; H if omitted.
+        nonlinearity: What the backbone applies in the place of :math:`\lambda`: "lecun_tanh", which
+            it is, "tanh", "relu", "silu" or "gelu".
         options: ``timed``, ``bias``, ``device`` and ``dtype``, as for every :class:`TimedCell`.
 
     Raises:
-        ConfigError: The mode is none of these, or there is no layer.
+        ConfigError: The mode or the nonlinearity is none of these, or a size is below 1.
 
     References:
         Hasani et al., 2022, "Closed-form continuous-time neural networks", Nature Machine
@@ -134,20 +140,31 @@ class CfCCell(TimedCell):
         *,
         mode: str = "default",
         backbone_layers: int = 1,
+        backbone_size: int | None = None,
+        nonlinearity: str = "lecun_tanh",
         **options: Any,
     ) -> None:
         check_choice(self._name, self.HEADS, mode=mode)
-        self.mode = mode  # the base asks for the parameters
+        check_choice(self._name, _NONLINEARITIES, nonlinearity=nonlinearity)
+        self.mode, self.nonlinearity = mode, nonlinearity  # the base asks for the parameters
         self.deeper = check_size(self, "backbone_layers", backbone_layers) - 1
+        if backbone_size is None:
+            self.backbone_size = check_size(self, "hidden_size", hidden_size)
+        else:
+            self.backbone_size = check_size(self, "backbone_size", backbone_size)
         super().__init__(input_size, hidden_size, **options)
+
+    def block_shape(self, features: int) -> tuple[int, ...]:
+        """Of the first layer of the backbone."""
+        return self.backbone_size, features
 
     def add_parameters(self, parameter: Any) -> None:
         """The backbone's further layers and the heads."""
         super().add_parameters(parameter)
-        for name, blocks in (("deep", self.deeper), ("head", self.HEADS[self.mode])):
-            rows = blocks * self.hidden_size
+        heads = self.HEADS[self.mode] * self.hidden_size
+        for name, rows in (("deep", self.deeper * self.backbone_size), ("head", heads)):
             biased = rows and self.bias_ih is not None
-            weight = parameter(rows, self.hidden_size) if rows else None
+            weight = parameter(rows, self.backbone_size) if rows else None
             self.register_parameter(f"weight_{name}", weight)
             self.register_parameter(f"bias_{name}", parameter(rows) if biased else None)
         if self.mode == "pure":
@@ -166,11 +183,12 @@ class CfCCell(TimedCell):
     def advance(self, wx: Any, elapsed: Any, state: State) -> State:
         """The equations above."""
         (h,) = state
-        k = _lecun_tanh(wx.k + self.recur(h).k)
+        bent = _NONLINEARITIES[self.nonlinearity]
+        k = bent(wx.k + self.recur(h).k)
         for layer in range(self.deeper):
-            rows = slice(layer * self.hidden_size, (layer + 1) * self.hidden_size)
+            rows = slice(layer * self.backbone_size, (layer + 1) * self.backbone_size)
             bias = None if self.bias_deep is None else self.bias_deep[rows]
-            k = _lecun_tanh(F.linear(k, self.weight_deep[rows], bias))
+            k = bent(F.linear(k, self.weight_deep[rows], bias))
         heads = F.linear(k, self.weight_head, self.bias_head)
         if self.mode == "pure":
             decay = torch.exp(-(self.rate.abs() + heads.abs()) * elapsed)
@@ -244,3 +262,12 @@ class LTCCell(TimedCell):
 
 def _lecun_tanh(a: Tensor) -> Tensor:
     return 1.7159 * torch.tanh(0.666 * a)
+
+
+_NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "lecun_tanh": _lecun_tanh,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+}
