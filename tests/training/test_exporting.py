@@ -360,7 +360,8 @@ def test_without_onnx_runtime_an_onnx_file_is_not_checked(tmp_path, monkeypatch)
 def test_a_library_that_is_missing_is_told_with_the_extra_that_brings_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
 
-    with pytest.raises(ConfigError, match=r"pip install 'seqnets\[onnx\]'"):
+    told = r"by onnxscript, which is not installed\.\n.* pip install 'seqnets\[onnx\]'"
+    with pytest.raises(ConfigError, match=told):
         export(trained("tags"), tmp_path / "model.onnx")
 
 

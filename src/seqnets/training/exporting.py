@@ -157,9 +157,9 @@ def _checked(
 
 
 def _need_onnx() -> None:
-    with optional("ONNX is written by onnx and onnxscript", "onnx"):
-        import_module("onnx")
-        import_module("onnxscript")  # which torch's exporter asks for
+    for library in ("onnx", "onnxscript"):  # torch's exporter asks for the second
+        with optional(f"ONNX is written by {library}", "onnx"):
+            import_module(library)
 
 
 def _save_onnx(served: Served, about: dict[str, Any], path: Path) -> None:
