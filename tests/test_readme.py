@@ -9,6 +9,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from seqnets.cli.main import command as seqnets
 from seqnets.datasets import ClassificationFiles
 from seqnets.datasets.codecs import TokenCodec, fit_codecs
 from seqnets.datasets.pairs import Pairs
+from seqnets.datasets.readers import LogMel
 from seqnets.datasets.vocabulary import LINE_END, UNKNOWN
 from seqnets.models import (
     BahdanauAttention,
@@ -237,6 +239,19 @@ def test_the_page_about_export_decodes_as_the_models_do():
     labels, _ = best_path(logits)
     assert tags == head.predict(y).tolist()
     assert texts == ["".join("-ab"[n] for n in row if n != IGNORE) for row in labels.tolist()]
+
+
+@pytest.mark.parametrize("count", [100, 1_999, 2_000])
+def test_the_page_about_export_makes_the_features_of_sound_as_the_datasets_do(count):
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    page = {"np": np}
+    exec("\n".join(block for block in blocks(text, "python") if block.startswith("def ")), page)
+    samples = np.random.default_rng(0).normal(size=count)
+    mel = LogMel(bands=12, window=0.03, hop=0.0125)
+
+    made = page["log_mel"](samples, 8_000, **asdict(mel))
+
+    np.testing.assert_allclose(made, mel(samples, 8_000), rtol=1e-6)
 
 
 def test_the_page_inside_the_engine_names_its_files_and_no_others():

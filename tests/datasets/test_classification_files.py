@@ -13,6 +13,7 @@ import torch
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import ClassificationFiles
+from seqnets.datasets.readers import LogMel
 from seqnets.datasets.readers.records import Wanted
 from seqnets.datasets.readers.sources import read_source
 from seqnets.errors import ConfigError, DataError
@@ -182,6 +183,16 @@ def test_the_same_file_as_new_data_gives_the_same_inputs_and_the_labels_that_it_
     assert seen <= trained
     labels = batch.y.tolist()
     assert sorted(labels) == [IGNORE] * 10 if path.is_dir() else [0] * 10 + [1] * 10
+
+
+def test_the_description_of_sound_tells_how_its_features_were_made(tmp_path):
+    mel = LogMel(bands=20, window=0.05, hop=0.02)
+    sound = ClassificationFiles(str(write_folder(tmp_path, write_sound)), audio=mel)
+    text = ClassificationFiles(str(write_folder(tmp_path / "texts", write_text)), audio=mel)
+
+    assert sound.describe()["audio"] == {"bands": 20, "window": 0.05, "hop": 0.02}
+    assert sound.describe()["facts"]["sample rate"] == RATE
+    assert text.describe()["audio"] is None
 
 
 @pytest.mark.parametrize("write", [write_text, write_sound, write_image])

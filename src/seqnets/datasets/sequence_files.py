@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,7 @@ class SequenceFiles(SequenceData):
             "targets": list(self.columns),
             "token_unit": self.token_unit,
             "facts": self.contents.facts,
+            "audio": asdict(self.audio) if "sample rate" in self.contents.facts else None,
             "gaps": bool(self.part("train").x.isnan().any()),  # kept, not filled
             "scaling": {
                 name: None if scale is None else scale.plain() for name, scale in scaling.items()
