@@ -87,8 +87,10 @@ class _Model:
         x = "x"
         for depth, layer in enumerate(self._layers):
             y = "y" if depth == len(self._layers) - 1 else f"y_{depth}"
-            add = self._add_operator if isinstance(layer, Node) else self._add_steps
-            add(layer, depth, x, y)  # type: ignore[arg-type]
+            if isinstance(layer, Node):
+                self._add_operator(layer, depth, x, y)
+            else:
+                self._add_steps(layer, depth, x, y)
             x = y
         helper, to = self._to.onnx.helper, self._to
         model = helper.make_model(

@@ -36,7 +36,8 @@ class Memory(NamedTuple):
 
     def select(self, rows: Tensor) -> Memory:
         """The memory of the rows with these indices, (N,), possibly repeated."""
-        return Memory(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+        others = (None if part is None else part[rows] for part in (self.lengths, self.keys))
+        return Memory(self.values[rows], *others)
 
 
 class Decoder(nn.Module):
