@@ -21,6 +21,7 @@ from seqnets.cells import (
     LSTMCell,
     orthogonal,
 )
+from seqnets.datasets.scaling import Scaling
 from seqnets.errors import ConfigError
 from seqnets.models import (
     AdaptiveSoftmax,
@@ -638,3 +639,15 @@ def test_the_model_that_is_exported_stays_as_it_is(tmp_path):
 
     assert module.model.training
     assert {p.dtype for p in module.model.parameters()} == {torch.float64}
+
+
+def test_what_is_known_ahead_goes_in_in_the_units_of_the_data():
+    module = trained("forecasts of what is known ahead")
+    served = Served(module.model, module.objective, module.card["data"])
+    x, ahead, scaling = torch.randn(2, 4, 2), torch.randn(2, 3, 1), Scaling.read(SCALING)
+    mean, deviation = scaling.mean, scaling.deviation
+
+    found = served(scaling.undo(x), ahead * deviation[1:] + mean[1:])["values"]
+
+    expected = module.model(x, ahead=ahead)[0][..., 0]
+    torch.testing.assert_close((found - mean[0]) / deviation[0], expected.double())
