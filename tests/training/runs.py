@@ -8,12 +8,13 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from seqnets.cells import GRUCell, LSTMCell
-from seqnets.datasets import Parity, TextFiles
-from seqnets.models import LanguageModel, SequenceClassifier
+from seqnets.datasets import Parity, SeriesTable, TextFiles
+from seqnets.models import EncoderDecoder, Forecaster, LanguageModel, SequenceClassifier
 from seqnets.training import (
     AtomicCheckpointIO,
     Classification,
     Cosine,
+    Forecasting,
     LanguageModelling,
     SequenceModule,
 )
@@ -59,6 +60,19 @@ def parity_module(data):
     plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5)
     optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
     return SequenceModule(model, Classification(), data.describe(), optimizer, plateau)
+
+
+def series_data(folder):
+    path = folder / "series.csv"
+    path.write_text("\n".join(["sales,event", *(f"{n % 7 * (n % 3)},{n % 3}" for n in range(90))]))
+    sizes = {"lookback": 6, "horizon": 3, "batch_size": 6}
+    return SeriesTable(str(path), known_ahead=["event"], **sizes)
+
+
+def series_module(data):
+    model = Forecaster(GRUCell, **data.sizes, strategy=EncoderDecoder, hidden_size=8, dropout=0.2)
+    optimizer = partial(torch.optim.AdamW, lr=0.01)
+    return SequenceModule(model, Forecasting(), data.describe(), optimizer)
 
 
 def trainer(folder, *callbacks, every_n_steps=0, **options):

@@ -12,7 +12,15 @@ from seqnets.errors import ConfigError
 from seqnets.training import graphs
 from seqnets.training.callbacks import CUDAGraphs
 
-from .runs import fit, language_module, parity_data, parity_module, text_data
+from .runs import (
+    fit,
+    language_module,
+    parity_data,
+    parity_module,
+    series_data,
+    series_module,
+    text_data,
+)
 
 
 class Notes(Callback):
@@ -92,6 +100,18 @@ def test_batches_of_few_kinds_are_replayed_where_lengths_differ(tmp_path, record
     (notes, module), (expected, usual) = both(
         parity_module, data, tmp_path, monkeypatch, max_epochs=6
     )
+
+    assert notes.replays > 10
+    assert notes.losses == expected.losses
+    agree(module, usual)
+
+
+def test_replayed_batches_have_their_own_values_of_what_is_known_ahead(
+    tmp_path, recording, monkeypatch
+):
+    data = series_data(tmp_path)
+
+    (notes, module), (expected, usual) = both(series_module, data, tmp_path, monkeypatch)
 
     assert notes.replays > 10
     assert notes.losses == expected.losses

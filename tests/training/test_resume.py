@@ -11,16 +11,22 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler
 
-from seqnets.cells import GRUCell
-from seqnets.datasets import SeriesTable
 from seqnets.errors import CheckpointError
-from seqnets.models import EncoderDecoder, Forecaster
-from seqnets.training import Forecasting, SequenceModule, callbacks
+from seqnets.training import callbacks
 from seqnets.training.callbacks import StopOnSignal
 from seqnets.training.retuning import retune_schedule
 from tests.slow import mostly_slow
 
-from .runs import SignalAt, fit, language_module, parity_data, parity_module, text_data
+from .runs import (
+    SignalAt,
+    fit,
+    language_module,
+    parity_data,
+    parity_module,
+    series_data,
+    series_module,
+    text_data,
+)
 
 
 class Figures(Callback):
@@ -51,19 +57,6 @@ class SignalAtBatch(Callback):
 def same(a, b):
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def series_data(folder):
-    path = folder / "series.csv"
-    path.write_text("\n".join(["sales,event", *(f"{n % 7 * (n % 3)},{n % 3}" for n in range(90))]))
-    sizes = {"lookback": 6, "horizon": 3, "batch_size": 6}
-    return SeriesTable(str(path), known_ahead=["event"], **sizes)
-
-
-def series_module(data):
-    model = Forecaster(GRUCell, **data.sizes, strategy=EncoderDecoder, hidden_size=8, dropout=0.2)
-    optimizer = partial(torch.optim.AdamW, lr=0.01)
-    return SequenceModule(model, Forecasting(), data.describe(), optimizer)
 
 
 TASKS = {
