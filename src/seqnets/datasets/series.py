@@ -161,8 +161,8 @@ class SeriesData(DataModule):
                 f"{who}: season is {season}, expected at most lookback, {lookback}.\n"
                 "  The seasonal baseline repeats the last season of a window's input."
             )
-        _check_columns(who, "targets", targets, "OT", "all")
-        _check_columns(who, "known_ahead", known_ahead, "holiday", "none")
+        _check_names(who, "targets", targets, "OT", "all")
+        _check_names(who, "known_ahead", known_ahead, "holiday", "none")
         if both := [name for name in known_ahead if name in targets]:
             raise ConfigError(
                 f"{who}: known_ahead has {', '.join(both)}, expected no column of targets.\n"
@@ -393,7 +393,7 @@ class SeriesData(DataModule):
         return forecast_baselines(self.windows["train"], self.windows["test"], outputs, self.season)
 
 
-def _check_columns(who: str, option: str, names: Sequence[str], one: str, none: str) -> None:
+def _check_names(who: str, option: str, names: Sequence[str], one: str, none: str) -> None:
     """Raise ConfigError unless an option is a list of columns, each once."""
     if isinstance(names, str) or len(set(names)) < len(names):
         raise ConfigError(
