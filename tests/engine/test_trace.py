@@ -1,5 +1,6 @@
 """A step as a graph of arithmetic: the same numbers, or a reason why there is none."""
 
+import re
 import runpy
 from functools import partial
 
@@ -19,6 +20,7 @@ from seqnets.engine.plans import plan_of
 from seqnets.engine.schedule import make_program
 from seqnets.engine.serialised import step_from_text, step_to_text
 from seqnets.engine.tracing import composed
+from seqnets.engine.tracing.composed import INSTEAD
 from seqnets.engine.tracing.trace import trace_step
 from seqnets.testing import check_backend
 from tests.cells.final import TRACED_CELLS, sized
@@ -45,6 +47,12 @@ def put_together(x):
     y[:, 2], y[:, 3:] = 0.5, x[:, :1]
     y[:, 1:3] += x[:, 3:]
     y[y > 1] = 1
+    return y
+
+
+def put_at(x, places, values):
+    y = x.clone()
+    y[:, places] = values
     return y
 
 
@@ -119,6 +127,8 @@ FUNCTIONS = {
     "a unit that another picks": lambda x: x * x.gather(-1, x.sin().max(-1, keepdim=True)[1]),
     "the three largest": lambda x: x * (x >= x.topk(3, -1)[0][:, -1:]),
     "the smallest": lambda x: x * x.topk(2, largest=False)[0].sum(-1, True),
+    "the two largest": lambda x: x.topk(2)[0].sum(-1, True) + x,
+    "parts put at places": lambda x: put_at(x, [-1, 0], x.mean(-1, True)) * put_at(x, [2, 3], 0.5),
     "parts side by side": lambda x: torch.cat([x[:, 2:].tanh(), x[:, :2].sin()], 1).mean(1, True),
     "units as a tensor": lambda x: torch.stack([x, x.sin()], 1).softmax(1).mean(1) * x,
     "candidates before rows": lambda x: torch.stack([x, x.sin()]).softmax(0).amax(0) * x,
@@ -369,6 +379,18 @@ UNTRACEABLE = {
     "sorted units": (lambda h: h.sort(-1)[0], "aten.sort; instead: max, or topk of a few"),
     "another function": (lambda h: torch.lgamma(h), "aten.lgamma$"),
     "the largest of all": (lambda h: h / h.max(), "aten.max over other than the units of a row"),
+    "units picked by a mask": (
+        lambda h: h + h[:, torch.tensor([True, *[False] * (H - 1)])],
+        r"aten.index; instead: the places of units as numbers",
+    ),
+    "units written by a mask": (
+        lambda h: put_at(h, torch.tensor([True, *[False] * (H - 1)]), h[:, 1:2]),
+        "units written by a mask, as many as are true; instead: torch.where",
+    ),
+    "where numbers belong": (
+        lambda h: torch.searchsorted(torch.arange(3.0), h) * h,
+        "aten.searchsorted; instead: a sum of comparisons",
+    ),
     "many of the largest": (lambda h: h * h.topk(5)[0], "aten.topk of 5 units"),
     "places among equals": (
         lambda h: h.gather(-1, h.topk(2)[1]).sum(-1, True) * h,
@@ -450,6 +472,16 @@ def test_half_precision_may_be_computed_in_single(dtype):
     assert step_to_text(trace_step(cell.to(dtype))[0]) == step_to_text(trace_step(cell.float())[0])
 
 
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_of_equal_units_the_first_have_the_gradient_of_the_largest(backend):
+    cell = input_cell(lambda x: x.topk(2)[0].sum(-1, True) + 0 * x)(H, H)
+    x = torch.zeros(1, 1, H, requires_grad=True)
+
+    unroll(cell, x, backend=backend)[0].sum().backward()
+
+    assert x.grad.flatten().tolist() == [H, H, 0, 0, 0]
+
+
 DIGITS = {
     "a small number": (torch.sinh, 1e-8),
     "a power of two": (torch.exp2, 100.3),
@@ -469,20 +501,31 @@ def test_a_function_keeps_its_digits(kind, backend):
     torch.testing.assert_close(y, function(x), rtol=5e-7, atol=0)
 
 
-class RowCell(user_cells.BareCell):
-    """A function of the state and of a parameter of one row, a matrix; I is H."""
+class RowsCell(user_cells.BareCell):
+    """A function of the state and of a parameter, a matrix; I is H."""
 
-    function = None
+    function, count = None, 1
 
     def make(self, I, H):
-        self.row = self.weight(1, H)
+        self.rows = self.weight(self.count, H)
 
     def step(self, x, state):
-        return (type(self).function(state[0] + x, self.row),)
+        return (type(self).function(state[0] + x, self.rows),)
 
 
-def with_row(function):
-    return type("Custom", (RowCell,), {"function": staticmethod(function)})(H, H)
+def with_rows(function, count=1):
+    attributes = {"function": staticmethod(function), "count": count}
+    return type("Custom", (RowsCell,), attributes)(H, H)
+
+
+def check_replayed(cell):
+    cell = cell.double()
+    x, state = torch.randn(B, H).double(), (torch.randn(B, H).double(),)
+    step, preparation = trace_step(cell)
+
+    found = replay(step, x, state, read(cell, preparation))
+
+    torch.testing.assert_close(found, cell.step(x, state), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -497,13 +540,132 @@ def with_row(function):
     ids=["a row", "a row like the state", "one number", "one number summed", "one condition"],
 )
 def test_what_is_spread_over_rows_or_units_is_traced(function):
-    cell = with_row(function).double()
-    x, state = torch.randn(B, H).double(), (torch.randn(B, H).double(),)
-    step, preparation = trace_step(cell)
+    check_replayed(with_rows(function))
 
-    found = replay(step, x, state, read(cell, preparation))
 
-    torch.testing.assert_close(found, cell.step(x, state), rtol=0, atol=1e-12)
+def written_to(h, rows):
+    y = rows.repeat(len(h), 1, 1)
+    y[:, 1] = h
+    y.mul_(0.5)
+    return (y * h[:, None]).sum(1)
+
+
+REPEATED = {
+    "written to": written_to,
+    "multiplied": lambda h, rows: (rows.expand(len(h), -1, -1) * h[:, None]).sum(1),
+    "copied": lambda h, rows: torch.cat([h[:, None], rows.repeat(len(h), 1, 1)], 1).amax(1),
+    "alone": lambda h, rows: h + rows.expand(len(h), -1, -1).square().mean(1),
+    "alike": lambda h, rows: F.cosine_similarity(h[:, None], rows, dim=-1) @ rows,
+}
+
+
+@pytest.mark.parametrize("function", REPEATED.values(), ids=REPEATED)
+def test_parameters_that_are_repeated_for_each_row_take_part(function):
+    check_replayed(with_rows(function, 3))
+
+
+def complex_of(h):
+    return torch.complex(h, h.sin())
+
+
+def added(h, places):
+    return torch.zeros_like(h).scatter_add(1, places.expand(len(h), -1), h)
+
+
+PARTS, PAIR, EDGES = torch.tensor([1, 0, 1]), torch.tensor([1, 0]), torch.tensor([-0.5, 0, 0.5])
+ADVICE = {
+    "sort": (
+        lambda h, _: h.sort(-1, descending=True)[0][:, :2],
+        lambda h, _: h.topk(2)[0],
+    ),
+    "median": (lambda h, _: h.median(-1)[0], lambda h, _: h.topk(3)[0][:, 2]),
+    "kthvalue": (lambda h, _: h.kthvalue(4, -1)[0], lambda h, _: h.topk(2)[0][:, 1]),
+    "cummax": (
+        lambda h, _: h.cummax(-1)[0],
+        lambda h, _: torch.stack([h[:, :n].amax(-1) for n in range(1, H + 1)], -1),
+    ),
+    "cummin": (
+        lambda h, _: h.cummin(-1)[0],
+        lambda h, _: torch.stack([h[:, :n].amin(-1) for n in range(1, H + 1)], -1),
+    ),
+    "prod": (lambda h, _: h.sigmoid().prod(-1), lambda h, _: F.logsigmoid(h).sum(-1).exp()),
+    "cumprod": (
+        lambda h, _: h.sigmoid().cumprod(-1),
+        lambda h, _: F.logsigmoid(h).cumsum(-1).exp(),
+    ),
+    "complex": (lambda h, _: complex_of(h).abs(), lambda h, _: torch.hypot(h, h.sin())),
+    "view_as_complex": (
+        lambda h, _: torch.view_as_complex(torch.stack([h, h.sin()], -1)).imag,
+        lambda h, _: h.sin(),
+    ),
+    "polar": (lambda h, _: torch.polar(h.exp(), h).real, lambda h, _: h.exp() * h.cos()),
+    "angle": (lambda h, _: h.angle(), lambda h, _: torch.where(h < 0, torch.pi, 0 * h)),
+    "_fft_r2c": (lambda h, _: torch.fft.rfft(h).real[:, 0], lambda h, _: h.sum(-1)),
+    "index_add": (
+        lambda h, _: torch.zeros_like(h[:, :2]).index_add(1, PARTS, h[:, :3]),
+        lambda h, _: torch.cat([h[:, 1:2], h[:, :1] + h[:, 2:3]], -1),
+    ),
+    "index_copy": (
+        lambda h, _: h.index_copy(1, PAIR, h[:, 2:4]),
+        lambda h, _: torch.cat([h[:, 3:4], h[:, 2:3], h[:, 2:]], -1),
+    ),
+    "scatter_add": (
+        lambda h, _: added(h, torch.tensor([1, 1, 2, 3, 4])),
+        lambda h, _: torch.cat([0 * h[:, :1], h[:, :1] + h[:, 1:2], h[:, 2:]], -1),
+    ),
+    "logcumsumexp": (
+        lambda h, _: h.logcumsumexp(-1),
+        lambda h, _: h.exp().cumsum(-1).log(),
+    ),
+    "any": (lambda h, _: h * (h > -9).any(), lambda h, _: h * (h > -9).any(-1, keepdim=True)),
+    "all": (lambda h, _: h * (h < 9).all(), lambda h, _: h * (h < 9).all(-1, keepdim=True)),
+    "_cdist_forward": (
+        lambda h, rows: torch.cdist(h[:, None], rows)[:, 0],
+        lambda h, rows: (h[:, None] - rows).norm(dim=-1),
+    ),
+    "erfc": (lambda h, _: torch.erfc(h), lambda h, _: 1 - torch.erf(h)),
+    "bucketize": (
+        lambda h, _: torch.bucketize(h, EDGES).to(h.dtype),
+        lambda h, _: sum((h > edge).to(h.dtype) for edge in (-0.5, 0, 0.5)),
+    ),
+    "searchsorted": (
+        lambda h, _: torch.searchsorted(EDGES, h).to(h.dtype),
+        lambda h, _: (h[..., None] > torch.tensor([-0.5, 0, 0.5])).sum(-1).to(h.dtype),
+    ),
+    "index": (
+        lambda h, _: h[:, torch.tensor([True, False, True, False, False])],
+        lambda h, _: h[:, [0, 2]],
+    ),
+    "max_pool2d_with_indices": (
+        lambda h, _: F.max_pool1d(h[:, None], 2, 1)[:, 0],
+        lambda h, _: h.unfold(-1, 2, 1).amax(-1),
+    ),
+    "_local_scalar_dense": (
+        lambda h, rows: h if rows[0, 0] > 0 else -h,
+        lambda h, rows: torch.where(rows[0, 0] > 0, h, -h),
+    ),
+}
+"""By operation: what is refused, and what a refusal tells to write instead."""
+
+
+def averaged(function):
+    """The same, made a function from units to as many units."""
+    return lambda h, rows: h + function(h, rows).reshape(len(h), -1).mean(-1, keepdim=True)
+
+
+def test_every_advice_is_tried():
+    assert ADVICE.keys() == INSTEAD.keys()
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_what_a_refusal_tells_to_write_instead_is_the_same_and_is_traced(name):
+    refused, advised = map(averaged, ADVICE[name])
+    cell, h = with_rows(advised, 3), torch.randn(B, H)
+
+    with pytest.raises(Untraceable, match=f"aten.{name}; instead: {re.escape(INSTEAD[name])}"):
+        trace_step(with_rows(refused, 3))
+    torch.testing.assert_close(advised(h, cell.rows), refused(h, cell.rows))
+    check_replayed(cell)
 
 
 class LookingCell(user_cells.BareCell):
@@ -582,13 +744,13 @@ def test_an_outer_product_by_matrices_is_the_same_as_by_numbers():
 
 
 def test_gaps_may_be_filled():
-    cell, found = with_row(lambda h, row: torch.where(torch.isnan(h), row, h).sin()), []
+    cell, found = with_rows(lambda h, row: torch.where(torch.isnan(h), row, h).sin()), []
     for backend in ("c", "eager", "reference"):
         x = torch.full((2, 3, H), 0.3)
         x[1, 1, 2:] = torch.nan
         x.requires_grad_()
         y, _ = unroll(cell, x, backend=backend)
-        found.append((y, *torch.autograd.grad(y.sum(), (x, cell.row))))
+        found.append((y, *torch.autograd.grad(y.sum(), (x, cell.rows))))
 
     assert found[0][0].isfinite().all()
     for one in found[:-1]:
@@ -597,7 +759,7 @@ def test_gaps_may_be_filled():
 
 def test_a_state_that_becomes_a_constant_is_named():
     with pytest.raises(Untraceable, match="state 'h' becomes one number, the same for all rows"):
-        trace_step(with_row(lambda h, row: torch.zeros_like(h)))
+        trace_step(with_rows(lambda h, row: torch.zeros_like(h)))
 
 
 @pytest.mark.parametrize(
@@ -612,13 +774,13 @@ def test_a_state_that_becomes_a_constant_is_named():
     ids=["multiplied", "moved", "summed", "in a softmax", "one unit of a softmax"],
 )
 def test_numbers_that_are_the_same_for_all_rows_and_units_take_part(function):
-    cell = with_row(function).double()
+    cell = with_rows(function).double()
     x = torch.randn(B, 3, H, dtype=torch.float64, requires_grad=True)
 
     found = []
     for backend in ("eager", "reference"):
         y, _ = unroll(cell, x, backend=backend)
-        found.append((y, *torch.autograd.grad(y.sin().sum(), (x, cell.row), allow_unused=True)))
+        found.append((y, *torch.autograd.grad(y.sin().sum(), (x, cell.rows), allow_unused=True)))
 
     torch.testing.assert_close(*found)
 

@@ -92,6 +92,7 @@ class Comparison(RandomCell):
         preparation: Its operations on parameters alone.
         project: Whether the step includes the projection of the input.
         functions: The custom autograd functions that were traced with it.
+        chooses: Whether it chooses among units, of which equal ones may have each other's gradient.
     """
 
     def __init__(
@@ -101,10 +102,11 @@ class Comparison(RandomCell):
         preparation: Preparation,
         project: bool,
         functions: Container[type],
+        chooses: bool,
     ) -> None:
         super().__init__(cell)
         self._step, self._preparation = step, preparation
-        self._project, self._functions = project, functions
+        self._project, self._functions, self._chooses = project, functions, chooses
         self._width = cell.input_size if project else step.wx_size
 
     def run(self) -> None:
@@ -242,7 +244,8 @@ class Comparison(RandomCell):
                 f"or whether gradients are on"
             )
         finite = all(bool(part.isfinite().all()) for part in own)
-        if finite and not self._project and not all(map(are_alike, *slopes)):
+        distinct = scale or not self._chooses  # of small inputs units are equal, at 0
+        if finite and distinct and not self._project and not all(map(are_alike, *slopes)):
             self._check_spread(*slopes)
             raise _Differs(
                 f"its gradient is not that of its operations{_WHERE[scale]}: no_grad, a "

@@ -219,12 +219,25 @@ def _fill(x: Tensor, value: Any) -> Tensor:
 
 
 def _index_put(
-    x: Tensor, places: Sequence[Tensor], values: Tensor, accumulate: bool = False
+    x: Tensor, places: Sequence[Any], values: Tensor, accumulate: bool = False
 ) -> Tensor:
+    if [place is None for place in places] == [True, False] and x.dim() == 2 and not accumulate:
+        return _put_at(x, places[1], values)
     (mask, *others), one = places, values.numel() == 1 and not accumulate
     if others or mask.dtype != torch.bool or mask.shape != x.shape or not one:
-        raise Untraceable("aten.index_put of more than one number where a mask is true")
+        raise Untraceable(
+            "aten.index_put of more than one number where a mask is true; instead: torch.where"
+        )
     return torch.where(mask, values, x)
+
+
+def _put_at(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """Units of which those at some places are replaced."""
+    if places.dtype == torch.bool:
+        raise Untraceable("units written by a mask, as many as are true; instead: torch.where")
+    here = places.remainder(x.shape[1])[:, None] == torch.arange(x.shape[1])
+    put = values.expand(len(x), len(places)) @ here.to(x.dtype)
+    return torch.where(here.any(0), put, x)
 
 
 COMPOSED: dict[str, Callable[..., Any]] = {
@@ -285,7 +298,8 @@ INSTEAD: dict[str, str] = {
     **dict.fromkeys(("any", "all"), "those of each row, as any(-1); checks before the layer"),
     "_cdist_forward": "the norms of differences, (x[:, None] - y).norm(dim=-1)",
     "erfc": "1 - torch.erf(x)",
-    "bucketize": "a sum of comparisons",
+    **dict.fromkeys(("bucketize", "searchsorted"), "a sum of comparisons"),
+    "index": "the places of units as numbers, x[:, [0, 2]]",
     "max_pool2d_with_indices": "x.unfold(-1, size, step).amax(-1)",
     "_local_scalar_dense": "tensors in place of numbers, torch.where in place of branches",
 }

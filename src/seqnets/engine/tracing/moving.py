@@ -68,7 +68,7 @@ class Moving(Preparing):
         if name in NORMALISED | {"amax"} and (to := self._better(*args[:2])) is not None:
             with self:
                 return self._with_dim_moved(func, to, *args)
-        if name in VIEWS and not rows:
+        if name in VIEWS | {"repeat"} and not rows:
             return self._hoisted_view(func, name, args, kwargs)
         return super()._result_of(func, name, args, kwargs)
 
@@ -109,6 +109,25 @@ class Moving(Preparing):
             if isinstance(tensor, Tensor) and not self._is_hoisted(tensor)
             if id(tensor) not in self._repeated
         ]
+
+    def node(self, value: Any) -> Node:
+        """The node of a tensor or number; of a repeated one, that of what each row has."""
+        if (repeated := self._repeated.get(id(value))) is not None:
+            with self:
+                value = repeated(1).reshape(-1)
+        return super().node(value)
+
+    def change(self, name: str, tensor: Tensor) -> None:
+        """Invalidate the aliases of a tensor that is about to change in place, repeated or not."""
+        super().change(name, tensor)
+        for other in self.sharing(tensor):
+            self._repeated.pop(id(other), None)
+
+    def with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
+        """As in ``Meanings``; of a repeated tensor, each row has its own from now on."""
+        if id(whole) in self._repeated:
+            self.name(whole, self.node(whole))
+        return super().with_part(whole, part, new)
 
     def _is_known(self, tensor: Tensor) -> bool:
         """Whether a tensor has a meaning, and holds numbers or booleans rather than indices."""
@@ -176,7 +195,10 @@ class Moving(Preparing):
         if not isinstance(self.meaning_of(row), Node):
             raise reason
         if not all(tensor.numel() for tensor in results):
-            raise Untraceable("units picked by a mask, as many as are true, or a part of no units")
+            raise Untraceable(
+                "units picked by a mask, as many as are true, or a part of no units; instead: "
+                "their places as numbers, or torch.where"
+            )
         if any(len(self._places(tensor)) != 1 for tensor in (row, *results)):
             raise reason
         for tensor in results:

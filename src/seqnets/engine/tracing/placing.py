@@ -27,7 +27,13 @@ _FOUND = 4  # the most that topk finds, each by two reductions
 
 
 class Placing(Stretching):
-    """A recorder that also traces data-dependent indices."""
+    """A recorder that also traces data-dependent indices.
+
+    Attributes:
+        chooses: Whether it has chosen among units whose order torch leaves open if they are equal.
+    """
+
+    chooses = False
 
     def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         if name in _ENDS and len(args) == 1 and not kwargs and args[0].dtype == torch.int64:
@@ -99,6 +105,7 @@ class Placing(Stretching):
     ) -> Any:
         if k > _FOUND:
             raise Untraceable(f"aten.topk of {k} units, more than {_FOUND}")
+        self.chooses = True
         counted, rest, values = self._counted(x, dim), x if largest else -x, []
         free: Tensor | None = None
         for _ in range(k):

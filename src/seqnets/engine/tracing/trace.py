@@ -66,7 +66,7 @@ def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Prepa
         bound.check_after(after, state)
     step = _lowered(recorder, cell, after, x.shape[1])
     preparation = recorder.preparation(step.parameters)
-    Comparison(cell, step, preparation, project, recorder.functions).run()
+    Comparison(cell, step, preparation, project, recorder.functions, recorder.chooses).run()
     return step, preparation
 
 
