@@ -238,7 +238,9 @@ def test_a_run_that_ends_within_an_epoch_is_validated_at_its_end(tmp_path):
 
 
 @pytest.mark.parametrize("seldom", [{"check_val_every_n_epoch": 2}, {"val_check_interval": 4}])
-@pytest.mark.parametrize("end", [{"max_epochs": 3}, {"max_steps": 7}])
+@pytest.mark.parametrize(
+    "end", [{"max_epochs": 3}, {"max_epochs": 3, "min_epochs": 3}, {"max_steps": 7}]
+)
 def test_a_run_is_validated_at_its_end_however_seldom_it_was_before(seldom, end, tmp_path):
     figures = Figures()
 
@@ -246,6 +248,7 @@ def test_a_run_is_validated_at_its_end_however_seldom_it_was_before(seldom, end,
 
     assert [*figures.losses][-1] == ended.global_step
     assert ended.check_val_every_n_epoch == seldom.get("check_val_every_n_epoch", 1)
+    assert ended.min_epochs == end.get("min_epochs", ended.min_epochs)
 
 
 def test_a_run_that_a_callback_ends_is_validated_at_its_end(tmp_path):
@@ -439,6 +442,24 @@ def test_a_run_stopped_with_the_validation_that_ends_it_early_goes_no_further(tm
 
     assert ended.global_step == 20
     assert early.reason == "val/loss has not fallen for 3 validations"
+
+
+def test_a_run_that_would_stop_early_but_for_its_minimum_is_validated_no_more_often_if_stopped(
+    tmp_path,
+):
+    def run(name, *others, resume=None):
+        early, figures = callbacks.EarlyStopping("val/loss", patience=1, min_delta=10.0), Figures()
+        seldom = {"val_check_interval": 2, "min_epochs": 3, "max_epochs": 9, "resume": resume}
+        folder, seen = tmp_path / name, (early, figures, *others)
+        return fit(parity_module, parity_data(), folder, *seen, **seldom)[1], figures.losses
+
+    whole, expected = run("whole")
+    _, before = run("cut", SignalAt(6))
+    resumed, after = run("cut", resume=tmp_path / "cut" / "checkpoints" / "last.ckpt")
+
+    assert list(expected) == [2, 4, 7, 9, 12, 14, 15]
+    assert {**before, **after} == expected
+    assert same(whole, resumed)
 
 
 def test_a_run_without_patience_begins(tmp_path):

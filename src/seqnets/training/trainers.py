@@ -36,7 +36,12 @@ def was_last_batch(trainer: Trainer) -> bool:
     )
 
 
-def minimum_reached(trainer: Trainer) -> bool:
+def ends_here(trainer: Trainer) -> bool:
+    """Whether a run ends with the batch that has ended: by a limit, or as it was told to."""
+    return was_last_batch(trainer) or (trainer.should_stop and _minimum_reached(trainer))
+
+
+def _minimum_reached(trainer: Trainer) -> bool:
     """Whether a run has reached its minimum of steps and epochs with the batch that has ended."""
     loop = trainer.fit_loop
     steps, epochs = loop.min_steps or 0, loop.min_epochs or 0

@@ -10,12 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from seqnets.checks import check_count
-from seqnets.training.trainers import (
-    is_training,
-    minimum_reached,
-    validation_follows,
-    was_last_batch,
-)
+from seqnets.training.trainers import ends_here, is_training, validation_follows
 
 
 class Checkpoints(Checkpoint):
@@ -41,7 +36,7 @@ class Checkpoints(Checkpoint):
         self.best_loss = math.inf
         self._metric: str | None = None
         self._saved_at = 0
-        self._epochs_between: int | None = None
+        self._limits: tuple[int | None, int | None] = None, None
 
     @staticmethod
     def folder(trainer: Trainer) -> Path:
@@ -68,24 +63,24 @@ class Checkpoints(Checkpoint):
         self._metric = metric
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Remember how often the trainer validates."""
-        self._epochs_between = trainer.check_val_every_n_epoch
+        """Remember the trainer's limits."""
+        self._limits = trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Write ``last.ckpt`` if it is due and no validation follows, which would write it."""
         step = trainer.global_step
-        last = was_last_batch(trainer)
-        trainer.should_stop = trainer.should_stop or last
-        ends = last or (trainer.should_stop and minimum_reached(trainer))
-        if ends:  # the last weights are validated, whatever the intervals are
+        ends = ends_here(trainer)
+        if ends:  # the last weights are validated, whatever the intervals and minima are
+            trainer.should_stop = True
             trainer.check_val_every_n_epoch = 1
+            trainer.fit_loop.min_epochs = 0  # reached, which Lightning counts after the validation
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at
         if (due or ends) and not validation_follows(trainer):
             self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Restore the trainer's validation interval."""
-        trainer.check_val_every_n_epoch = self._epochs_between
+        """Restore the trainer's limits."""
+        trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs = self._limits
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write ``last.ckpt``, and ``best.ckpt`` if the score is the best so far."""

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from seqnets.signals import HANGUP, heeded, outlive_terminal
-from seqnets.training.trainers import validation_follows, was_last_batch
+from seqnets.training.trainers import ends_here, validation_follows
 
 
 class StopOnSignal(Callback):
@@ -61,9 +61,9 @@ class StopOnSignal(Callback):
         if self._limits is None:
             least = loop.epoch_loop.min_steps
             self._limits = trainer.limit_val_batches, loop.min_epochs, least
-        loop.min_epochs, loop.epoch_loop.min_steps = 0, None
-        if not (validation_follows(trainer) or was_last_batch(trainer)):
+        if not (validation_follows(trainer) or ends_here(trainer)):
             trainer.limit_val_batches = 0  # else stopping would trigger a validation
+        loop.min_epochs, loop.epoch_loop.min_steps = 0, None
         trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
