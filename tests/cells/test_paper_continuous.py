@@ -6,8 +6,17 @@ from functools import partial
 import pytest
 import torch
 
-from seqnets import explain, unroll
-from seqnets.cells import CfCCell, LayerNorm, LTCCell
+from seqnets import CfC, DeepRNN, explain, unroll
+from seqnets.cells import (
+    CfCCell,
+    GRUCell,
+    GRUDCell,
+    InputDropout,
+    LayerNorm,
+    LTCCell,
+    Mogrifier,
+    PhasedLSTMCell,
+)
 from seqnets.errors import ConfigError, DtypeError
 from seqnets.testing import check_backend, check_cell, one_unit, step
 
@@ -336,3 +345,36 @@ def test_layer_norm_leaves_times_as_they_are():
 def test_invalid_options_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+ABOVE = r"layer 1: .*Cell has timed=True, expected False.\n  It would take the last unit"
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda cell: DeepRNN(cell, 4, 5, num_layers=2), f"DeepRNN, {ABOVE}"),
+        (lambda cell: DeepRNN(cell, 5, 5, num_layers=2, tied=True), f"DeepRNN, {ABOVE}"),
+        (lambda cell: DeepRNN([GRUCell, cell], 4, 5), f"DeepRNN, {ABOVE}"),
+        (lambda cell: InputDropout(cell(4, 5)), "InputDropout: .*Cell has timed=True"),
+        (lambda cell: Mogrifier(cell(4, 5)), "Mogrifier: .*Cell has timed=True"),
+    ],
+)
+@pytest.mark.parametrize("cell_cls", [CfCCell, LTCCell, PhasedLSTMCell, GRUDCell])
+def test_nothing_is_taken_for_the_time_or_changes_it_unseen(cell_cls, make, told):
+    with pytest.raises(ConfigError, match=told):
+        make(partial(cell_cls, timed=True))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_no_unit_of_a_module_is_taken_for_the_time(bidirectional):
+    with pytest.raises(ConfigError, match=f"CfC, {ABOVE}"):
+        CfC(4, 5, num_layers=2, bidirectional=bidirectional, timed=True)
+
+
+def test_a_stack_may_read_times_in_its_first_layer():
+    net = DeepRNN([partial(CfCCell, timed=True), CfCCell], 4, 5)
+
+    y, _ = net(torch.cat([torch.randn(2, 6, 3), torch.rand(2, 6, 1)], -1))
+
+    assert y.shape == (2, 6, 5)

@@ -22,6 +22,13 @@ def check_is_cell(who: str, given: Any) -> None:
         raise wrong_argument(who, "cell", given, "a cell")
 
 
+def check_untimed(who: str, cell: Any, why: str) -> None:
+    """Raise ConfigError if a cell takes the last feature of its input for the time."""
+    inner = cell.innermost
+    if getattr(inner, "timed", False) is True:
+        raise ConfigError(f"{who}: {name_of(inner)} has timed=True, expected False.\n  {why}")
+
+
 def not_scriptable(module: nn.Module) -> BackendError:
     """The error for ``torch.jit.script`` of a cell or layer."""
     return BackendError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seqnets import initializers
 from seqnets.cells.base import Cell
+from seqnets.cells.checks import check_untimed
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.redrawing import redraw
 from seqnets.cells.wrapper import Wrapper
@@ -44,7 +45,7 @@ class Mogrifier(Wrapper):
         r_2: :math:`R^2`, (H, I), and so on for even rounds.
 
     Raises:
-        ConfigError: ``rounds`` is no integer from 0.
+        ConfigError: ``rounds`` is no integer from 0, or the cell's last feature is the time.
 
     References:
         Melis et al., 2020, "Mogrifier LSTM", arXiv:1909.01792.
@@ -55,6 +56,7 @@ class Mogrifier(Wrapper):
     def __init__(self, cell: Cell, rounds: int = 5) -> None:
         super().__init__(cell)
         check_count(self._name, least=0, rounds=rounds)
+        check_untimed(self._name, cell, "The state would gate the time, as it gates all features.")
         self.rounds = rounds
         shape = (self.input_size, self.output_size)
         for i in range(1, rounds + 1):

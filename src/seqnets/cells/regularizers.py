@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells.base import Cell
+from seqnets.cells.checks import check_untimed
 from seqnets.cells.computed import compute
 from seqnets.cells.masks import draw, sequence_mask
 from seqnets.cells.wrapper import Wrapper, gated
@@ -245,7 +246,7 @@ class InputDropout(_Noisy):
             one (Gal & Ghahramani, 2016).
 
     Raises:
-        ConfigError: ``p`` is outside [0, 1).
+        ConfigError: ``p`` is outside [0, 1), or the cell's last feature is the time.
 
     References:
         Zaremba et al., 2014, "Recurrent Neural Network Regularization", arXiv:1409.2329.
@@ -254,6 +255,7 @@ class InputDropout(_Noisy):
     def __init__(self, cell: Cell, p: float = 0.1, *, per_step: bool = True) -> None:
         super().__init__(cell, p)
         check_flags(self._name, per_step=per_step)
+        check_untimed(self._name, cell, "It would drop the time too: drop features before.")
         self.per_step = per_step
 
     def project(self, x: Tensor) -> Tensor:

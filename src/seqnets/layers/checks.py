@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import wrong_argument
+from seqnets.cells.checks import check_untimed, wrong_argument
 from seqnets.checks import check_choice
 from seqnets.engine import BACKENDS
 from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
@@ -51,6 +51,18 @@ def check_forward_steps(who: str, layer: nn.Module, why: str) -> None:
                 f"one step at a time.\n"
                 f"  Its input would be cut through; put {who} around the recurrent layer inside."
             )
+
+
+def check_reads_units(who: str, depth: int, cell: Cell) -> None:
+    """Raise ConfigError if a cell above the first layer takes a unit for the time."""
+    if depth:
+        check_untimed(
+            f"{who}, layer {depth}",
+            cell,
+            "It would take the last unit of the layer below for the time. Make DeepRNN of one cell "
+            "per layer, of\n  which the first has times; or call layers one by one, each on "
+            "torch.cat([y, time], -1).",
+        )
 
 
 def check_run_options(who: str, backend: str, memory: str) -> None:

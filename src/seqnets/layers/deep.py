@@ -18,7 +18,7 @@ from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.checks import check_choice, check_count, check_flags, check_number, check_probability
 from seqnets.errors import ConfigError, counted
 from seqnets.layers.bidirectional import Bidirectional
-from seqnets.layers.checks import cannot_step, check_parts, check_run_options
+from seqnets.layers.checks import cannot_step, check_parts, check_reads_units, check_run_options
 from seqnets.layers.connections import (
     CONNECTIONS,
     NORMS,
@@ -71,7 +71,8 @@ class DeepRNN(nn.Module):
 
     Raises:
         ConfigError: Options are unknown or contradict each other, ``cell`` does not build cells,
-            lists disagree in length, or tied layers differ in sizes or kind.
+            lists disagree in length, tied layers differ in sizes or kind, or a cell above the first
+            layer has times (``timed``).
         DtypeError: An option that is true or false is something else.
         ShapeError: A skip connection spans a layer whose input and output widths differ.
 
@@ -130,6 +131,7 @@ class DeepRNN(nn.Module):
             else:
                 first.check_is_same(spec, depth)
                 pair = [_share_parameters(cell) for cell in pair]
+            check_reads_units("DeepRNN", depth, pair[0])
             backwards = alternating and depth % 2 == 1
             layer = _layer(pair, merge, reverse=backwards, backend=backend, memory=memory)
             self.layers.append(layer)

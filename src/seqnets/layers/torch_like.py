@@ -25,7 +25,7 @@ from seqnets.engine.modes import is_plain
 from seqnets.engine.stack import OneCall, one_call
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, SeqnetsError, ShapeError, counted
-from seqnets.layers.checks import as_flag, check_packed, check_torch_options
+from seqnets.layers.checks import as_flag, check_packed, check_reads_units, check_torch_options
 from seqnets.layers.ragged import is_ragged, unroll_packed
 from seqnets.layers.torch_base import Device, Hidden, Pair, TorchBase, leaf_call
 from seqnets.typing import State
@@ -114,6 +114,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
             width = self.output_size if place >= len(directions) else input_size
             make = partial(self.cell_class, width, hidden_size, bias=bias, **options)
             self._equations.append(self._declare(make, suffix, device, dtype))
+            check_reads_units(self._name, place // len(directions), self._equations[-1])
         first, *others = [equation.state_sizes for equation in self._equations]
         if unlike := [sizes for sizes in others if sizes != first]:
             raise ConfigError(
