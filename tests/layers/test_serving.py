@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import seqnets
-from seqnets import Bidirectional, DeepRNN, GatedCell, Recurrent, Stream
+from seqnets import Bidirectional, DeepRNN, GatedCell, Hierarchical, Recurrent, Reversed, Stream
 from seqnets.cells import GRUCell, LSTMCell, OriginalGRUCell, PeepholeLSTMCell
 from seqnets.errors import ConfigError, DtypeError, ShapeError
+from seqnets.models import Transcriber
 from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, sized
 from tests.engine.user_cells import USER_CELLS, BareCell
 from tests.slow import mostly_slow
@@ -178,7 +179,16 @@ REFUSED = {
         ConfigError,
         "ReadOut defines forward, expected that of Recurrent",
     ),
-    "both directions": (lambda: Stream(Bidirectional(GRUCell(I, H))), ConfigError, "expected"),
+    "both directions": (
+        lambda: Stream(Bidirectional(GRUCell(I, H))),
+        ConfigError,
+        "both directions, expected a forward layer",
+    ),
+    "the reverse": (
+        lambda: Stream(Reversed(Recurrent(GRUCell(I, H)))),
+        ConfigError,
+        "backwards or in both directions, expected a forward layer",
+    ),
     "backwards": (lambda: Stream(Recurrent(GRUCell(I, H), reverse=True)), ConfigError, "backwards"),
     "torch's both directions": (
         lambda: Stream(seqnets.GRU(I, H, bidirectional=True)),
@@ -186,6 +196,16 @@ REFUSED = {
         "both directions",
     ),
     "another module": (lambda: Stream(torch.nn.Linear(I, H)), ConfigError, "layer is Linear"),
+    "a model": (
+        lambda: Stream(Transcriber(GRUCell, 4, input_size=I, hidden_size=H)),
+        ConfigError,
+        r"layer is Transcriber, .*\n.*has a layer inside: its attribute encoder\.recurrent\.",
+    ),
+    "a layer around two": (
+        lambda: Stream(Hierarchical(Recurrent(GRUCell(I, H)), Recurrent(GRUCell(H, H)), stride=2)),
+        ConfigError,
+        r"layer is Hierarchical, .*\n.*has 2 layers inside, the first one is lower\.",
+    ),
     "no rows": (lambda: Stream(Recurrent(GRUCell(I, H)), 0), ConfigError, "batch_size is 0"),
     "another batch": (
         lambda: Stream(Recurrent(GRUCell(I, H)), B)(torch.randn(B + 1, I)),

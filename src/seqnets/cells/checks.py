@@ -38,10 +38,17 @@ def not_scriptable(module: nn.Module) -> BackendError:
     )
 
 
-def wrong_argument(who: str, what: str, given: Any, expected: str) -> ConfigError:
-    """The error for an argument that is not the cell or layer that it should be."""
+def wrong_argument(
+    who: str, what: str, given: Any, expected: str, kinds: tuple[type, ...] = ()
+) -> ConfigError:
+    """The error for an argument that is not the cell or layer that it should be.
+
+    It says where parts of these kinds are inside it; those of a layer in a cell's place are cells.
+    """
     got = f"the class {given.__name__}" if isinstance(given, type) else name_of(given)
-    advice = (_cells_inside(given) if what == "cell" else "") or _advice(given)
+    if what == "cell":
+        kinds = (seqnets.cells.Cell,)
+    advice = _inside(given, what, kinds) or _advice(given)
     return ConfigError(f"{who}: {what} is {got}, expected {expected}.\n  {advice}")
 
 
@@ -182,18 +189,18 @@ def _is_name(name: Any, declared: str) -> bool:
     return plain.isidentifier() and not keyword.iskeyword(plain) and not private
 
 
-def _cells_inside(given: Any) -> str:
-    """A sentence that says where a layer's outermost cells are; empty if it has none."""
+def _inside(given: Any, what: str, kinds: tuple[type, ...]) -> str:
+    """A sentence that says where a module's outermost parts are of these kinds; empty if none."""
     found: list[str] = []
     for name, part in given.named_modules() if isinstance(given, nn.Module) else ():
-        if isinstance(part, seqnets.cells.Cell) and not name.startswith(tuple(found)):
+        if isinstance(part, kinds) and not name.startswith(tuple(found)):
             found.append(f"{name}.")
     if not found:
         return ""
     first = re.sub(r"\.(\d+)", r"[\1]", found[0][:-1])
     if len(found) == 1:
-        return f"{type(given).__name__} has a cell inside: its attribute {first}."
-    return f"{type(given).__name__} has {len(found)} cells inside, the first one is {first}."
+        return f"{type(given).__name__} has a {what} inside: its attribute {first}."
+    return f"{type(given).__name__} has {len(found)} {what}s inside, the first one is {first}."
 
 
 def _advice(given: Any) -> str:

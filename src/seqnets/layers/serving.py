@@ -14,6 +14,7 @@ from seqnets.engine.lengths import where_rows
 from seqnets.engine.request import checked_resets
 from seqnets.engine.streaming import CellStream, stream_cell
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
+from seqnets.layers.bidirectional import Bidirectional, Reversed
 from seqnets.layers.deep import DeepRNN
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.state import map_state
@@ -174,7 +175,7 @@ def _cells_and_what_is_above(layer: nn.Module) -> tuple[list[Any], list[Callable
                 f"  A stream runs the layer's cells alone; stream a plain {own.__name__}, and do "
                 f"the rest around it."
             )
-    if isinstance(layer, Recurrent):
+    if isinstance(layer, (Recurrent, Bidirectional, Reversed)):
         layers: list[Any] = [layer]
         above: list[Callable[..., Any]] = [_alone]
     elif isinstance(layer, DeepRNN):
@@ -185,9 +186,8 @@ def _cells_and_what_is_above(layer: nn.Module) -> tuple[list[Any], list[Callable
             raise ConfigError("Stream: the layer runs in both directions, expected one.")
         return layer.bound_cells(), [_alone] * layer.num_layers
     else:
-        raise wrong_argument(
-            "Stream", "layer", layer, "Recurrent, DeepRNN or a module like torch.nn's"
-        )
+        expected = "Recurrent, DeepRNN or a module like torch.nn's"
+        raise wrong_argument("Stream", "layer", layer, expected, _STREAMED)
     if any(not isinstance(part, Recurrent) or part.reverse for part in layers):
         raise ConfigError(
             "Stream: the layer runs backwards or in both directions, expected a forward layer."
