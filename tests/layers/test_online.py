@@ -609,6 +609,11 @@ REFUSED = {
         ConfigError,
         "products of the state before",
     ),
+    "a parameter of several units": (
+        lambda: SnAp1(Recurrent(cells.orthogonal(GRUCell(I, H)))),
+        ConfigError,
+        "or share parameters, as by a parametrization, expected neither",
+    ),
     "mixed by a norm": (lambda: EProp(Recurrent(LayerNorm(GRUCell(I, H)))), ConfigError, "EProp"),
     "no gates": (
         lambda: EProp(Recurrent(RetentionCell(I, H))),

@@ -73,7 +73,8 @@ class SnAp1(RTRL):
         limit: As for :class:`RTRL`.
 
     Raises:
-        ConfigError: As for :class:`RTRL`, or the cell mixes its units in another way.
+        ConfigError: As for :class:`RTRL`, or the cell mixes its units in another way, or computes a
+            weight of parameters that several units share.
 
     References:
         Menick et al., 2021, "A Practical Sparse Approximation for Real Time Recurrent Learning",
@@ -99,8 +100,8 @@ class SnAp1(RTRL):
             if self.influence.mixes or not _multiplies_states_alone(layer.cell):
                 raise ConfigError(
                     f"{who}: the units of {layer.cell._name} hear of each other otherwise than by "
-                    f"products of the state before, by recur, expected these alone.\n"
-                    f"  RTRL takes any cell."
+                    f"products of the state before, by recur, or share parameters, as by a "
+                    f"parametrization, expected neither.\n  RTRL takes any cell."
                 )
 
 
