@@ -860,6 +860,16 @@ def test_a_file_without_features_is_refused(table):
         table(text="sequence,label\n1,2\n").setup()
 
 
+def test_new_data_of_no_kind_is_told_all_kinds_that_new_data_may_have(tmp_path):
+    data = ClassificationFiles(str(write_folder(tmp_path, write_text)))
+    (tmp_path / "call.m4a").touch()
+
+    with pytest.raises(DataError, match=r"a folder of files, or .* \.ts, \.wav, .* or \.txt\."):
+        data.new(tmp_path / "call.m4a", data.describe())
+    with pytest.raises(DataError, match=r"one folder per class, or .* \.npz or \.ts\."):
+        ClassificationFiles(str(tmp_path / "call.m4a")).setup()
+
+
 def test_too_few_sequences_to_hold_some_out_are_refused(table):
     with pytest.raises(DataError, match="no two of one class"):
         table(text=many("xyz", 1)).setup()

@@ -42,13 +42,18 @@ def read_source(path: Path, wanted: Wanted) -> Source:
     elif suffix in KINDS and not wanted.needs_targets:
         source = read_files([path], wanted)
     else:
-        folder, last = "one folder per class", ", .npz or .ts"
-        if wanted.transcribed:
-            folder, last = f"NAME{TRANSCRIPT} beside each file", " or .npz"
+        folder = f"with NAME{TRANSCRIPT} beside each file"
+        suffixes = [*tables.SUFFIXES, ".npz"]
+        if not wanted.transcribed:
+            folder = "with one folder per class"
+            suffixes.append(".ts")
+        if not wanted.needs_targets:
+            folder = "of files"
+            suffixes += [suffix for suffix in KINDS if suffix not in suffixes]
+        *first, last = suffixes
         raise DataError(
             f"{path}: {'a file of no kind that can be read' if path.exists() else 'no such file'}, "
-            f"expected a folder with {folder}, or a name that ends with "
-            f"{', '.join(tables.SUFFIXES)}{last}."
+            f"expected a folder {folder}, or a name that ends with {', '.join(first)} or {last}."
         )
     return replace(source, facts={"features": _features(source.records), **source.facts})
 
