@@ -195,6 +195,21 @@ def test_the_description_of_sound_tells_how_its_features_were_made(tmp_path):
     assert text.describe()["audio"] is None
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_new_sound_has_the_features_that_the_model_was_trained_with(told, tmp_path):
+    path = write_folder(tmp_path, write_sound)
+    data = ClassificationFiles(str(path), audio=LogMel(bands=20, window=0.05, hop=0.02))
+    known = data.describe()
+    other = ClassificationFiles(str(path)) if told else data
+    if not told:  # as in checkpoints that do not say it
+        del known["audio"]
+
+    (expected,) = data.new(path / "up" / "1.wav", data.describe())
+    (batch,) = other.new(path / "up" / "1.wav", known)
+
+    assert torch.equal(batch.x, expected.x)
+
+
 @pytest.mark.parametrize("write", [write_text, write_sound, write_image])
 def test_one_file_of_a_folder_is_new_data_as_the_folder_is(write, tmp_path):
     path = write_folder(tmp_path, write)

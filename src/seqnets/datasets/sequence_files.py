@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,8 @@ class SequenceFiles(SequenceData):
         """Return batches of sequences in file order, with any targets that the file has."""
         features = known["facts"]["features"]
         wanted = self._wanted(new=True, features=features)
+        if audio := known.get("audio"):
+            wanted = replace(wanted, audio=LogMel(**audio))
         source = read_source(path, wanted).in_order(features)
         check_facts(str(path), source.facts, "the training data", known["facts"])
         tokens, scale = known["vocabulary"], known["scaling"]["x"]
