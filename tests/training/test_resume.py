@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from functools import cache, partial
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler
 
 from seqnets.errors import CheckpointError
+from seqnets.signals import heeded
 from seqnets.training import callbacks
 from seqnets.training.callbacks import StopOnSignal
 from seqnets.training.retuning import retune_schedule
@@ -339,6 +341,20 @@ def test_a_trainer_that_a_signal_has_stopped_trains_again(tmp_path):
     running.fit(module, parity_data(), ckpt_path=last, weights_only=True)
 
     assert (stopped_at, running.global_step) == (3, 10)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_leaves_the_signal_handlers_as_they_were(fails, tmp_path):
+    class Ending(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if fails:
+                raise RuntimeError("it fails")
+
+    before = {number: signal.getsignal(number) for number in heeded()}
+    with pytest.raises(RuntimeError, match="it fails") if fails else nullcontext():
+        fit(parity_module, parity_data(), tmp_path, Ending(), max_steps=1)
+
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_a_signal_that_the_process_was_started_to_ignore_does_not_stop_training():

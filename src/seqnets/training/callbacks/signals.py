@@ -40,8 +40,8 @@ class StopOnSignal(Callback):
             self._handlers = {number: signal.signal(number, self._receive) for number in heeded()}
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Restore the signal handlers and the trainer's limits."""
-        self._restore()
+        """Restore the trainer's limits; it has restored the signal handlers, its own among them."""
+        self._handlers.clear()
         if self._limits is not None:
             trainer.limit_val_batches, trainer.fit_loop.min_epochs, least = self._limits
             trainer.fit_loop.epoch_loop.min_steps, self._limits = least, None
