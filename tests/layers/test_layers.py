@@ -232,6 +232,17 @@ def test_state_carries_a_deep_net_over_a_cut(x):
     torch.testing.assert_close(stepped, whole[:, 2])
 
 
+@pytest.mark.parametrize("locked", [True, False])
+def test_all_steps_share_one_dropout_mask_where_it_is_locked(locked, x):
+    net, read = DeepRNN(GRUCell, I, H, 2, dropout=0.5, locked=locked).double(), []
+    net.layers[1].register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    net(x)
+
+    dropped = read[0] == 0
+    assert dropped.any()
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped)) == locked
+
+
 def test_dropout_is_between_layers_and_in_training_only(x):
     net = DeepRNN(GRUCell, I, H, 2, dropout=0.5).double()
     alone = DeepRNN(GRUCell, I, H, 1, dropout=0.5).double()

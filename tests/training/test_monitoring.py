@@ -133,6 +133,7 @@ def test_the_text_tab_has_samples_the_model_and_the_config(watched):
     assert text("sample")[0].startswith("    gone.\n    The")  # as it stands, by Markdown's rules
     assert "| total | LanguageModel | |" in text("model")[0]
     assert "hidden_size: 8" in text("config")[0]
+    assert text("config")[0].startswith("    seed: 1")  # the first of the configuration
 
 
 def test_the_card_counts_a_shared_parameter_at_the_first_layer_that_has_it():

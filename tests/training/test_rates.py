@@ -88,6 +88,21 @@ def test_a_schedule_moves_the_rate_between_the_steps(tmp_path):
     assert rates.left[-1] < rates.left[0]
 
 
+def test_a_step_that_fails_leaves_the_optimizer_its_rate(tmp_path):
+    class Failing(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            (self.optimizer,) = trainer.optimizers
+            self.used = self.optimizer.param_groups[0]["lr"]
+            raise RuntimeError("it fails")
+
+    failing, data = Failing(), text_data(tmp_path, chunk_spread=6.0)
+    with pytest.raises(RuntimeError, match="it fails"):
+        fit(module_with(SGD), data, tmp_path, RateByLength(), failing, max_epochs=1)
+
+    assert failing.used != 0.5
+    assert failing.optimizer.param_groups[0]["lr"] == 0.5
+
+
 def test_data_without_chunks_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="RateByLength: got Parity"):
         fit(parity_module, parity_data(), tmp_path, RateByLength(), max_epochs=1)

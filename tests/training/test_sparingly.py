@@ -41,6 +41,15 @@ def test_the_first_and_the_last_are_shown_and_those_between_if_there_is_time(
     assert callback.steps == shown
 
 
+def test_a_run_that_is_never_validated_shows_nothing(tmp_path):
+    callback = Shown()
+    logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
+    options = {"max_steps": 2, "limit_val_batches": 0}
+    fit(language_module, text_data(tmp_path), tmp_path, callback, logger=logger, **options)
+
+    assert callback.steps == []
+
+
 class Weights(Shown):
     def show(self, trainer, pl_module, writer):
         self.steps.append(total(pl_module))
