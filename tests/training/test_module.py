@@ -389,6 +389,17 @@ def test_callbacks_that_need_validations_are_refused_without_any(wait, tmp_path)
         fit(make, parity_data(), tmp_path, *callbacks, max_epochs=1, limit_val_batches=0)
 
 
+def test_early_stopping_by_the_loss_of_training_needs_no_validations(tmp_path):
+    stopping = EarlyStopping(
+        "train/loss", check_on_train_epoch_end=True, min_delta=100.0, patience=1
+    )
+    make = partial(language_module, scheduler=None)
+    options = {"max_epochs": 5, "limit_val_batches": 0}
+    running, _ = fit(make, text_data(tmp_path), tmp_path, stopping, **options)
+
+    assert running.current_epoch == 2
+
+
 def test_a_plateau_of_a_rising_metric_is_refused(tmp_path):
     def make(data):
         module = parity_module(data)

@@ -4,19 +4,23 @@ from csv import DictReader
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from matplotlib.figure import Figure
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.plugins.hparams import metadata
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import Parity
 from seqnets.errors import ConfigError
+from seqnets.insight import Sound
 from seqnets.layers import DeepRNN
 from seqnets.training import Classification
 from seqnets.training.callbacks import (
@@ -32,7 +36,7 @@ from seqnets.training.callbacks import (
 )
 from seqnets.training.callbacks.hyperparameters import flatten
 from seqnets.training.callbacks.model_card import summary
-from seqnets.training.callbacks.showing import first_rows
+from seqnets.training.callbacks.showing import first_rows, write
 from seqnets.training.callbacks.throughput import Timed
 from seqnets.typing import Batch
 
@@ -334,6 +338,20 @@ def test_pauses_do_not_count_as_training_and_waiting_for_batches_does(
 
     assert timed.read_throughput() == rate
     assert timed.read_throughput() == 0
+
+
+def test_pictures_sounds_and_texts_each_have_their_tab(tmp_path):
+    sound = Sound(np.zeros(8, np.float32), 8000)
+    with SummaryWriter(tmp_path) as writer:
+        for picture in (Figure(), sound, "a text"):
+            write(writer, "shown", picture, 3)
+
+    tags = events(tmp_path).Tags()
+    assert [tags[tab] for tab in ("images", "audio", "tensors")] == [
+        ["shown"],
+        ["shown"],
+        ["shown/text_summary"],
+    ]
 
 
 @pytest.mark.parametrize(("steps", "rows"), [(1, 5), (10, 3), (100, 1)])

@@ -1,13 +1,17 @@
 """The objective of polyphonic music, and sampling."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch import nn
 
 from seqnets.errors import DataError
+from seqnets.insight import Sound
 from seqnets.training import Polyphony
+from seqnets.training.callbacks import samples
 from seqnets.training.compose import compose
 from seqnets.typing import IGNORE, Batch
 
@@ -135,3 +139,24 @@ def test_playing_draws_each_key_by_its_probability():
     played = compose(Says(0.0), beginning, 100)[2:]
     assert 0.45 < played.mean() < 0.55
     assert torch.equal(played, compose(Says(0.0), beginning, 100)[2:])
+
+
+@pytest.mark.parametrize(("length", "given"), [(2, 2), (9, 4)])
+def test_tensorboard_plays_and_draws_how_the_beginning_of_a_piece_goes_on(
+    length, given, monkeypatch
+):
+    shown = []
+    monkeypatch.setattr(samples, "sample_batch", lambda *_: batch_of([[3]] * length, [[3]] * 10))
+    monkeypatch.setattr(samples, "write", lambda *what: shown.append(what[1:]))
+    module = SimpleNamespace(objective=Polyphony(), model=Says(50.0))
+    trainer = SimpleNamespace(precision_plugin=Precision(), global_step=7)
+
+    samples.MusicSamples(beginning=4, length=3).show(trainer, module, None)
+
+    (name, sound, step), (_, figure, _) = shown
+    assert (name, step) == ("sample", 7)
+    assert isinstance(sound, Sound)
+    assert sound.samples.any()
+    axis, _ = figure.axes
+    assert axis.get_title(loc="left") == f"given for {given} steps, then played"
+    assert axis.images[0].get_array().shape[1] == given + 3

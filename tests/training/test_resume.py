@@ -1,12 +1,14 @@
 """A stopped and resumed run is, bit for bit, the run that never stopped."""
 
 import os
+import random
 import signal
 import sys
 from contextlib import nullcontext
 from functools import cache, partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -14,7 +16,7 @@ from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationSched
 
 from seqnets.errors import CheckpointError
 from seqnets.signals import heeded
-from seqnets.training import callbacks
+from seqnets.training import callbacks, random_state
 from seqnets.training.callbacks import StopOnSignal
 from seqnets.training.retuning import retune_schedule
 from tests.slow import mostly_slow
@@ -341,6 +343,18 @@ def test_a_trainer_that_a_signal_has_stopped_trains_again(tmp_path):
     running.fit(module, parity_data(), ckpt_path=last, weights_only=True)
 
     assert (stopped_at, running.global_step) == (3, 10)
+
+
+def test_random_numbers_go_on_from_where_they_were():
+    def draw():
+        return torch.rand(()).item(), np.random.standard_normal(), random.gauss(0, 1)
+
+    draw()  # NumPy's and Python's are drawn in pairs
+    state = random_state.capture()
+    ahead = [draw() for _ in range(3)]
+
+    random_state.restore(state)
+    assert [draw() for _ in range(3)] == ahead
 
 
 @pytest.mark.parametrize("fails", [False, True])

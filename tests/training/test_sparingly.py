@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.training import NonMonotonicASGD
@@ -113,6 +114,18 @@ def test_nothing_is_dropped_out_of_what_is_shown_after_training(callback_cls, tm
 
     assert modes == [False]
     assert module.model.training
+
+
+def test_without_matplotlib_nothing_is_drawn_and_training_goes_on(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("seqnets.training.callbacks.showing.find_spec", lambda name: None)
+    logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
+    callbacks = [Pictures(), Dynamics(), GradientFlow()]
+    fit(language_module, text_data(tmp_path), tmp_path, *callbacks, logger=logger, max_steps=1)
+
+    tags = EventAccumulator(str(tmp_path)).Reload().Tags()
+    assert tags["images"] == []
+    assert any(tag.startswith("gradient_flow/reach") for tag in tags["scalars"])
+    assert caplog.text.count("No pictures: matplotlib is missing") == 1
 
 
 def test_nothing_is_shown_without_tensorboard(tmp_path):
