@@ -198,6 +198,7 @@ def test_divergence_before_the_first_update_is_not_blamed_on_the_rate(tmp_path):
         fit(language_module, text_data(tmp_path), tmp_path, PoisonAt(0, "loss"), max_steps=4)
 
     assert "optimizer.lr" not in str(error.value)
+    assert "No checkpoint was written yet" in str(error.value)
 
 
 def test_no_checkpoint_stores_weights_that_are_nan(tmp_path):
@@ -209,6 +210,16 @@ def test_no_checkpoint_stores_weights_that_are_nan(tmp_path):
 
     assert content["global_step"] == 4
     assert all(weight.isfinite().all() for weight in content["state_dict"].values())
+
+
+def test_a_model_that_has_diverged_may_be_validated(tmp_path):
+    data = text_data(tmp_path)
+    module, running = language_module(data, scheduler=None), trainer(tmp_path)
+    torch.nn.init.constant_(module.model.output.bias, torch.nan)
+
+    running.validate(module, data, verbose=False)
+
+    assert running.callback_metrics["val/loss"].isnan()
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
