@@ -20,6 +20,11 @@ def under_transform() -> bool:
     )
 
 
+def is_exporting() -> bool:
+    """Whether ``torch.export`` runs; torch 2.10's compiler takes torch's own function for True."""
+    return torch.compiler._is_exporting_flag
+
+
 def is_plain(x: Tensor) -> bool:
     """Whether a call runs at once and as it is: memories of earlier calls may be read.
 

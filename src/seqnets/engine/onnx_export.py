@@ -17,6 +17,7 @@ from torch import Tensor
 from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine.families import family
 from seqnets.engine.lengths import where_rows
+from seqnets.engine.modes import is_exporting
 from seqnets.engine.request import Request
 from seqnets.typing import State
 
@@ -26,7 +27,7 @@ StepOf = Callable[[Tensor, State, Sequence[Tensor]], State]
 
 def runs_here() -> bool:
     """Whether torch's exporter to ONNX, not its older one, records what is run."""
-    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+    return is_exporting() and torch.onnx.is_in_onnx_export()
 
 
 def scanned(

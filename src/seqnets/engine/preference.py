@@ -14,6 +14,7 @@ from seqnets.cells import GatedCell, GRUCell, LSTMCell, RNNCell
 from seqnets.engine import native, scan
 from seqnets.engine.families import family
 from seqnets.engine.measured import for_processor, nearest, table
+from seqnets.engine.modes import is_exporting
 from seqnets.engine.request import Request
 from seqnets.typing import HALF
 
@@ -32,7 +33,7 @@ _SCAN_FIRST = ("scan", *(name for name in _ORDER["cuda"] if name != "scan"))
 def preference(request: Request) -> tuple[str, ...]:
     """Names of backends, in the order in which "auto" tries them."""
     device = "cuda" if request.x.is_cuda else "cpu"
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return (_ORDER if _leaves_time_open(request) else _NATIVE_FIRST)[device]
     if torch.compiler.is_compiling():
         return _ORDER[device]

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from seqnets.cells import Cell
 from seqnets.engine import onnx_export
 from seqnets.engine.lengths import where_rows
+from seqnets.engine.modes import is_exporting
 from seqnets.engine.request import Request, rebuilt
 from seqnets.errors import ConfigError
 from seqnets.typing import State
@@ -66,7 +67,7 @@ def _run(request: Request) -> tuple[Tensor, State]:
 def _is_exported_without_gradient(x: Tensor) -> bool:
     """Whether ``torch.export`` leaves the steps open, and only outputs are asked for."""
     open_steps = isinstance(x.shape[1], torch.SymInt)
-    return open_steps and torch.compiler.is_exporting() and not torch.is_grad_enabled()
+    return open_steps and is_exporting() and not torch.is_grad_enabled()
 
 
 def _scanned(request: Request, projected: Tensor) -> tuple[Tensor, State]:

@@ -21,7 +21,7 @@ from seqnets import cells
 from seqnets.cells import GatedCell
 from seqnets.cells.base import autocasts
 from seqnets.engine import native
-from seqnets.engine.modes import is_plain
+from seqnets.engine.modes import is_exporting, is_plain
 from seqnets.engine.stack import OneCall, one_call
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, SeqnetsError, ShapeError, counted
@@ -346,7 +346,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
             return y.to(dtype), (state[0].to(dtype), *[part.to(x.dtype) for part in state[1:]])
         if packed or issubclass(self.cell_class, cells.GRUCell):
             return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
-        if issubclass(self.cell_class, cells.LSTMCell) and not torch.compiler.is_exporting():
+        if issubclass(self.cell_class, cells.LSTMCell) and not is_exporting():
             dtype = dtype if x.numel() and _onednn_runs() else x.dtype
             return y.to(dtype), tuple([part.to(dtype) for part in state])
         return y, state  # an export has torch's own LSTM, whose dtype it does not know

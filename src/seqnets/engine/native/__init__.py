@@ -17,7 +17,7 @@ from seqnets.cells.base import autocasts
 from seqnets.checks import name_of
 from seqnets.engine import onnx_export
 from seqnets.engine.families import FAMILIES, family
-from seqnets.engine.modes import under_transform
+from seqnets.engine.modes import is_exporting, under_transform
 from seqnets.engine.native.layers import layers_at_once
 from seqnets.engine.native.over_time import run_layer
 from seqnets.engine.native.single_step import keeps_result, one_step_kernel, step, stepped
@@ -54,7 +54,7 @@ def refusal(request: Request) -> str | None:
         return onnx_export.refusal_of_operator(request)
     if under_transform():
         return "torch's kernels do not run under vmap, forward-mode or functional derivatives"
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if torch.compiler.is_compiling() and not is_exporting():
         return "torch.compile cannot differentiate torch's own recurrent kernels"
     if request.x.is_cpu and autocasts(request.x):
         return request.cell.asked(_refusal_of_autocast) or None
