@@ -111,7 +111,7 @@ _HOMES |= {"TorchLike": "layers.torch_like", "TorchLikeCell": "layers.torch_like
 def _load(name: str) -> Any:
     if name in _PARTS:
         return import_module(f"seqnets.{name}")
-    if name.startswith("_") or (not name[0].isupper() and name not in __all__):
+    if name.startswith("_") or (not name[:1].isupper() and name not in __all__):
         raise AttributeError(f"module 'seqnets' has no attribute {name!r}")
     home = import_module(f"seqnets.{_HOMES.get(name, 'layers.torch_modules')}")
     try:  # further cells have torch.nn-like modules, too
