@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torchmetrics.functional import symmetric_mean_absolute_percentage_error
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import SeriesTable
@@ -79,6 +80,33 @@ def test_quantiles_are_scored_as_plain_floats_say():
 
     assert metrics["pinball"](predictions, targets).item() == pytest.approx(sum(loss) / 6)
     assert metrics["coverage"](predictions, targets).item() == 0.5
+
+
+@pytest.mark.parametrize("head", [None, quantile_head])
+def test_symmetric_errors_are_those_of_the_datas_units(head):
+    y = torch.randn(3, 4, 2)
+    y[0, 1, 1] = y[2] = math.nan
+    objective, outcome, _ = said(head, y)
+    median = outcome.predictions[..., objective.quantiles.index(0.5)]
+    units, there = torch.tensor([2.0, 1.0]), ~y.isnan()
+    own = [(torch.tensor([10.0, 0.0]) + units * values)[there] for values in (median, y)]
+    metric = objective.metrics(KNOWN)["smape"]
+
+    torch.testing.assert_close(
+        metric(outcome.predictions, y), symmetric_mean_absolute_percentage_error(*own)
+    )
+    assert metric.higher_is_better is False
+
+
+def test_zero_that_is_forecast_as_zero_is_no_symmetric_error():
+    metric = Forecasting().metrics({**KNOWN, "scaling": {"mean": [0.0], "deviation": [1.0]}})
+
+    assert metric["smape"](torch.zeros(2, 1, 1, 1), torch.tensor([[[0.0]], [[3.0]]])) == 1
+    assert metric["smape"](torch.full((1, 1, 1, 1), math.nan), torch.zeros(1, 1, 1)).isnan()
+
+
+def test_data_without_a_scaling_have_no_symmetric_error():
+    assert Forecasting().metrics({"sizes": KNOWN["sizes"]}).keys() == {"mse", "mae"}
 
 
 def test_a_metric_of_two_batches_is_that_of_all():

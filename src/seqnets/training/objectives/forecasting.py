@@ -28,8 +28,8 @@ _WINDOWS, _COLUMNS = 3, 2
 class Forecasting(Objective):
     """The loss of a forecaster's head; compared by the squared error of the median.
 
-    Errors are in standardised units, as the literature reports them; predictions are written in
-    the data's own units. Targets that are NaN are not scored.
+    Errors are in standardised units, as the literature reports them, but for ``smape``; predictions
+    are written in the data's own units. Targets that are NaN are not scored.
 
     Args:
         quantiles: Levels that the model's head predicts, rising, with 0.5 among them.
@@ -71,14 +71,21 @@ class Forecasting(Objective):
     def metrics(self, known: Known) -> dict[str, Metric]:
         """Squared and absolute error of the median, and scores of the quantiles.
 
-        With several quantiles also the mean pinball loss, and ``coverage``: the share of targets
-        between the outermost two, which should equal the difference of their levels.
+        Of scaled data also ``smape``: the absolute error over the mean magnitude of forecast and
+        target in the data's own units, from 0 to 2, which suits data above 0. With several
+        quantiles also the mean pinball loss, and ``coverage``: the share of targets between the
+        outermost two, which should equal the difference of their levels.
         """
         median = self.quantiles.index(0.5)
         found: dict[str, Metric] = {
             "mse": MeanError(lambda predicted, true: (predicted[..., median] - true).square()),
             "mae": MeanError(lambda predicted, true: (predicted[..., median] - true).abs()),
         }
+        if known.get("scaling") is not None:
+            scaling = _scaling(known)
+            found["smape"] = MeanError(
+                lambda predicted, true: _symmetric(predicted[..., median], true, scaling)
+            )
         if len(self.quantiles) > 1:
             found["pinball"] = MeanError(
                 lambda predicted, true: pinball(predicted, true, self.quantiles).mean(-1)
@@ -153,6 +160,14 @@ class Forecasting(Objective):
             for k in columns
         ]
         return {"forecast": draw_forecasts([names[k] for k in columns], forecasts, self.quantiles)}
+
+
+def _symmetric(predicted: Tensor, true: Tensor, scaling: Scaling) -> Tensor:
+    """Each absolute error over the mean magnitude of both, in the data's units; 0 if both are 0."""
+    mean, unit = scaling.mean.to(true), scaling.deviation.to(true)
+    missed = unit * (predicted - true).abs()
+    sizes = (mean + unit * predicted).abs() + (mean + unit * true).abs()
+    return (2 * missed / sizes).masked_fill(missed == 0, 0)
 
 
 def _target_columns(known: Known) -> list[str]:
