@@ -50,6 +50,8 @@ class Batch(NamedTuple):
         carry: Whether each row continues the same row of the batch before.
         ahead: Of forecasts the features that are known ahead, at the steps to forecast,
             (B, horizon, A) float32; None if none are.
+        weights: Of labels and values of whole sequences how much each row counts in the loss, (B,)
+            float32, with a mean of 1 over the part; None if all count alike.
     """
 
     x: Tensor
@@ -57,9 +59,8 @@ class Batch(NamedTuple):
     lengths: Tensor | None = None
     carry: bool = False
     ahead: Tensor | None = None
+    weights: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with what a function gives for each tensor in its place."""
-        lengths = None if self.lengths is None else function(self.lengths)
-        ahead = None if self.ahead is None else function(self.ahead)
-        return Batch(function(self.x), function(self.y), lengths, self.carry, ahead)
+        return Batch._make(function(each) if isinstance(each, Tensor) else each for each in self)

@@ -17,7 +17,7 @@ def some():
 
 
 def test_a_batch_has_sources_padded_and_targets_that_end():
-    x, y, lengths, carry, _ = some().batch(torch.tensor([0, 1, 2]))
+    x, y, lengths, carry, *_ = some().batch(torch.tensor([0, 1, 2]))
 
     assert x.tolist() == [[5, 6, 0, 0], [7, 0, 0, 0], [8, 9, 4, 3]]
     assert y.tolist() == [

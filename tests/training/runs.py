@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from seqnets.cells import GRUCell, LSTMCell
-from seqnets.datasets import Parity, SeriesTable, TextFiles
+from seqnets.datasets import ClassificationFiles, Parity, SeriesTable, TextFiles
 from seqnets.models import EncoderDecoder, Forecaster, LanguageModel, SequenceClassifier
 from seqnets.training import (
     AtomicCheckpointIO,
@@ -60,6 +60,13 @@ def parity_module(data):
     plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5)
     optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
     return SequenceModule(model, Classification(), data.describe(), optimizer, plateau)
+
+
+def weighted_data(folder):
+    path = folder / "weighted.csv"
+    rows = (f"{n},{'ab'[n % 2]},{n % 5 / 2},{n % 3},{t}" for n in range(60) for t in range(3))
+    path.write_text("\n".join(["sequence,label,trust,x,y", *rows]))
+    return ClassificationFiles(str(path), weight="trust", batch_size=6)
 
 
 def series_data(folder):

@@ -20,6 +20,7 @@ from .runs import (
     series_data,
     series_module,
     text_data,
+    weighted_data,
 )
 
 
@@ -112,6 +113,16 @@ def test_replayed_batches_have_their_own_values_of_what_is_known_ahead(
     data = series_data(tmp_path)
 
     (notes, module), (expected, usual) = both(series_module, data, tmp_path, monkeypatch)
+
+    assert notes.replays > 10
+    assert notes.losses == expected.losses
+    agree(module, usual)
+
+
+def test_replayed_batches_have_their_own_weights(tmp_path, recording, monkeypatch):
+    data = weighted_data(tmp_path)
+
+    (notes, module), (expected, usual) = both(parity_module, data, tmp_path, monkeypatch)
 
     assert notes.replays > 10
     assert notes.losses == expected.losses

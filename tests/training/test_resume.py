@@ -30,6 +30,7 @@ from .runs import (
     series_data,
     series_module,
     text_data,
+    weighted_data,
 )
 
 
@@ -87,6 +88,11 @@ TASKS = {
         lambda folder: parity_data(),
         parity_module,
         {"max_epochs": 5},
+    ),
+    "weighted sequences, gradients accumulated": (
+        weighted_data,
+        parity_module,
+        {"max_epochs": 5, "accumulate_grad_batches": 2},
     ),
     "forecasts of what is known ahead": (series_data, series_module, {"max_steps": 15}),
 }

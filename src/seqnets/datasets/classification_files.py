@@ -27,12 +27,17 @@ class ClassificationFiles(SequenceFiles):
     Args:
         path: File or folder of the training sequences.
         label: Name of a table's label column.
+        weight: Name of a table's column, or of an array, of how much a sequence counts in the loss:
+            numbers of at least 0, of which only the proportions matter. None if all count alike.
+            It is no feature, and new files may lack it.
         **files: The arguments of :class:`SequenceFiles`.
     """
 
-    def __init__(self, path: str, label: str = LABEL, **files: Any) -> None:
+    def __init__(
+        self, path: str, label: str = LABEL, weight: str | None = None, **files: Any
+    ) -> None:
         super().__init__(path, **files)
-        self.label = label
+        self.label, self.weight = label, weight
 
     @property
     def columns(self) -> tuple[str, ...]:

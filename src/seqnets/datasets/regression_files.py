@@ -26,6 +26,9 @@ class RegressionFiles(SequenceFiles):
     Args:
         path: File of the training sequences.
         targets: Names of the columns with the target values.
+        weight: Name of a table's column, or of an array, of how much a sequence counts in the loss:
+            numbers of at least 0, of which only the proportions matter. None if all count alike.
+            It is no feature, and new files may lack it.
         **files: The arguments of :class:`SequenceFiles`.
 
     Raises:
@@ -34,14 +37,20 @@ class RegressionFiles(SequenceFiles):
 
     several_targets = True
 
-    def __init__(self, path: str, targets: Sequence[str] = ("target",), **files: Any) -> None:
+    def __init__(
+        self,
+        path: str,
+        targets: Sequence[str] = ("target",),
+        weight: str | None = None,
+        **files: Any,
+    ) -> None:
         super().__init__(path, **files)
         names = [targets] if isinstance(targets, str) else [str(target) for target in targets]
         if not names or len(set(names)) < len(names):
             raise ConfigError(
                 f"RegressionFiles: targets is {names}, expected one or more columns, each once."
             )
-        self.targets = tuple(names)
+        self.targets, self.weight = tuple(names), weight
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -69,6 +69,9 @@ class SequenceFiles(SequenceData):
     several_targets = False
     """Whether the user may ask for several target columns."""
 
+    weight: str | None = None
+    """Column, or array, of how much a sequence counts in the loss; None if all count alike."""
+
     transcribed = False
     """Whether the targets are transcripts, which decides how images and folders are read."""
 
@@ -147,7 +150,13 @@ class SequenceFiles(SequenceData):
         targets, about = self.encode(parts)
         gaps = self.missing == "keep"
         sequences = {
-            part: Sequences(*inputs(records), targets[part], ids=ids_of(records), gaps=gaps)
+            part: Sequences(
+                *inputs(records),
+                targets[part],
+                ids=ids_of(records),
+                gaps=gaps,
+                weights=self._weights(records),
+            )
             for part, records in parts.items()
         }
         groups = {part: {record.group for record in records} for part, records in parts.items()}
@@ -236,6 +245,12 @@ class SequenceFiles(SequenceData):
     def show_target(self, target: Tensor) -> dict[str, str]:
         """Return a target as written in a file, by column."""
 
+    def _weights(self, records: Sequence[Record]) -> Tensor | None:
+        """Return how much each sequence counts, (N,) float64; None if all count alike."""
+        if self.weight is None:
+            return None
+        return torch.tensor([record.weight for record in records], dtype=torch.float64)
+
     def _wanted(self, new: bool = False, features: Any = None) -> Wanted:
         """Return what to read from a file; new ones have the features that a model knows."""
         return Wanted(
@@ -250,6 +265,7 @@ class SequenceFiles(SequenceData):
             folder=self.folder_of_new if new else None,
             features=tuple(features) if isinstance(features, list) else None,
             groups=self.groups,
+            weight=self.weight,
         )
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:

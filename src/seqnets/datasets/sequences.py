@@ -37,6 +37,8 @@ class Sequences:
         ids: Identifiers from the file, plain values; None if it has none.
         texts: Verbatim texts from the file, by column, such as "source".
         gaps: Whether features may be missing, NaN.
+        weights: How much each sequence counts in the loss, (N,), at least 0; only their proportions
+            matter. None if all count alike.
     """
 
     x: Tensor
@@ -46,6 +48,7 @@ class Sequences:
     ids: list[Any] | None = None
     texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     gaps: bool = False
+    weights: Tensor | None = None
 
     @classmethod
     def of(cls, sequences: Sequence[np.ndarray], labels: Sequence[int]) -> Sequences:
@@ -85,6 +88,14 @@ class Sequences:
         """Number of labels in each transcript, (N,) int64."""
         return (self.y != IGNORE).sum(1)
 
+    @cached_property
+    def relative_weights(self) -> Tensor | None:
+        """The weights over their mean, (N,) float32, by which the scale of a loss stays."""
+        if self.weights is None:
+            return None
+        weights = self.weights.double()
+        return (weights / weights.mean()).float()
+
     def batch(self, rows: Tensor) -> Batch:
         """Return a batch of sequences, padded to the longest of them, with 0 and ``IGNORE``.
 
@@ -102,7 +113,8 @@ class Sequences:
             y[outside] = IGNORE
         elif self.transcribed:
             y = y[:, : max([1, *self.target_lengths[rows].tolist()])]
-        return Batch(x, y, lengths if self.ragged else None)
+        weights = None if self.relative_weights is None else self.relative_weights[rows]
+        return Batch(x, y, lengths if self.ragged else None, weights=weights)
 
     def select(self, rows: Tensor) -> Sequences:
         """Return the sequences with these indices, in this order; not for stepwise targets."""
@@ -117,6 +129,7 @@ class Sequences:
             texts={
                 column: [of_file[row] for row in rows] for column, of_file in self.texts.items()
             },
+            weights=None if self.weights is None else self.weights[rows],
         )
 
 
@@ -188,8 +201,9 @@ class SequenceData(DataModule):
         return {name: len(self.part(name)) for name in PARTS}
 
     def numbers(self, part: Part) -> list[Tensor]:
-        """Return all steps of a part, and its targets."""
-        return [self.part(part).x, self.part(part).y]
+        """Return all steps of a part, its targets, and the weights of its sequences, if any."""
+        found = self.part(part)
+        return [found.x, found.y, *([] if found.weights is None else [found.weights])]
 
     def lengths(self, part: Part) -> np.ndarray:
         """Return the length of each sequence of a part, (N,)."""
@@ -288,6 +302,29 @@ def check_sequences(who: str, sequences: Sequences, sizes: Sizes) -> None:
         scored = y.masked_fill(outside & (y == IGNORE), least)
     bad, expected = _out_of_range(scored, sizes.get("num_classes"), least)
     _refuse(f"{who}: a target", y, bad, expected, lengths if sequences.stepwise else None)
+    if sequences.weights is not None:
+        _check_weights(who, sequences, sequences.weights)
+
+
+def _check_weights(who: str, sequences: Sequences, weights: Tensor) -> None:
+    """Raise DataError unless there is a weight for each sequence, and some count."""
+    if sequences.stepwise or sequences.transcribed:
+        raise DataError(
+            f"{who}: got weights of sequences with targets of steps or transcripts, expected none: "
+            "only a label, or values, of a whole sequence can count more than another's."
+        )
+    if weights.shape != sequences.lengths.shape:
+        raise DataError(
+            f"{who}: weights have shape {tuple(weights.shape)}, expected one per sequence: "
+            f"({len(sequences)},)."
+        )
+    bad = ~((weights >= 0) & weights.isfinite())
+    _refuse(f"{who}: a weight", weights, bad, "a finite number of at least 0", None)
+    if not weights.any():
+        raise DataError(
+            f"{who}: the weights of all sequences are 0, expected one or more above it: the loss "
+            "is their weighted mean."
+        )
 
 
 def _refuse(what: str, values: Tensor, bad: Tensor, expected: str, lengths: Tensor | None) -> None:

@@ -93,8 +93,7 @@ class BatchGraphs:
         model = self._module.model
         return (
             tuple((each.shape, each.stride(), each.dtype) for each in _tensors(batch, state)),
-            batch.lengths is None,
-            batch.ahead is None,
+            tuple(each is None for each in batch),
             batch.carry,
             tuple(parameter.requires_grad for parameter in model.parameters()),
             tuple(each.training for each in model.modules()),
@@ -192,7 +191,6 @@ def recorded(function: Callable[[], _T], pool: Any) -> tuple[Callable[[], None],
 
 
 def _tensors(batch: Batch, state: Any) -> list[Tensor]:
-    given = batch.x, batch.y, batch.lengths, batch.ahead
-    found = [tensor for tensor in given if tensor is not None]
+    found = [each for each in batch if isinstance(each, Tensor)]
     map_state(found.append, state)
     return found

@@ -31,14 +31,14 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
     - ``lengths`` (optional): length of each sequence, (N,).
     - ``y``: one target per sequence, (N,), or several, (N, K); optional if none is needed.
     - ``ids``, ``split`` (optional): identifier and part of each sequence, (N,).
-    - if groups are wanted, an array of that name: the group of each sequence, (N,).
+    - if groups or weights are wanted, an array of that name: those of each sequence, (N,).
 
     Raises:
         DataError: The file is damaged or malformed; the message says in which array, sequence and
             step.
     """
     arrays = _load(path)
-    keys = _KEYS if wanted.groups is None else (*_KEYS, wanted.groups)
+    keys = (*_KEYS, *wanted.beside_targets)
     strange = sorted(arrays.keys() - {*keys})
     if strange or "x" not in arrays:
         raise DataError(
@@ -48,11 +48,15 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
     sequences = _cut(path, arrays["x"], arrays.get("lengths"))
     if wanted.needs_targets and "y" not in arrays:
         raise DataError(f"{path}: got no array y, expected the target of each sequence.")
-    if wanted.groups is not None and not wanted.new and wanted.groups not in arrays:
-        raise DataError(
-            f"{path}: got no array {wanted.groups}, expected the group of each sequence.\n"
-            "  dataset.groups=ARRAY names another."
-        )
+    for key, what, name in (
+        ("groups", "group", wanted.groups),
+        ("weight", "weight", wanted.weight),
+    ):
+        if name is not None and not wanted.new and name not in arrays:
+            raise DataError(
+                f"{path}: got no array {name}, expected the {what} of each sequence.\n"
+                f"  dataset.{key}=ARRAY names another."
+            )
     rows = _rows(path, arrays, len(sequences), wanted)
     names = Names()
     records = []
@@ -62,8 +66,8 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
             names.add(where, row["ids"])
         _check_values(where, steps, wanted)
         target, split = wanted.target_of(where, row), split_of(where, row)
-        group = wanted.group_of(where, row)
-        records.append(Record(where, steps, target, split, row.get("ids"), group))
+        group, weight = wanted.group_of(where, row), wanted.weight_of(where, row)
+        records.append(Record(where, steps, target, split, row.get("ids"), group, weight))
     return Source(records)
 
 
@@ -100,10 +104,10 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _rows(path: Path, arrays: Mapping[str, np.ndarray], count: int, wanted: Wanted) -> list[Row]:
-    """Return targets, identifier, split and group of each sequence, as far as there are any."""
+    """Return what each sequence has of target, identifier, split, group and weight."""
     columns: dict[str, tuple[str, ...]] = {"ids": ("ids",), "split": (SPLIT,)}
-    if wanted.groups is not None and not wanted.new:
-        columns[wanted.groups] = (wanted.groups,)
+    if not wanted.new:
+        columns |= {name: (name,) for name in wanted.beside_targets}
     if wanted.target is not None:
         columns["y"] = wanted.columns
     rows: list[Row] = [{} for _ in range(count)]

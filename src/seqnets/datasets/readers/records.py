@@ -13,7 +13,7 @@ import numpy as np
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers.audio import LogMel
 from seqnets.datasets.readers.cells import Row, is_missing, named, need, number_of, shown
-from seqnets.errors import DataError
+from seqnets.errors import ConfigError, DataError
 
 LABEL, SPLIT = "label", "split"
 """Column names of the class and of the part of a sequence."""
@@ -34,6 +34,7 @@ class Record:
         split: The part it belongs to, if the file says so.
         id: Its identifier, or its file's name in a folder or table; None if it has none.
         group: The group it belongs to, if it was asked for.
+        weight: How much it counts in the loss, if it was asked for.
     """
 
     where: str
@@ -42,6 +43,7 @@ class Record:
     split: Part | None = None
     id: Any = None
     group: str | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Wanted:
         features: The names of the features that a new file is to have; None if they have no names.
         groups: The column of the group that a sequence belongs to; None if there are no groups. It
             is no feature, and new files may lack it.
+        weight: The column of how much a sequence counts in the loss, likewise.
     """
 
     columns: tuple[str, ...]
@@ -107,11 +110,24 @@ class Wanted:
     folder: Path | None = None
     features: tuple[str, ...] | None = None
     groups: str | None = None
+    weight: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and self.weight in (*self.columns, self.groups):
+            what = "the target" if self.weight in self.columns else "the groups"
+            raise ConfigError(
+                f"dataset.weight is {self.weight}, the column of {what}, expected one of its own."
+            )
+
+    @property
+    def beside_targets(self) -> tuple[str, ...]:
+        """The columns of groups and weights, if there are any; new files may lack them."""
+        return tuple(name for name in (self.groups, self.weight) if name is not None)
 
     @property
     def about(self) -> tuple[str, ...]:
-        """The columns that say something of a sequence: its targets, and its group."""
-        return self.columns if self.groups is None else (*self.columns, self.groups)
+        """The columns that say something of a sequence: its targets, its group and its weight."""
+        return (*self.columns, *self.beside_targets)
 
     @property
     def needs_targets(self) -> bool:
@@ -132,6 +148,23 @@ class Wanted:
     def group_of(self, where: str, row: Row) -> str | None:
         """Return the group that a row's sequence belongs to; None in new data."""
         return None if self.new else group_of(where, row, self.groups)
+
+    def weight_of(self, where: str, row: Row) -> float | None:
+        """Return how much a row's sequence counts; None in new data, or if all count alike.
+
+        Raises:
+            DataError: The row does not say, or not with a number of at least 0.
+        """
+        if self.weight is None or self.new:
+            return None
+        need(where, row, self.weight, advice="dataset.weight=COLUMN names another, null none.")
+        weight = number_of(where, self.weight, row[self.weight])
+        if weight < 0:
+            raise DataError(
+                f"{where}: column {named(self.weight)} is {shown(row[self.weight])}, expected a "
+                "number of at least 0: how much the sequence counts."
+            )
+        return weight
 
     def value(self, where: str, column: str, cell: Any) -> float:
         """Return a feature; NaN if it is missing and that is allowed.

@@ -41,7 +41,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     """Read the sequences of a table; its columns determine the layout.
 
     - ``sequence``: one row per step. The rows of a sequence are adjacent and agree in targets,
-      group and split; all other columns are features, but those to leave out.
+      group, weight and split; all other columns are features, but those to leave out.
     - ``text``: one row per sequence, which is the text.
     - ``x``: one row per sequence, whose steps are a list of numbers or of lists of numbers.
     - ``file``, without any of these: one row per sequence, which is in a file of its own.
@@ -90,10 +90,10 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
     for where, row in rows:
         check_columns(where, row, first, features)
         target, split = wanted.target_of(where, row), split_of(where, row)
-        group = wanted.group_of(where, row)
+        group, weight = wanted.group_of(where, row), wanted.weight_of(where, row)
         if row[SEQUENCE] != last or not records:
             names.add(where, row[SEQUENCE])
-            records.append(Record(where, "", target, split, row[SEQUENCE], group))
+            records.append(Record(where, "", target, split, row[SEQUENCE], group, weight))
             steps.append([])
             last = row[SEQUENCE]
         current = records[-1]
@@ -101,6 +101,7 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
             (", ".join(wanted.columns), target, current.target),
             (SPLIT, split, current.split),
             (wanted.groups, group, current.group),
+            (wanted.weight, weight, current.weight),
         ):
             if found != expected:
                 raise DataError(
@@ -126,7 +127,8 @@ def _rows_of_sequences(
             text_of(where, kind, row[kind]) if kind == TEXT else _steps(where, row[kind], wanted)
         )
         target, split = wanted.target_of(where, row), split_of(where, row)
-        yield Record(where, steps, target, split, row.get(ID), wanted.group_of(where, row))
+        group, weight = wanted.group_of(where, row), wanted.weight_of(where, row)
+        yield Record(where, steps, target, split, row.get(ID), group, weight)
 
 
 def _rows_of_files(
@@ -145,7 +147,8 @@ def _rows_of_files(
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         target, split = wanted.target_of(where, row), split_of(where, row)
-        record = Record(where, steps, target, split, row.get(ID, name), wanted.group_of(where, row))
+        group, weight = wanted.group_of(where, row), wanted.weight_of(where, row)
+        record = Record(where, steps, target, split, row.get(ID, name), group, weight)
         yield f"{where}, {name}", record, facts
 
 

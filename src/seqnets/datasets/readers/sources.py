@@ -25,12 +25,15 @@ def read_source(path: Path, wanted: Wanted) -> Source:
         DataError: The file is missing or malformed; the message says where.
     """
     suffix = path.suffix.lower()
-    if wanted.groups is not None and not wanted.new and (path.is_dir() or suffix == ".ts"):
-        raise DataError(
-            f"{path}: does not say of which group a sequence is, expected a table or an archive "
-            f"with {wanted.groups}.\n"
-            "  dataset.groups names a column; a table may name files in its column file."
-        )
+    for key, name, said in (
+        ("groups", wanted.groups, "of which group a sequence is"),
+        ("weight", wanted.weight, "how much a sequence counts"),
+    ):
+        if name is not None and not wanted.new and (path.is_dir() or suffix == ".ts"):
+            raise DataError(
+                f"{path}: does not say {said}, expected a table or an archive with {name}.\n"
+                f"  dataset.{key} names a column; a table may name files in its column file."
+            )
     if path.is_dir():
         source = read_folder(path, wanted)
     elif suffix in tables.SUFFIXES:

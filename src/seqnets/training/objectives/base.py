@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     """The result of an objective on a batch.
 
     Attributes:
-        loss: Mean over the scored targets, a scalar.
+        loss: Mean over the scored targets, times their weights if they have any, a scalar.
         scored: Number of scored targets, a scalar.
         predictions: The model's predictions, in the form that the metrics take.
         targets: The targets, in the same form.

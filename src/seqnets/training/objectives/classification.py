@@ -24,7 +24,7 @@ _LIKELIEST = 5
 
 
 class Classification(Objective):
-    """Cross-entropy of one class per sequence.
+    """Cross-entropy of one class per sequence, times its weight if the batch has weights.
 
     Args:
         metric: What models are compared by: "accuracy"; or "f1", averaged over the classes, so that
@@ -66,7 +66,7 @@ class Classification(Objective):
         if self._weights is not None:
             self._weights = self._weights.to(logits.device)
         check_logits(logits, batch.y, of_steps=False)
-        return cross_entropy(logits, batch.y, state, self._weights)
+        return cross_entropy(logits, batch.y, state, self._weights, batch.weights)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
         """Accuracy, and F1 averaged over classes."""

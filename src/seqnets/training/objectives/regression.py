@@ -31,7 +31,8 @@ class Regression(Objective):
 
     If the dataset standardises them, errors are in those units: always predicting the training
     part's mean gives a mean squared error of 1. ``mae_NAME`` is the mean absolute error of one
-    number in its own units, in which predictions are also written and drawn.
+    number in its own units, in which predictions are also written and drawn. In the loss alone,
+    the error of a sequence is multiplied by its weight if the batch has weights.
     """
 
     metric = "mse"
@@ -40,7 +41,11 @@ class Regression(Objective):
         """Score K values per row."""
         values, state = model(batch.x, state, batch.lengths)
         check_shape(self, values, batch.y)
-        loss = F.mse_loss(upcast(values), upcast(batch.y))
+        if batch.weights is None:
+            loss = F.mse_loss(upcast(values), upcast(batch.y))
+        else:
+            each = F.mse_loss(upcast(values), upcast(batch.y), reduction="none")
+            loss = (each * batch.weights[:, None]).mean()
         count = torch.tensor(len(values), device=values.device)
         return Outcome(loss, count, values.detach(), batch.y, state)
 

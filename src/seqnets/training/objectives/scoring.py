@@ -46,11 +46,16 @@ def score_features(output: nn.Module, y: Tensor, batch: Batch, state: Any) -> Ou
 
 
 def cross_entropy(
-    logits: Tensor, targets: Tensor, state: Any, weights: Tensor | None = None
+    logits: Tensor,
+    targets: Tensor,
+    state: Any,
+    weights: Tensor | None = None,
+    of_rows: Tensor | None = None,
 ) -> Outcome:
     """Cross-entropy of logits (N, C) with target classes (N,); ``IGNORE`` is not scored.
 
-    With weights, (C,), each target's loss is multiplied by that of its class before the mean.
+    With weights, (C,), each target's loss is multiplied by that of its class before the mean; with
+    weights of the rows, (N,), by that of its row.
 
     Raises:
         DataError: A target is not a class.
@@ -59,7 +64,11 @@ def cross_entropy(
     count = (targets != IGNORE).sum()
     wide = upcast(logits)
     weights = None if weights is None else weights.to(wide.dtype)
-    total = F.cross_entropy(wide, targets, weights, ignore_index=IGNORE, reduction="sum")
+    if of_rows is None:
+        total = F.cross_entropy(wide, targets, weights, ignore_index=IGNORE, reduction="sum")
+    else:
+        each = F.cross_entropy(wide, targets, weights, ignore_index=IGNORE, reduction="none")
+        total = (each * of_rows).sum()
     return Outcome(total / count.clamp(min=1), count, logits.detach(), targets, state)
 
 
