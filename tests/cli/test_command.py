@@ -504,6 +504,8 @@ def test_a_proposed_value_is_read_as_the_text_that_it_stands_for(text):
     ("argument", "value"),
     [
         ("prompt=[ä, b]", "[ä, b]"),
+        ("stop=null", "null"),
+        ("stop=\n", "\n"),
         ("dataset.paths=[ä.csv, b.csv]", ["ä.csv", "b.csv"]),
         (r"dataset.targets=[a\,ü,b\,c]", ["a,ü", "b,c"]),
         ("dataset.targets=[Druck [bar], v [m/s, m/h],T]", ["Druck [bar]", "v [m/s, m/h]", "T"]),

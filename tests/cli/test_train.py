@@ -186,6 +186,37 @@ def test_evaluate_refuses_text_with_another_vocabulary(seqnets, small_text, tmp_
     assert "'1'" in done.err
 
 
+def test_several_texts_are_written_with_a_line_between(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+    writing = "generate", "checkpoint=last", "prompt=What", "length=40", "top_p=0.9", "seed=3"
+
+    several = seqnets(*writing, "samples=3")
+    other = seqnets(*writing, "samples=3", "seed=4")
+    refused = seqnets(*writing, "samples=3", "temperature=0")
+
+    assert several.code == 0, several.err
+    texts = several.out.removesuffix("\n").split("\n---\n")
+    assert [len(text) for text in texts] == [len("What") + 40] * 3
+    assert all(text.startswith("What") for text in texts)
+    assert len(set(texts)) == 3
+    assert several.out == seqnets(*writing, "samples=3").out != other.out
+    assert refused.code == 1
+    assert "samples is 3 and temperature 0" in refused.err
+
+
+def test_a_text_that_ends_with_a_line_ends_with_one_line_end(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+
+    for samples in (1, 2):
+        lines = seqnets(
+            "generate", "checkpoint=last", "length=4000", "temperature=2", "stop=\n",
+            f"samples={samples}",
+        ).out  # fmt: skip
+        assert lines.endswith("\n")
+        assert "\n\n" not in lines.lstrip("\n")
+        assert len(lines.split("\n---\n")) == samples
+
+
 def test_generate_refuses_what_is_no_language_model(seqnets, tmp_path):
     seqnets("train", *SMALL, "dataset=parity", "dataset.train_size=64", "dataset.test_size=32")
 

@@ -205,6 +205,18 @@ def test_pieces_are_written_as_whole_characters(trained, prompt):
     assert all("\ufffd" not in piece for piece in pieces)
 
 
+@pytest.mark.parametrize("stop", ["🙂", "ßer 🙂 ", "s\n o"])
+def test_a_stop_text_is_found_whatever_pieces_it_is_written_in(trained, stop):
+    data, _ = trained("bpe")
+    vocabulary = read_vocabulary(data.describe())
+    text = " größer 🙂 語, the words\n of it"
+    ids = vocabulary.encode(text).tolist()
+
+    pieces = generate(Says(ids, len(vocabulary)), vocabulary, "so", len(ids), 0, stop=stop)
+
+    assert "".join(pieces) == text[: text.index(stop) + len(stop)]
+
+
 def test_a_character_that_is_not_finished_is_shown_as_such(trained):
     data, _ = trained("bpe")
     vocabulary = read_vocabulary(data.describe())

@@ -52,11 +52,12 @@ def root_of(key: str) -> str:
 def quoted(argument: str) -> str:
     """The argument, quoted for Hydra if its value is meant literally.
 
-    That is a prompt, and what Hydra's grammar cannot read: a value such as ``Straße.csv``, alone or
-    in a list. What is quoted already stays as it is, and so do mappings, calls and several values.
+    That is a prompt or a stop text, and what Hydra's grammar cannot read: a value such as
+    ``Straße.csv``, alone or in a list. What is quoted already stays as it is, and so do mappings,
+    calls and several values.
     """
     key, _, text = argument.partition("=")
-    if key == "prompt":
+    if key in ("prompt", "stop"):
         is_quoted = re.fullmatch(r"""(['"]).*\1""", text, re.DOTALL)
         return argument if is_quoted else override(key, text)
     if is_read(argument):

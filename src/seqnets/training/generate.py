@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seqnets.checks import check_count, is_number
+from seqnets.checks import check_count, check_number, is_number
 from seqnets.datasets import Vocabulary
 from seqnets.errors import ConfigError, DataError, DivergenceError
 from seqnets.training.evaluating import evaluating
@@ -26,6 +27,9 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     seed: int = 0,
+    *,
+    top_p: float | None = None,
+    stop: str = "",
 ) -> Iterator[str]:
     """Continue a text token by token, yielding each as soon as it is sampled.
 
@@ -40,6 +44,9 @@ def generate(
         temperature: Divides the logits: below 1 sharpens, above 1 flattens; 0 is greedy.
         top_k: Sample from this many most probable tokens; from all if omitted.
         seed: Seed of the sampling.
+        top_p: Sample from the fewest most probable tokens whose probabilities sum to at least
+            this, in (0, 1]: those among ``top_k``, at this temperature. From all if omitted.
+        stop: A text that ends the continuation, which has it at its end; none if empty.
 
     Yields:
         Pieces of the continuation, without the prompt: words with their leading space, and
@@ -50,18 +57,87 @@ def generate(
         DataError: The prompt has a character that is not in the vocabulary. Words that are not
             in it are read as the unknown word.
         DivergenceError: The model's logits are not finite.
+
+    References:
+        Holtzman et al., 2020, "The Curious Case of Neural Text Degeneration", arXiv:1904.09751
+        (``top_p``); Fan et al., 2018, "Hierarchical Neural Story Generation", arXiv:1805.04833
+        (``top_k``).
     """
-    check_options("generate", length, temperature, top_k)
-    ids = read_prompt(vocabulary, prompt)
-    needs_separator = bool(prompt) and not prompt[-1].isspace()
-    return _write(model, vocabulary, ids, needs_separator, length, temperature, top_k, seed)
+    check_options("generate", length, temperature, top_k, top_p)
+    choose = _choosing(vocabulary, temperature, top_k, top_p, seed)
+    tokens = _tokens(model, read_prompt(vocabulary, prompt)[None], length, choose)
+    return _written(tokens, _Text(vocabulary, prompt, stop), length)
 
 
-def check_options(who: str, length: int, temperature: float, top_k: int | None = None) -> None:
+def generate_several(
+    model: nn.Module,
+    vocabulary: Vocabulary,
+    samples: int,
+    prompt: str = "",
+    length: int = 200,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    *,
+    top_p: float | None = None,
+    stop: str = "",
+) -> list[str]:
+    """Continue a text several times, independently, as one batch.
+
+    Args:
+        model: As for :func:`generate`, for any number of rows.
+        vocabulary: The model's vocabulary.
+        samples: Number of continuations, N. One alone is that of :func:`generate`; of several,
+            the seed and their number decide.
+        prompt: As for :func:`generate`, like all that follow.
+        length: Number of tokens of each.
+        temperature: Divides the logits.
+        top_k: Sample from this many most probable tokens.
+        seed: Seed of the sampling.
+        top_p: Sample from the most probable tokens that have this share.
+        stop: A text that ends a continuation.
+
+    Returns:
+        The continuations, without the prompt.
+
+    Raises:
+        ConfigError: An option is out of range, or several continuations would be the same.
+        DataError: As for :func:`generate`.
+        DivergenceError: As for :func:`generate`.
+    """
+    check_options("generate", length, temperature, top_k, top_p)
+    check_count("generate", samples=samples)
+    if samples > 1 and temperature == 0:
+        raise ConfigError(
+            f"generate: samples is {samples} and temperature 0, expected one sample or a "
+            f"temperature above 0.\n  At 0 each token is the likeliest, so that all are the same."
+        )
+    choose = _choosing(vocabulary, temperature, top_k, top_p, seed)
+    ids = read_prompt(vocabulary, prompt).expand(samples, -1)
+    texts = [_Text(vocabulary, prompt, stop) for _ in range(samples)]
+    written: list[list[str]] = [[] for _ in texts]
+    for place, tokens in enumerate(_tokens(model, ids, length, choose), start=1):
+        for text, pieces, token in zip(texts, written, tokens.tolist(), strict=True):
+            if not text.ended:
+                pieces.append(text.add(token, last=place == length))
+        if all(text.ended for text in texts):
+            break
+    return ["".join(pieces) for pieces in written]
+
+
+def check_options(
+    who: str,
+    length: int,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> None:
     """Raise ConfigError unless these generation options are valid."""
     check_count(who, 0, length=length)
     if top_k is not None:
         check_count(who, top_k=top_k)
+    if top_p is not None:
+        check_number(who, above=0, most=1, top_p=top_p)
     if not (is_number(temperature) and 0 <= temperature < math.inf):
         raise ConfigError(f"{who}: temperature is {temperature!r}, expected a number from 0.")
 
@@ -90,57 +166,114 @@ def read_prompt(vocabulary: Vocabulary, prompt: str) -> Tensor:
     return ids
 
 
-def _write(
-    model: nn.Module,
+class _Text:
+    """A text that is written token by token.
+
+    Args:
+        vocabulary: The tokens.
+        prompt: The text before it.
+        stop: The text that ends it; none if empty.
+
+    Attributes:
+        ended: Whether the stop text has come.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, prompt: str, stop: str) -> None:
+        self.vocabulary, self.stop = vocabulary, stop
+        self.needs_separator = bool(prompt) and not prompt[-1].isspace()
+        self.pending: list[int] = []
+        self.before_stop = ""  # what the stop text may have begun with
+        self.ended = False
+
+    def add(self, token: int, last: bool) -> str:
+        """The text that a further token completes, up to the end of the stop text."""
+        self.pending.append(token)
+        piece = self.vocabulary.decode(self.pending)
+        if piece.endswith(_REPLACEMENT) and len(self.pending) < _MAX_BYTES and not last:
+            return ""  # the next token may complete the character
+        self.pending = []
+        if self.needs_separator and piece != "\n":
+            piece = self.vocabulary.separator + piece
+        self.needs_separator = piece != "\n"
+        return self._cut(piece) if self.stop else piece
+
+    def _cut(self, piece: str) -> str:
+        seen = self.before_stop + piece
+        start = seen.find(self.stop)
+        if start >= 0:
+            self.ended = True
+            return piece[: start + len(self.stop) - len(self.before_stop)]
+        self.before_stop = seen[max(0, len(seen) - len(self.stop) + 1) :]
+        return piece
+
+
+def _written(tokens: Iterator[Tensor], text: _Text, length: int) -> Iterator[str]:
+    """Yield the pieces of one text."""
+    for place, token in enumerate(tokens, start=1):
+        if piece := text.add(int(token), last=place == length):
+            yield piece
+        if text.ended:
+            return
+
+
+def _tokens(
+    model: nn.Module, ids: Tensor, length: int, choose: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """Yield the tokens of each step, (N,), after prompts (N, T)."""
+    device = next(model.parameters()).device
+    state: Any = None
+    with evaluating(model):
+        for _ in range(length):
+            with torch.no_grad():
+                logits, state = model(ids.to(device), state)
+                chosen = choose(logits[:, -1].float().cpu())
+            yield chosen
+            ids = chosen[:, None]
+
+
+def _choosing(
     vocabulary: Vocabulary,
-    ids: Tensor,
-    needs_separator: bool,
-    length: int,
     temperature: float,
     top_k: int | None,
+    top_p: float | None,
     seed: int,
-) -> Iterator[str]:
-    device = next(model.parameters()).device
+) -> Callable[[Tensor], Tensor]:
+    """The function from logits (N, V) to a token of each row."""
     random = torch.Generator().manual_seed(seed)
-    state: Any = None
-    pending: list[int] = []
-    with evaluating(model):
-        for left in reversed(range(length)):
-            with torch.no_grad():
-                logits, state = model(ids[None].to(device), state)
-            chosen = _choose(logits[0, -1].float().cpu(), vocabulary, temperature, top_k, random)
-            ids = torch.tensor([chosen])
-            pending.append(chosen)
-            piece = vocabulary.decode(pending)
-            if piece.endswith(_REPLACEMENT) and len(pending) < _MAX_BYTES and left:
-                continue  # the next token may complete the character
-            pending = []
-            yield vocabulary.separator + piece if needs_separator and piece != "\n" else piece
-            needs_separator = piece != "\n"
+    return partial(_choose, vocabulary.unknown, temperature, top_k, top_p, random)
 
 
 def _choose(
-    logits: Tensor,
-    vocabulary: Vocabulary,
+    unknown: int | None,
     temperature: float,
     top_k: int | None,
+    top_p: float | None,
     random: torch.Generator,
-) -> int:
+    logits: Tensor,
+) -> Tensor:
+    """A token of each row, (N,), from logits (N, V)."""
     if not logits.isfinite().all():
         raise DivergenceError(
             "generate: the model gives logits that are infinite or NaN, expected finite numbers.\n"
             "  Its training has diverged. Take an earlier checkpoint, or train with a lower "
             "learning rate (optimizer.lr) or gradient clipping (trainer.gradient_clip_val)."
         )
-    if vocabulary.unknown is not None:
-        logits[vocabulary.unknown] = -torch.inf
+    if unknown is not None:
+        logits = logits.index_fill(-1, torch.tensor(unknown), -torch.inf)
     if temperature == 0:
-        return int(logits.argmax())
-    if top_k is not None and top_k < len(logits):
-        logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
+        return logits.argmax(-1)
+    if top_k is not None and top_k < logits.shape[1]:
+        least = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
     # the largest logit becomes 0, and float64 does not overflow at tiny temperatures
-    scaled = (logits.double() - logits.max()) / temperature
-    return int(torch.multinomial(scaled.softmax(-1), 1, generator=random))
+    scaled = (logits.double() - logits.amax(-1, keepdim=True)) / temperature
+    shares = scaled.softmax(-1)
+    if top_p is not None and top_p < 1:
+        ranked, tokens = shares.sort(dim=-1, descending=True, stable=True)
+        of_likelier = ranked.cumsum(-1) - ranked
+        kept = ranked.masked_fill(of_likelier >= top_p, 0)
+        shares = torch.zeros_like(shares).scatter(-1, tokens, kept)
+    return torch.multinomial(shares, 1, generator=random)[:, 0]
 
 
 def _default_prompt(vocabulary: Vocabulary) -> str:
