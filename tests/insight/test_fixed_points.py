@@ -61,10 +61,12 @@ def test_colours_tell_classes_by_name_numbers_by_a_scale_and_else_the_time():
 
     classes = draw_fixed_points(PATHS, POINTS, EIGENVALUES, FIXED, ends, ["even", "odd $"])
     scale = draw_fixed_points(PATHS, POINTS, EIGENVALUES, FIXED, numbers)
+    named = draw_fixed_points(PATHS, POINTS, EIGENVALUES, FIXED, numbers, quantity="speed $")
     time = draw_fixed_points(PATHS, POINTS, EIGENVALUES, FIXED)
 
     assert legend_of(classes)[:2] == ["even", r"odd \$"]
-    assert [figure.axes[-1].get_ylabel() for figure in (scale, time)] == ["target", "step"]
+    told = [figure.axes[-1].get_ylabel() for figure in (scale, named, time)]
+    assert told == ["value", r"speed \$", "step"]
 
 
 def test_trajectories_without_points_and_of_one_number_are_drawn():

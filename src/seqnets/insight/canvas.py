@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
+from seqnets.checks import check_number
 from seqnets.optional import optional
 
 if TYPE_CHECKING:
@@ -123,8 +124,9 @@ def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Fi
         **grid: Passed to matplotlib's ``Figure.subplots``.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: A size is no number above 0, or matplotlib is not installed.
     """
+    check_number("new_figure", above=0, width=width, height=height)
     with optional("Pictures are drawn by matplotlib", "plot"):
         from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), layout="compressed")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnets.errors import counted
+from seqnets.errors import ShapeError, counted
+from seqnets.insight.arguments import array_of, listed
 from seqnets.insight.canvas import new_figure, plain, whole_steps
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ KINDS = {
     "slow": {"marker": "X", "facecolor": "#56B4E9", "edgecolor": "white"},
 }
 """How the points of each kind are drawn."""
+
+_WHO = "draw_fixed_points"
 
 _ROOM = 0.3
 """Around the trajectories, as a share of their range; points far away would make them small."""
@@ -61,11 +64,13 @@ def draw_fixed_points(
     values: Sequence[np.ndarray] | None = None,
     labels: Sequence[str] | None = None,
     title: str | None = None,
+    quantity: str = "value",
 ) -> Figure:
     """Draw where a layer's state goes, where it could stay, and what happens around there.
 
     On the left, trajectories and fixed points in the first two principal components of the states;
-    on the right, the eigenvalues of the points against the unit circle.
+    on the right, the eigenvalues of the points against the unit circle. Arrays may also be tensors
+    or lists.
 
     Args:
         paths: States of each sequence, in the order in which the layer runs, (T, S) each.
@@ -77,10 +82,19 @@ def draw_fixed_points(
             them, colours tell the time.
         labels: Names of the classes.
         title: What the input is that stays the same.
+        quantity: What the values are, if they are numbers: the name of the scale of colours.
+
+    Raises:
+        ConfigError: A number is not finite that has to be, or matplotlib is not installed.
+        DtypeError: An argument is no array of numbers.
+        ShapeError: An array has another shape than the others ask for, or there are no paths.
     """
+    paths = _checked_paths(paths)
+    points, eigenvalues, fixed = _checked_points(paths, points, eigenvalues, fixed)
+    values = None if values is None else _checked_values(paths, values, labels)
     figure, (left, right) = new_figure(10, 4.6, ncols=2, gridspec_kw={"width_ratios": [1.35, 1]})
     plane, shares = _principal_plane(np.concatenate(paths))
-    _draw_paths(figure, left, [plane(path) for path in paths], values, labels)
+    _draw_paths(figure, left, [plane(path) for path in paths], values, labels, quantity)
     left.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
     left.set_ylabel(f"second ({shares[1]:.0%})")
     kinds = np.array(kinds_of(eigenvalues, fixed))
@@ -100,6 +114,53 @@ def draw_fixed_points(
     return figure
 
 
+def _checked_paths(paths: Sequence[Any]) -> list[np.ndarray]:
+    """States of sequences, (T, S) each, of which one at least has a step."""
+    checked: list[np.ndarray] = []
+    for number, path in enumerate(listed(_WHO, "paths", paths, "a list of arrays, (T, S)")):
+        legend = {"T": None, "S": checked[0].shape[1] if checked else None}
+        checked.append(array_of(_WHO, f"paths[{number}]", path, legend, finite=True))
+    if not any(path.size for path in checked):
+        raise ShapeError(f"{_WHO}: paths are empty, expected at least one step of a sequence.")
+    return checked
+
+
+def _checked_points(
+    paths: Sequence[np.ndarray], points: Any, eigenvalues: Any, fixed: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points with their eigenvalues, (K, S) each, and whether they are fixed, (K,)."""
+    advice = "S is the width of paths: parts of a state are side by side in both, torch.cat(…, -1)."
+    legend = {"K": None, "S": paths[0].shape[1]}
+    points = array_of(_WHO, "points", points, legend, advice, finite=True)
+    legend["K"] = len(points)
+    eigenvalues = array_of(_WHO, "eigenvalues", eigenvalues, legend, finite=True, is_complex=True)
+    return points, eigenvalues, array_of(_WHO, "fixed", fixed, {"K": len(points)}).astype(bool)
+
+
+def _checked_values(
+    paths: Sequence[np.ndarray], values: Any, labels: Sequence[str] | None
+) -> list[np.ndarray]:
+    """What colours tell of each path's steps, (T,) each."""
+    given = listed(_WHO, "values", values, "a list of arrays, (T,)")
+    if len(given) != len(paths):
+        raise ShapeError(
+            f"{_WHO}: values has {counted(len(given), 'array')}, expected one for each of "
+            f"{counted(len(paths), 'path')}."
+        )
+    advice = "Each step has its own: np.full(T, value) is the same for all steps of a sequence."
+    checked = [
+        array_of(_WHO, f"values[{number}]", each, {"T": len(path)}, advice)
+        for number, (each, path) in enumerate(zip(given, paths, strict=True))
+    ]
+    colours = np.concatenate(checked)
+    if labels is not None and colours.dtype.kind in "iu" and colours.max(initial=-1) >= len(labels):
+        raise ShapeError(
+            f"{_WHO}: labels has {counted(len(labels), 'name')}, expected one for each class up "
+            f"to {colours.max()}, the largest of values."
+        )
+    return checked
+
+
 def _principal_plane(
     states: np.ndarray,
 ) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
@@ -107,7 +168,6 @@ def _principal_plane(
 
     Beside it the two components' shares of the variance of ``states``.
     """
-    states = states.astype(np.float64)  # squares of large numbers are beyond float32
     centre = states.mean(0)
     _, lengths, directions = np.linalg.svd(states - centre, full_matrices=False)
     shares = lengths**2 / max(float((lengths**2).sum()), 1e-30)
@@ -126,6 +186,7 @@ def _draw_paths(
     paths: Sequence[np.ndarray],
     values: Sequence[np.ndarray] | None,
     labels: Sequence[str] | None,
+    quantity: str,
 ) -> None:
     """Trajectories as thin lines, with a dot for each step in the colour of its value."""
     from matplotlib.collections import LineCollection
@@ -147,7 +208,7 @@ def _draw_paths(
     else:
         shown = axis.scatter(*dots[there].T, c=colours[there], cmap="viridis", **look)
         if not by_time or len(dots) > len(paths):  # else each path has one step
-            told = "step" if by_time else "target"
+            told = "step" if by_time else plain(quantity)
             bar = figure.colorbar(shown, ax=axis, pad=0.01, aspect=30, label=told)
             bar.outline.set_visible(False)
             bar.ax.tick_params(length=0)

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqnets.checks import check_count
+from seqnets.errors import DtypeError, ShapeError, counted
+from seqnets.insight.arguments import array_of, listed
 from seqnets.insight.canvas import new_figure, plain, tilt, whole_steps, width_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_WHO = "draw_states"
 
 _WIDTH = 10.0
 """Width of the figure in inches."""
@@ -45,7 +50,7 @@ def draw_states(
 
     Numbers from 0 to 1, as gates have them, are drawn from white to dark; others are red if
     positive and blue if negative. Units are the same rows in all parts of one width: those that
-    vary most, with those that behave alike beside each other.
+    vary most, with those that behave alike beside each other. Arrays may also be tensors or lists.
 
     Args:
         parts: What the units hold, by its name, such as "state h" and "gate f", each (T, H).
@@ -53,19 +58,32 @@ def draw_states(
             above. If the layer has another number of steps than the input, its own are stretched.
         features: Names of the features.
         units: Maximum number of units to draw.
+
+    Raises:
+        ConfigError: ``units`` is no whole number from 1, or matplotlib is not installed.
+        DtypeError: ``parts`` is no mapping, or an array holds no numbers.
+        ShapeError: A shape is another one, or something has no steps.
     """
-    texts = None if x is None or isinstance(x, np.ndarray) else list(x)
-    curves = x if isinstance(x, np.ndarray) and x.shape[1] <= _CURVES else None
+    check_count(_WHO, units=units)
+    parts = _checked_parts(parts)
+    texts, x = _checked_input(x)
+    curves = x if x is not None and x.shape[1] <= _CURVES else None
+    if curves is not None and features is not None and len(features) != curves.shape[1]:
+        raise ShapeError(
+            f"{_WHO}: features has {counted(len(features), 'name')}, expected I = "
+            f"{curves.shape[1]}: one for each feature of x."
+        )
     if texts is not None:
         steps = len(texts)
         texts = texts[: _LETTERS if _are_letters(texts) else _WORDS]
         share = len(texts) / max(1, steps)
         parts = {name: part[: round(share * len(part))] for name, part in parts.items()}
-    T = len(next(iter(parts.values()))) if x is None else len(x if texts is None else texts)
+    read = texts if x is None else x
+    T = len(next(iter(parts.values())) if read is None else read)
     together = list(parts.values())
     rows = {width: _rows(together, width, units) for width in {p.shape[1] for p in together}}
     shown = {name: part[:, rows[part.shape[1]]] for name, part in parts.items()}
-    if isinstance(x, np.ndarray) and curves is None:
+    if x is not None and curves is None:
         shown = _in_rows(x) | shown
     heights = [max(0.5, _ROW * part.shape[1]) for part in shown.values()]
     heights = [_CURVE] * (curves is not None) + heights
@@ -89,6 +107,40 @@ def draw_states(
     return figure
 
 
+def _checked_parts(parts: Any) -> dict[str, np.ndarray]:
+    """What units hold, by its name, (T, H) each."""
+    if not isinstance(parts, Mapping):
+        raise DtypeError(
+            f"{_WHO}: parts is {type(parts).__name__}, expected a mapping from names to arrays "
+            f"(T, H).\n  For example, {{'state h': h}}."
+        )
+    advice = "A row of a batch is one sequence: h[0]."
+    legend = {"T": None, "H": None}
+    checked = {k: array_of(_WHO, f"part {k!r}", v, legend, advice) for k, v in parts.items()}
+    for name, part in checked.items():
+        if not part.size:
+            raise ShapeError(
+                f"{_WHO}: part {name!r} has shape {part.shape}, expected at least one step and "
+                "one unit."
+            )
+    if not checked:
+        raise ShapeError(f"{_WHO}: parts are empty, expected at least one.")
+    return checked
+
+
+def _checked_input(x: Any) -> tuple[list[str] | None, np.ndarray | None]:
+    """The input as texts, or as features, (T, I)."""
+    if x is None:
+        return None, None
+    texts = listed(_WHO, "x", x, "texts or an array (T, I)")
+    if not texts:
+        raise ShapeError(f"{_WHO}: x is empty, expected at least one step.")
+    if all(isinstance(text, str) for text in texts):
+        return texts, None
+    advice = "Tokens are given as texts: list(map(str, x.tolist()))."
+    return None, array_of(_WHO, "x", x, {"T": None, "I": None}, advice)
+
+
 def _are_letters(texts: Sequence[str]) -> bool:
     return max(map(len, texts), default=0) <= 1
 
@@ -101,7 +153,7 @@ def _rows(parts: Sequence[np.ndarray], width: int, most: int) -> np.ndarray:
     Problem").
     """
     alike = [
-        np.nan_to_num(part.astype(np.float64), nan=0, posinf=0, neginf=0)
+        np.nan_to_num(part, nan=0, posinf=0, neginf=0)
         for part in parts
         if part.shape[1] == width and len(part)
     ]

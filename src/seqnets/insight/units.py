@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seqnets.checks import check_count
+from seqnets.errors import DtypeError, ShapeError, counted
+from seqnets.insight.arguments import array_of, listed
 from seqnets.insight.page import Line, draw_page, laid_out
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_WHO = "draw_units"
 
 
 def draw_units(
@@ -24,15 +29,31 @@ def draw_units(
 
     Args:
         tokens: The T tokens of the text.
-        part: A part of a layer's state, (T, H).
+        part: A part of a layer's state, (T, H): an array, a tensor or lists.
         units: Maximum number of units.
         columns: Letters per line.
         lines: Maximum number of lines of the text.
+
+    Raises:
+        ConfigError: A maximum is no whole number from 1, or matplotlib is not installed.
+        DtypeError: A token is no text, or ``part`` holds no numbers.
+        ShapeError: ``part`` is not (T, H), or there are no steps or no units.
 
     References:
         Karpathy et al., 2015, "Visualizing and Understanding Recurrent Networks",
         arXiv:1506.02078.
     """
+    check_count(_WHO, units=units, columns=columns, lines=lines)
+    tokens = listed(_WHO, "tokens", tokens, "a list of texts")
+    wrong = [token for token in tokens if not isinstance(token, str)]
+    if wrong:
+        raise DtypeError(f"{_WHO}: a token is {wrong[0]!r}, expected text.")
+    advice = f"There are {counted(len(tokens), 'token')}: a unit holds one number at each."
+    part = array_of(_WHO, "part", part, {"T": len(tokens), "H": None}, advice)
+    if not part.size:
+        raise ShapeError(
+            f"{_WHO}: part has shape {part.shape}, expected at least one step and one unit."
+        )
     page: list[Line] = []
     for unit in _lasting(part)[:units].tolist():
         heading: Line = [(0, f"unit {unit}", np.nan)]

@@ -134,7 +134,7 @@ class Rest(NamedTuple):
         states, _, fixed, _, eigenvalues = (part.numpy() for part in self.points)
         labels = known.get("labels")
         return draw_fixed_points(
-            self.paths, states, eigenvalues, fixed, self.told, labels, self.repeated
+            self.paths, states, eigenvalues, fixed, self.told, labels, self.repeated, "target"
         )
 
 
