@@ -24,7 +24,7 @@ from seqnets.cells import (
     optioned,
 )
 from seqnets.errors import ConfigError, DtypeError, ShapeError
-from seqnets.layers import fixed_points, watch
+from seqnets.layers import FixedPoints, fixed_points, watch
 from tests.cells.final import ONE_OF_EACH_KIND, sized
 
 H = 3
@@ -71,6 +71,17 @@ def test_a_bistable_unit_has_two_stable_points_and_an_unstable_one_between_them(
     )
     slope = 2 * (1 - BISTABLE**2)  # of tanh(2 h)
     assert found.eigenvalues[order, 0].real.tolist() == pytest.approx([slope, 2, slope])
+
+
+def test_points_are_shown_in_a_line():
+    found = fixed_points(one_unit(2.0), torch.zeros(1), (torch.linspace(-1, 1, 9)[:, None],))
+    some = found._replace(
+        speeds=torch.tensor([0, 1e-5, 0.25]), fixed=torch.tensor([True, False, False])
+    )
+    none = FixedPoints(*(part[:0] for part in found))
+
+    assert repr(some) == "FixedPoints(3 points of 1 number, 1 fixed, speeds 0 to 0.25)"
+    assert repr(none) == "FixedPoints(0 points of 1 number)"
 
 
 def test_a_unit_that_forgets_has_one_stable_point_that_its_input_moves():

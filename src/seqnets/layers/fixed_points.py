@@ -12,7 +12,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
 from seqnets.checks import check_count, check_number
-from seqnets.errors import ConfigError, DtypeError, ShapeError
+from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
 from seqnets.typing import State
 
 _AT_REST = 1e-6
@@ -54,6 +54,15 @@ class FixedPoints(NamedTuple):
     fixed: Tensor
     jacobians: Tensor
     eigenvalues: Tensor
+
+    def __repr__(self) -> str:
+        """How many points there are, and how fast the state moves there: not their numbers."""
+        count, size = self.states.shape
+        told = f"{counted(count, 'point')} of {counted(size, 'number')}"
+        if count:
+            slowest, fastest = float(self.speeds[0]), float(self.speeds[-1])
+            told += f", {int(self.fixed.sum())} fixed, speeds {slowest:.2g} to {fastest:.2g}"
+        return f"FixedPoints({told})"
 
 
 @torch.inference_mode(False)
