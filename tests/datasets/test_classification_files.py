@@ -654,8 +654,8 @@ def test_a_feature_that_is_always_missing_is_refused(table):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("sequence,", "id,", "line 2: got the columns id, split, label, a, b, expected one of"),
-        ("label,", "class,", "line 2: got the columns .*, expected label too"),
+        ("sequence,", "id,", "header: got the columns id, split, label, a, b, expected one of"),
+        ("label,", "class,", "header: got the columns .*, expected label too"),
         ("a,b", "a,a", "line 1: got the columns .* 'a' twice"),
         ("s2,train,no,3,30", "s2,train,no,3", "line 4: got 4 cells, expected 5"),
         ("s2,train,no,3,30", "s2,train,no,3,30,1", "line 4: got 6 cells, expected 5"),
@@ -871,7 +871,7 @@ def test_a_file_without_training_sequences_is_refused(table):
 
 
 def test_a_file_without_features_is_refused(table):
-    with pytest.raises(DataError, match=r"line 2: .* expected one or more features"):
+    with pytest.raises(DataError, match=r"header: .* expected one or more features"):
         table(text="sequence,label\n1,2\n").setup()
 
 

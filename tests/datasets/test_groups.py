@@ -208,7 +208,7 @@ def test_a_recording_with_the_column_of_groups_is_refused(tmp_path):
     (tmp_path / "r.csv").write_text("person,x\n1,2\n")
     (tmp_path / "a.csv").write_text("file,person,label\nr.csv,p1,a\n")
 
-    with pytest.raises(DataError, match=r"r.csv, line 2: got column person, expected only feat"):
+    with pytest.raises(DataError, match=r"r.csv, header: got column person, expected only feat"):
         ClassificationFiles(str(tmp_path / "a.csv"), groups="person").setup()
 
 
@@ -323,7 +323,7 @@ def test_parts_that_are_given_keep_their_groups(kind, tmp_path):
         ("ann,a,2", "bob,a,2", {}, "line 3: person is 'bob', expected 'ann'"),
         ("cem", "", {}, r"line 5: column person is missing, expected the group of the sequence"),
         ("cem", "NA", {}, "line 5: column person is 'NA', expected the group of the sequence"),
-        ("", "", {"groups": "man"}, r"line 2: got the columns .*, expected man too.\n  dataset"),
+        ("", "", {"groups": "man"}, r"header: got the columns .*, expected man too.\n  dataset"),
         ("", "", {"leave_out": ["person"]}, "leave_out has person, expected columns that would be"),
     ],
 )  # fmt: skip

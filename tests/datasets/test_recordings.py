@@ -142,7 +142,7 @@ def test_missing_values_of_recordings_are_filled_as_elsewhere(table, walk):
         ("height,speed\n1,2\n3\n", ", line 3: got 1 cell, expected 2: height, speed."),
         ("height,speed\n1,fast\n", ", line 2: column speed is 'fast', expected a finite"),
         ("height,speed\n", ": got no row, expected at least one."),
-        ("sequence,height,speed\na,1,2\n", ", line 2: got column sequence, expected only features"),
+        ("sequence,height,speed\na,1,2\n", ", header: got column sequence, expected only features"),
         ("height,speed,label\n1,2,3\n", "leave it out: 'dataset.leave_out=[label]'."),
         ("height,sped\n1,2\n", "got features ['height', 'sped'], expected ['height', 'speed'] as"),
     ],
@@ -183,7 +183,7 @@ def test_a_column_of_recordings_that_is_left_out_does_not_decide_what_new_data_a
     (alone,) = data.new(walk, data.describe())
     (named,) = data.new(table, data.describe())
 
-    assert f"line 2: got column {counter}, expected only features" in error
+    assert f"header: got column {counter}, expected only features" in error
     assert len(alone.x) == 1
     assert len(named.x) == len(STEPS)
     assert torch.equal(alone.x[0], named.x[3][: len(STEPS[3])])

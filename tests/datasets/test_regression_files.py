@@ -196,7 +196,7 @@ def test_new_files_may_have_no_targets(tmp_path):
         ("0,1000,", "0,nan,", "line 2: column last is 'nan', expected a finite float32 number"),
         ("0,1000,", "0,1e99,", "line 2: column last is '1e99', expected a finite float32 number"),
         ("0,2000,3,2", "0,2001,3,2", r"line 3: last, sum is \(2001.0, 3.0\), expected \(2000.0"),
-        ("last", "first", r"line 2: got the columns .*, expected last too.\n.*dataset.targets="),
+        ("last", "first", r"header: got the columns .*, expected last too.\n.*dataset.targets="),
     ],
 )
 def test_a_malformed_target_is_refused_with_the_line(tmp_path, old, new, message):

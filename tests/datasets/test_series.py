@@ -208,7 +208,7 @@ def rows(*changed):
         (rows((5, "2026-01-01 01:00:00,3")), r"line 5: .* expected a later one.\n  Sort"),
         (["time,a", "1,0", "2,0", "4,0"], "line 4: .* a step of 2, expected 1, the length of"),
         (rows((5, "2026-01-01 03:30:00,3")), r"line 5: .* a step of 1:30:00, expected 1:00:00"),
-        (["time,series", "1,a"], "line 2: got the columns time, series"),
+        (["time,series", "1,a"], "header: got the columns time, series"),
         (["series,a", "x,1", ",2"], "line 3: column series is missing"),
         (["a", *"1234567"], r"the train part of the series has steps 0 to 5 of 7, too few"),
         (["a,b", *["1,"] * 20], r"line 2: column b is missing"),
@@ -561,7 +561,7 @@ def changed(lines, line, text):
         (
             [line.replace(",promotion", ",discount") for line in shops()],
             {},
-            r"new.csv, line 2: got the features discount, .*, expected promotion too",
+            r"new.csv, header: got the features discount, .*, expected promotion too",
         ),
     ],
 )
@@ -574,9 +574,9 @@ def test_new_data_without_what_is_known_ahead_are_refused(table, tmp_path, lines
 
 
 def test_columns_that_cannot_be_known_ahead_are_refused(table):
-    with pytest.raises(DataError, match=r"line 2: got the features a, b, expected c too.\n"):
+    with pytest.raises(DataError, match=r"header: got the features a, b, expected c too.\n"):
         table(known_ahead=["c"]).setup()
-    with pytest.raises(DataError, match=r"line 2: got the features a, b, expected time too.\n"):
+    with pytest.raises(DataError, match=r"header: got the features a, b, expected time too.\n"):
         table(known_ahead=["time"]).setup()
     with pytest.raises(DataError, match="known_ahead has b, a, expected at least one of the"):
         table(known_ahead=["b", "a"]).setup()

@@ -265,11 +265,20 @@ def test_values_that_are_not_text_are_refused_with_the_column(value):
         text_of("a.csv, line 3", "x", value)
 
 
-def test_a_row_that_lacks_a_column_is_refused():
-    need("here", {"x": 1, "y": 2}, "y", "x")
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("a.csv, line 3", "a.csv, header"),
+        ("a.TSV, line 12", "a.TSV, header"),
+        ("a.jsonl, line 3", "a.jsonl, line 3"),
+        ("a.parquet, row 3", "a.parquet, row 3"),
+    ],
+)
+def test_a_row_that_lacks_a_column_is_refused_where_columns_are_named(where, told):
+    need(where, {"x": 1, "y": 2}, "y", "x")
 
-    with pytest.raises(DataError, match="line 3: got the columns x, y, expected z too"):
-        need("a.csv, line 3", {"x": 1, "y": 2}, "x", "z")
+    with pytest.raises(DataError, match=f"^{told}: got the columns x, y, expected z too"):
+        need(where, {"x": 1, "y": 2}, "x", "z")
 
 
 def test_long_values_are_shortened_in_messages():

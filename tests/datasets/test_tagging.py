@@ -186,7 +186,7 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
         ("a.jsonl", '{"x": [[1]]}\n{"tokens": ["a"]}', "line 2: got words, expected the features"),
         ("a.jsonl", '{"tokens": ["a"], "split": "dev"}', "line 1: split is 'dev', expected tr"),
         ("a.csv", "label,x,split\na,1,val\nb,2,\n", "line 3: split is missing, expected train"),
-        ("a.csv", "label\nx\n", "line 2: got the columns label, expected label, sequence"),
+        ("a.csv", "label\nx\n", "header: got the columns label, expected label, sequence"),
         ("a.csv", CSV.replace("9,30", "?,30"), r"line 4: column ankle is '\?'.*\n.*leave_out"),
         (
             "a.csv",
@@ -194,7 +194,7 @@ def test_csv_without_sequences_is_one_and_without_labels_can_be_read(write):
             "line 7: sequence 'a' occurs again, first at .*line 2",
         ),
         ("a.csv", CSV.replace("c,", ","), "line 7: the id is .*expected text or a whole number"),
-        ("a.csv", "id,x,label\n1,0.5,up\n2,1,up\n", "line 2: got a column id.*expected sequence"),
+        ("a.csv", "id,x,label\n1,0.5,up\n2,1,up\n", "header: got a column id.*expected sequence"),
         ("a.jsonl", 2 * '{"id": 4, "tokens": ["a"]}\n', "line 2: sequence 4 occurs again.*line 1"),
         (
             "a.csv",
@@ -414,7 +414,7 @@ def test_new_files_may_lack_what_is_left_out_and_training_files_may_not(write):
     (batch,) = data.new(write("new.csv", "leg\n10\n20\n"), known)
 
     torch.testing.assert_close(batch.x[0], data.part("train").x[:2])
-    with pytest.raises(DataError, match=r"line 2: got the columns .*, expected times too"):
+    with pytest.raises(DataError, match=r"header: got the columns .*, expected times too"):
         TaggingFiles(path, path, path, leave_out=["times"]).setup()
     with pytest.raises(DataError, match="leave_out has label, expected columns that would be fea"):
         TaggingFiles(path, path, path, leave_out=["label"]).setup()

@@ -160,7 +160,7 @@ def test_errors_in_two_files_are_reported_with_the_line(tmp_path, read, written,
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("source,goal\na,b\n", "line 2: got the columns source, goal, expected target too"),
+        ("source,goal\na,b\n", "header: got the columns source, goal, expected target too"),
         ("source,target\na,b\nc, \n", r"line 3: column target is ' ', expected a text"),
         ("source,target\na,b\n,d\n", r"line 3: column source is missing, expected text"),
         ("source,target,split\na,b,dev\n", "line 2: split is 'dev', expected train, val, test"),

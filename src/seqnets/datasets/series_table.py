@@ -17,6 +17,7 @@ from seqnets.datasets.readers.cells import (
     is_missing,
     leaving_out,
     listed,
+    naming,
     need,
     number_of,
     shown,
@@ -214,10 +215,13 @@ def _features(
         check_left_out(where, row, columns.leave_out, (columns.time, columns.series))
     features = [name for name in row if name not in columns.all]
     if not features:
-        raise DataError(f"{where}: got the columns {listed(row)}, expected one or more of numbers.")
+        raise DataError(
+            f"{naming(where)}: got the columns {listed(row)}, expected one or more of numbers."
+        )
     if absent := [name for name in known_ahead if name not in features]:
         raise DataError(
-            f"{where}: got the features {listed(features)}, expected {', '.join(absent)} too.\n"
+            f"{naming(where)}: got the features {listed(features)}, expected "
+            f"{', '.join(absent)} too.\n"
             "  dataset.known_ahead names what is known ahead."
         )
     return features

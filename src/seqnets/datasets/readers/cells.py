@@ -31,12 +31,20 @@ _MARK = re.compile(r"[-–—./\\]+|#?n[./]?[av]\.?|none|nil|missing", re.IGNORE
 """What stands for a missing value in other programs, but is none here."""
 
 
+_ROW_BELOW_HEADER = re.compile(r"(?<=\.[ct]sv), line \d+$", re.IGNORECASE)
+
+
+def naming(where: str) -> str:
+    """Where the columns of a row are named: in the header of its file, or else the row itself."""
+    return _ROW_BELOW_HEADER.sub(", header", where)
+
+
 def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
     """Raise DataError, with some advice, if a row lacks one of these columns."""
     absent = [column for column in columns if column not in row]
     if absent:
         raise DataError(
-            f"{where}: got the columns {listed(row)}, expected {', '.join(absent)} too."
+            f"{naming(where)}: got the columns {listed(row)}, expected {', '.join(absent)} too."
             + (f"\n  {advice}" if advice else "")
         )
 

@@ -15,6 +15,7 @@ from seqnets.datasets.readers.cells import (
     leaving_out,
     listed,
     named,
+    naming,
     need,
 )
 from seqnets.datasets.readers.records import FILE, ID, SEQUENCE, SPLIT, Wanted
@@ -44,8 +45,8 @@ def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, An
     if foreign is not None:
         option = leaving_out(foreign, first, [foreign], wanted.leave_out)
         raise DataError(
-            f"{where}: got column {named(foreign)}, expected only features of one sequence: what "
-            "else is known of it stands in a table that names its file.\n"
+            f"{naming(where)}: got column {named(foreign)}, expected only features of one "
+            "sequence: what else is known of it stands in a table that names its file.\n"
             f"  Rename it, or leave it out: {option}."
         )
     steps = []
@@ -66,5 +67,6 @@ def check_columns(where: str, row: Row, first: Row, features: Sequence[str]) -> 
         )
     if not features:
         raise DataError(
-            f"{where}: got the columns {listed(first)}, expected one or more features beside them."
+            f"{naming(where)}: got the columns {listed(first)}, expected one or more features "
+            "beside them."
         )

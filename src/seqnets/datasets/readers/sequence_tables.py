@@ -14,6 +14,7 @@ from seqnets.datasets.readers.cells import (
     check_left_out,
     features_of,
     listed,
+    naming,
     need,
     shown,
     text_of,
@@ -73,7 +74,7 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     if not kinds and FILE in first:
         return joined(_rows_of_files(path, rows, wanted))
     raise DataError(
-        f"{where}: got the columns {listed(first)}, expected one of "
+        f"{naming(where)}: got the columns {listed(first)}, expected one of "
         f"{SEQUENCE} (a row per step), {', '.join(layouts[1:])} or {FILE} (a row per sequence).\n"
         "  docs/data.md shows each kind."
     )

@@ -15,6 +15,7 @@ from seqnets.datasets.readers.cells import (
     check_left_out,
     features_of,
     listed,
+    naming,
     need,
     number_of,
     refuse_left_out,
@@ -260,7 +261,7 @@ def _by_step(
     features = tuple(column for column in columns if column not in others)
     if not features:
         raise DataError(
-            f"{where}: got the columns {listed(columns)}, expected "
+            f"{naming(where)}: got the columns {listed(columns)}, expected "
             f"{listed(others)} and one or more features.\n"
             f"  {SEQUENCE} and {SPLIT} may be missing, and the label where it is to be predicted; "
             "dataset.label names its column."
@@ -268,7 +269,7 @@ def _by_step(
     if ID in features and SEQUENCE not in columns:  # else it would be a feature of one long one
         option = shell(override_list("dataset.leave_out", [*leave_out, ID]))
         raise DataError(
-            f"{where}: got a column {ID}, expected {SEQUENCE}, which says what rows belong "
+            f"{naming(where)}: got a column {ID}, expected {SEQUENCE}, which says what rows belong "
             f"together.\n  Rename it; if it says something else: {option}."
         )
     names, current = Names(), None
