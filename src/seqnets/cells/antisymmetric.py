@@ -161,11 +161,6 @@ class LipschitzRNNCell(ComputedCell):
         (h,) = state
         return (h + self.epsilon * (uh.a + self.candidate(wx.n + uh.n)),)
 
-    def extra_repr(self) -> str:
-        """The sizes, the step, and what the matrices are made of."""
-        numbers = f"epsilon={self.epsilon}, beta={self.beta}, gamma={self.gamma}"
-        return f"{super().extra_repr()}, {numbers}"
-
 
 class _Antisymmetric(nn.Module):
     def __init__(self, gamma: float) -> None:

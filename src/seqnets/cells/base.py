@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from seqnets.cells.bindable import Bindable
 from seqnets.cells.checks import check_names, not_scriptable
+from seqnets.cells.constructors import shown_options
 from seqnets.cells.metaclass import CellType
 from seqnets.cells.redrawing import then_initialized
 from seqnets.checks import is_whole, name_of
@@ -295,8 +296,13 @@ class Cell(Bindable, metaclass=CellType):
                 )
 
     def extra_repr(self) -> str:
-        """The sizes, as torch.nn prints them."""
-        return f"{self.input_size}, {self.hidden_size}"
+        """The sizes, as torch.nn prints them, and the options that differ from their defaults."""
+        shown = shown_options(type(self), self._options())
+        return ", ".join([str(self.input_size), str(self.hidden_size), *shown])
+
+    def _options(self) -> dict[str, Any]:
+        """Values of the constructor's options: the attributes of their names, among others."""
+        return vars(self)
 
     @property
     def _name(self) -> str:

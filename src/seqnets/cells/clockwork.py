@@ -93,6 +93,9 @@ class ClockworkRNNCell(ComputedCell):
         new = self.candidate(wx.h + uh.h)
         return torch.where(_due(phase), new, h), _advanced(phase, self.periods)
 
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "periods": self.group_periods}
+
 
 class Clockwork(Wrapper):
     """Update the units of any cell in groups, each at its own pace.
@@ -169,9 +172,8 @@ class Clockwork(Wrapper):
         periods = (getattr(self, f"periods_of_{phase}") for phase in self.phases)
         return (*after, *map(_advanced, phases, periods))
 
-    def extra_repr(self) -> str:
-        """The periods."""
-        return f"periods={self.group_periods}"
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "periods": self.group_periods}
 
 
 class _Masked(nn.Module):

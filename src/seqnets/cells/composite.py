@@ -85,10 +85,6 @@ class Mogrifier(Wrapper):
                 h = 2 * torch.sigmoid(F.linear(x, matrix)) * h
         return self.cell.step(self.cell.project(x), (h, *rest))
 
-    def extra_repr(self) -> str:
-        """The rounds."""
-        return f"rounds={self.rounds}"
-
 
 def _matrix(i: int) -> str:
     return f"{'q' if i % 2 else 'r'}_{i}"
@@ -246,7 +242,3 @@ class Dilated(Wrapper):
         """The new state, and those before it but the one it came from."""
         parts = len(self.cell.states)
         return *self.cell.step(wx, state[-parts:]), *state[:-parts]
-
-    def extra_repr(self) -> str:
-        """The dilation."""
-        return f"dilation={self.dilation}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from typing_extensions import ParamSpec
@@ -77,14 +77,40 @@ def check_keywords(
 
 def arguments_of(cls: type[Any]) -> KeysView[str]:
     """The arguments of a constructor, and of its bases where it passes on ``**kwargs``."""
-    names: dict[str, None] = {}
+    return _defaults_of(cls).keys()
+
+
+def shown_options(cls: type[Any], values: Mapping[str, Any]) -> list[str]:
+    """The arguments whose values differ from their defaults, as a call has them; no sizes."""
+    told = {name: _written(default) for name, default in _defaults_of(cls).items()}
+    given = {name: _written(values[name]) for name in told if name in values}
+    return [f"{k}={v}" for k, v in given.items() if v != told[k] and k not in _SIZES]
+
+
+def _written(value: Any) -> str:
+    """A value as it is written in a call, without its address in memory."""
+    if isinstance(value, partial):
+        named = [f"{name}={_written(given)}" for name, given in value.keywords.items()]
+        inside = ", ".join([_written(value.func), *map(_written, value.args), *named])
+        return f"partial({inside})"
+    if callable(value) and hasattr(value, "__name__"):
+        return str(value.__name__)
+    return f"{type(value).__name__}()" if type(value).__repr__ is object.__repr__ else repr(value)
+
+
+def _defaults_of(cls: type[Any]) -> dict[str, Any]:
+    """The arguments of a constructor, as above, and the default of each."""
+    defaults: dict[str, Any] = {}
     for base in cls.__mro__:
         if "__init__" in vars(base):
-            taken = inspect.signature(vars(base)["__init__"]).parameters.values()
-            names |= dict.fromkeys([p.name for p in taken if p.kind not in _MANY][1:])
+            taken = list(inspect.signature(vars(base)["__init__"]).parameters.values())
+            for argument in [p for p in taken if p.kind not in _MANY][1:]:
+                defaults.setdefault(argument.name, argument.default)
             if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken):
                 break
-    return names.keys()
+    return defaults
 
+
+_SIZES = ("input_size", "hidden_size")
 
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -148,7 +148,7 @@ class CfCCell(TimedCell):
         check_choice(self._name, self.HEADS, mode=mode)
         check_choice(self._name, _NONLINEARITIES, nonlinearity=nonlinearity)
         self.mode, self.nonlinearity = mode, nonlinearity  # the base asks for the parameters
-        self.deeper = check_size(self, "backbone_layers", backbone_layers) - 1
+        self.backbone_layers = check_size(self, "backbone_layers", backbone_layers)
         if backbone_size is None:
             self.backbone_size = check_size(self, "hidden_size", hidden_size)
         else:
@@ -162,8 +162,9 @@ class CfCCell(TimedCell):
     def add_parameters(self, parameter: Any) -> None:
         """The backbone's further layers and the heads."""
         super().add_parameters(parameter)
+        deep = (self.backbone_layers - 1) * self.backbone_size
         heads = self.HEADS[self.mode] * self.hidden_size
-        for name, rows in (("deep", self.deeper * self.backbone_size), ("head", heads)):
+        for name, rows in (("deep", deep), ("head", heads)):
             biased = rows and self.bias_ih is not None
             weight = parameter(rows, self.backbone_size) if rows else None
             self.register_parameter(f"weight_{name}", weight)
@@ -176,8 +177,8 @@ class CfCCell(TimedCell):
         """As every gated cell, Xavier for what follows its product, and A."""
         super().reset_parameters()
         initializers.xavier_(self.learned("weight_head"), self.HEADS[self.mode])
-        if self.deeper:
-            initializers.xavier_(self.learned("weight_deep"), self.deeper)
+        if self.backbone_layers > 1:
+            initializers.xavier_(self.learned("weight_deep"), self.backbone_layers - 1)
         if self.mode == "pure":
             self.learned("A").fill_(1.0)
 
@@ -186,7 +187,7 @@ class CfCCell(TimedCell):
         (h,) = state
         bent = _NONLINEARITIES[self.nonlinearity]
         k = bent(wx.k + self.recur(h).k)
-        for layer in range(self.deeper):
+        for layer in range(self.backbone_layers - 1):
             rows = slice(layer * self.backbone_size, (layer + 1) * self.backbone_size)
             bias = None if self.bias_deep is None else self.bias_deep[rows]
             k = bent(F.linear(k, self.weight_deep[rows], bias))

@@ -109,10 +109,6 @@ class ConvolutionalCell(GatedCell):
         convolved = F.conv2d(frames, weight, bias, padding=self.kernel_size // 2)
         return convolved.reshape(*x.shape[:-1], math.prod(convolved.shape[1:]))
 
-    def extra_repr(self) -> str:
-        """The sizes, the frame and the kernel."""
-        return super().extra_repr() + f", frame={self.frame}, kernel_size={self.kernel_size}"
-
     def _channels(self, features: int) -> int:
         height, width = self.frame
         return features // (height * width)

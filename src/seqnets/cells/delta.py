@@ -227,7 +227,3 @@ class KimiDeltaAttentionCell(DeltaNetCell):
         """The equations of q, k, v, what is replaced and what fades."""
         fades = torch.exp(self.A_log)[:, None] * F.softplus(self.parts(wx).alpha)
         return super().access(wx)._replace(log_decay=-fades)
-
-    def extra_repr(self) -> str:
-        """The sizes."""
-        return f"{super().extra_repr()}, rank={self.rank}"

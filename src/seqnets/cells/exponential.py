@@ -95,11 +95,6 @@ class SLSTMCell(LSTMCell):
         n = f * n + i
         return self.gate(wx.o + uh.o) * c / n.clamp(min=1), c, n, m
 
-    def extra_repr(self) -> str:
-        """The sizes, and the heads where there are several."""
-        heads = f", num_heads={self.num_heads}" if self.num_heads > 1 else ""
-        return super().extra_repr() + heads
-
 
 class _BlockDiagonal(nn.Module):
     """Matrices of one gate each, (G*H, H), from their N diagonal blocks, (G*H, H/N)."""

@@ -232,9 +232,8 @@ class GatedCell(Cell):
         weight = self._tensor("weight_ih")
         return self._first_tensor() if weight is None else weight
 
-    def extra_repr(self) -> str:
-        """The sizes, and the bias where there is none, as torch.nn prints them."""
-        return super().extra_repr() + ("" if self.bias_ih is not None else ", bias=False")
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "bias": self.bias_ih is not None}
 
 
 def _draw(module: nn.Module) -> None:

@@ -84,10 +84,6 @@ class HGRNCell(GatedCell):
         h = c + f * (h - c)
         return self.gate(wx.g) * h, h
 
-    def extra_repr(self) -> str:
-        """The sizes and the bound."""
-        return super().extra_repr() + f", lower_bound={self.lower_bound}"
-
 
 class HGRN2Cell(MatrixMemoryCell):
     r"""Hierarchically gated network with a matrix memory: a key is what is not kept (HGRN2).
@@ -158,7 +154,3 @@ class HGRN2Cell(MatrixMemoryCell):
         log_above = F.logsigmoid(-beta) + F.logsigmoid(at.k)
         log_f = torch.logaddexp(F.logsigmoid(beta), log_above)
         return Access(self.gate(at.q), -torch.expm1(log_f), self.candidate(at.i), log_f)
-
-    def extra_repr(self) -> str:
-        """The sizes and the bound."""
-        return super().extra_repr() + f", lower_bound={self.lower_bound}"

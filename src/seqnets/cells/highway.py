@@ -79,10 +79,6 @@ class RecurrentHighwayCell(GatedCell):
             s = s + self.gate(t) * (self.candidate(h) - s)
         return (s,)
 
-    def extra_repr(self) -> str:
-        """The sizes, and the depth."""
-        return f"{super().extra_repr()}, depth={self.depth}"
-
 
 class IntersectionRNNCell(GatedCell):
     r"""Intersection network: gated in time and in depth, so that deep ones are easy to train.

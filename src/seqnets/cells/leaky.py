@@ -52,10 +52,6 @@ class LeakyRNNCell(RNNCell):
         (h,) = state
         return (h + self.alpha * (self.candidate(wx.h + uh.h) - h),)
 
-    def extra_repr(self) -> str:
-        """The sizes and the part of the way."""
-        return f"{super().extra_repr()}, alpha={self.alpha}"
-
 
 class CTRNNCell(LeakyRNNCell):
     r"""Continuous-time network of currents, whose units fire at rates that are a function of them.

@@ -60,7 +60,3 @@ class LEMCell(GatedCell):
         (u_y,) = self.recur(z, "y")
         y = y + s * (self.candidate(w.y + u_y) - y)
         return y, z
-
-    def extra_repr(self) -> str:
-        """The sizes, and the longest step."""
-        return f"{super().extra_repr()}, dt={self.dt}"

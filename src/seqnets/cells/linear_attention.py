@@ -92,7 +92,3 @@ class GatedLinearAttentionCell(MatrixMemoryCell):
         at = self.parts(wx)
         decay = F.logsigmoid(at.alpha) / self.tau
         return Access(at.q * self.key_size**-0.5, at.k, at.v, decay)
-
-    def extra_repr(self) -> str:
-        """The sizes."""
-        return f"{super().extra_repr()}, rank={self.rank}"

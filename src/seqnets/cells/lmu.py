@@ -117,10 +117,6 @@ class LMUCell(GatedCell):
         m = F.linear(m, self.A) + u * self.B
         return self.candidate(w + self.recur(h).h + F.linear(m, self.weight_mh)), m
 
-    def extra_repr(self) -> str:
-        """The sizes, and what the memory spans."""
-        return f"{super().extra_repr()}, order={self.order}, theta={self.theta}"
-
 
 def _delay(order: int, theta: float) -> tuple[Tensor, Tensor]:
     """A, (Q, Q), and B, (Q,), of one step, in float64."""

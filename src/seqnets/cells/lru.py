@@ -83,7 +83,8 @@ class LRUCell(GatedCell):
                 f"0 <= r_min < r_max <= 1."
             )
         check_number(self._name, above=0, max_phase=max_phase)
-        self.ring = r_min, r_max, max_phase  # the base draws the parameters, and then reads this
+        self.r_min, self.r_max = r_min, r_max  # the base draws the parameters, and then reads these
+        self.max_phase = max_phase
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:
@@ -97,12 +98,11 @@ class LRUCell(GatedCell):
         super().reset_parameters()
         for weight in (self.learned("weight_re"), self.learned("weight_im")):
             nn.init.normal_(weight, std=self.hidden_size**-0.5)
-        r_min, r_max, max_phase = self.ring
         tiny = torch.finfo(self.nu.dtype).eps  # 0 and 1 have no logarithms
         nu, theta, gamma = map(self.learned, ("nu", "theta", "gamma"))
-        squared = nu.uniform_(tiny, 1 - tiny) * (r_max**2 - r_min**2) + r_min**2
+        squared = nu.uniform_(tiny, 1 - tiny) * (self.r_max**2 - self.r_min**2) + self.r_min**2
         nu.copy_(torch.log(-0.5 * torch.log(squared)))
-        theta.uniform_(tiny, 1).mul_(max_phase).log_()
+        theta.uniform_(tiny, 1).mul_(self.max_phase).log_()
         gamma.copy_(0.5 * torch.log(-torch.expm1(-2 * torch.exp(nu))))
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
@@ -114,9 +114,3 @@ class LRUCell(GatedCell):
         re, im = a * re - b * im + gamma * wx.re, b * re + a * im + gamma * wx.im
         y = F.linear(re, self.weight_re) - F.linear(im, self.weight_im)
         return y + wx.y, re, im
-
-    def extra_repr(self) -> str:
-        """The sizes and the ring."""
-        r_min, r_max, max_phase = self.ring
-        ring = f", r_min={r_min}, r_max={r_max}, max_phase={max_phase:.4g}"
-        return super().extra_repr() + ring

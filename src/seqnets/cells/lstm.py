@@ -85,10 +85,6 @@ class MemoryCell(GatedCell):
         h, *memory = super().step(wx, state)
         return (F.linear(h, self.weight_hr) if self.proj_size else h), *memory
 
-    def extra_repr(self) -> str:
-        """The sizes, as torch.nn prints them."""
-        return super().extra_repr() + (f", proj_size={self.proj_size}" if self.proj_size else "")
-
 
 class LSTMCell(MemoryCell):
     r"""Long short-term memory with a forget gate, as torch.nn and cuDNN compute it.
@@ -399,7 +395,3 @@ class JANETCell(GatedCell):
         s = wx.f + uh.f
         g = self.candidate(wx.g + uh.g)
         return (self.gate(s) * h + (1 - self.gate(s - self.beta)) * g,)
-
-    def extra_repr(self) -> str:
-        """The sizes and beta."""
-        return super().extra_repr() + f", beta={self.beta}"

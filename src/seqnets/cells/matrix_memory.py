@@ -276,10 +276,6 @@ class MatrixMemoryCell(GatedCell):
         S, n = memory.split([self.value_size, 1], -1)
         return S.flatten(-3), n.flatten(-3), m.flatten(-2)
 
-    def extra_repr(self) -> str:
-        """The sizes."""
-        return f"{super().extra_repr()}, num_heads={self.num_heads}, key_size={self.key_size}"
-
 
 _CHANGING = "rate", "erase_q", "erase_k"
 

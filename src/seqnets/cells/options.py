@@ -274,9 +274,8 @@ class ClipState(Wrapper):
             for name, part in after
         )
 
-    def extra_repr(self) -> str:
-        """The bound."""
-        return f"limit={self.limit}"
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "states": self.clipped}
 
 
 class AllStates(Wrapper):

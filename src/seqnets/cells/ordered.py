@@ -101,7 +101,3 @@ class ONLSTMCell(MemoryCell):
     def _cumax(self, a: Tensor) -> Tensor:
         so_far = torch.cumsum(F.softmax(a, -1), -1)
         return so_far.repeat_interleave(self.chunk_size, -1)
-
-    def extra_repr(self) -> str:
-        """The sizes, and how many units share their master gates."""
-        return f"{super().extra_repr()}, chunk_size={self.chunk_size}"

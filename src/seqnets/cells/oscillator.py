@@ -151,7 +151,3 @@ class UnICORNNCell(GatedCell):
         force = self.candidate(wx.a + self.w_y * y)
         z = z - dt * (force + self.alpha * y)
         return y + dt * z, z
-
-    def extra_repr(self) -> str:
-        """The sizes, and what the oscillators share."""
-        return f"{super().extra_repr()}, dt={self.dt}, alpha={self.alpha}"

@@ -132,7 +132,3 @@ class PhasedLSTMCell(PeepholeLSTMCell):
         leak = self.leak if self.training else 0.0
         falling = torch.where(phase < self.open_ratio, 2 - rising, leak * phase)
         return torch.where(phase < self.open_ratio / 2, rising, falling)
-
-    def extra_repr(self) -> str:
-        """The sizes, and whether the input brings the time."""
-        return super().extra_repr() + (", timed=True" if self.timed else "")

@@ -31,10 +31,6 @@ class _Noisy(Wrapper):
         """Whether anything is dropped in the current mode."""
         return self.training and self.p > 0
 
-    def extra_repr(self) -> str:
-        """The probability."""
-        return f"p={self.p}"
-
 
 class _Masked(_Noisy):
     """A wrapper that draws masks for all steps at once and applies one at each step."""

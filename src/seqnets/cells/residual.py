@@ -103,7 +103,3 @@ class RRUCell(GatedCell):
         y = F.linear(j, self.weight_y, self.bias_y)
         kept = 1.5 * torch.sigmoid(self.s) * h
         return y, kept + self.z * F.linear(j, self.weight_h, self.bias_h)
-
-    def extra_repr(self) -> str:
-        """The sizes, and that of the layer within."""
-        return f"{super().extra_repr()}, inner_size={self.inner_size}"

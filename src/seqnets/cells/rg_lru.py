@@ -93,7 +93,3 @@ class RGLRUCell(FittingCell):
         fades = rest > 0  # at 0, where the gate is shut, the root has no derivative
         beta = torch.where(fades, torch.sqrt(torch.where(fades, rest, 1)), 0)
         return (torch.exp(log_a) * h + beta * (self.gate(i) * x),)
-
-    def extra_repr(self) -> str:
-        """The sizes and the bounds."""
-        return super().extra_repr() + f", a_min={self.a_min}, a_max={self.a_max}"

@@ -86,6 +86,10 @@ class IRNNCell(RNNCell):
         super().reset_parameters()
         nn.init.eye_(self.learned("weight_hh")).mul_(self.scale)
 
+    def _options(self) -> dict[str, Any]:
+        options = super()._options()  # the base's nonlinearity is no option here
+        return {name: options[name] for name in options if name != "nonlinearity"}
+
 
 class IndRNNCell(RNNCell):
     r"""Units that see the input and themselves alone: each has one recurrent weight.

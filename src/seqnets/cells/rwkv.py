@@ -130,7 +130,3 @@ class RWKV7Cell(MatrixMemoryCell):
         k = at.k * (1 + alpha * (a - 1))
         # kappa finds what was there before it faded; w is above 0.54
         return Access(at.q, k, at.v, log_w, erase_q=kappa * torch.exp(-log_w), erase_k=a * kappa)
-
-    def extra_repr(self) -> str:
-        """The sizes."""
-        return f"{super().extra_repr()}, rank={self.rank}"

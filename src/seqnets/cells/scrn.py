@@ -98,7 +98,3 @@ class SCRNCell(GatedCell):
         w, bx = wx.split([self.hidden_size, self.context_size], -1)
         s = bx + self.alpha * (s - bx)
         return self.candidate(w + self.recur(h).h + F.linear(s, self.weight_sh)), s
-
-    def extra_repr(self) -> str:
-        """The sizes, and how slow the average is."""
-        return f"{super().extra_repr()}, context_size={self.context_size}, alpha={self.alpha}"

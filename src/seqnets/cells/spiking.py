@@ -96,11 +96,6 @@ class SpikingCell(GatedCell):
         """The spikes that reset a neuron: as they are, or detached."""
         return s.detach() if self.detach_reset else s
 
-    def extra_repr(self) -> str:
-        """The sizes and the surrogate."""
-        named = getattr(self.surrogate, "__name__", self.surrogate)
-        return f"{super().extra_repr()}, surrogate={named}"
-
 
 class LIFCell(SpikingCell):
     r"""Leaky integrate-and-fire neurons that see the input alone.

@@ -90,10 +90,6 @@ class SRUCell(FittingCell):
         alpha = math.sqrt(1 + 2 * math.exp(self.highway_bias))
         return r * self.squash(c) + (1 - r) * (alpha * x), c
 
-    def extra_repr(self) -> str:
-        """The sizes and the highway's bias."""
-        return super().extra_repr() + f", highway_bias={self.highway_bias}"
-
 
 class PeepholeSRUCell(SRUCell):
     r"""Simple recurrent unit as published: its gates see the last memory, each unit its own.

@@ -112,8 +112,3 @@ class SSDCell(MatrixMemoryCell):
     def readout(self, found: Tensor, wx: Tensor) -> Tensor:
         """What is found, and what passes beside."""
         return (found + self.D[:, None] * self.parts(wx).u).flatten(-2)
-
-    def extra_repr(self) -> str:
-        """The sizes and the lengths of steps."""
-        sizes = f", num_groups={self.num_groups}, dt_min={self.dt_min}, dt_max={self.dt_max}"
-        return super().extra_repr() + sizes

@@ -137,11 +137,6 @@ class S5Cell(FittingCell):
         y = F.linear(re, self.weight_re) - F.linear(im, self.weight_im)
         return 2 * y + self.D * x, re, im
 
-    def extra_repr(self) -> str:
-        """The sizes and the lengths of steps."""
-        sizes = f", state_size={self.state_size}, dt_min={self.dt_min}, dt_max={self.dt_max}"
-        return super().extra_repr() + sizes
-
 
 class S6Cell(FittingCell):
     r"""Selective state space model, the recurrence of Mamba: its input says what to keep (S6).
@@ -265,11 +260,6 @@ class S6Cell(FittingCell):
             y = y + C[:, n : n + 1] * s
             after.append(s)
         return y, torch.cat(after, -1)
-
-    def extra_repr(self) -> str:
-        """The sizes and the lengths of steps."""
-        sizes = f", state_size={self.state_size}, rank={self.rank}"
-        return super().extra_repr() + sizes + f", dt_min={self.dt_min}, dt_max={self.dt_max}"
 
 
 def check_steps(name: str, dt_min: float, dt_max: float) -> None:

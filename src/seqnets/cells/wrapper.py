@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from seqnets.cells.base import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells
+from seqnets.cells.constructors import shown_options
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.redrawing import redraw
 from seqnets.errors import ConfigError, counted
@@ -85,8 +86,8 @@ class Wrapper(Cell):
         super().check_parameters()
 
     def extra_repr(self) -> str:
-        """Nothing: the inner cell prints the sizes."""
-        return ""
+        """The options that differ from their defaults; the inner cell prints the sizes."""
+        return ", ".join(shown_options(type(self), self._options()))
 
     @property
     def _like(self) -> Tensor:

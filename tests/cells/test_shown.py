@@ -1,0 +1,122 @@
+"""What cells show of themselves: their sizes, and the options that differ from their defaults."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from seqnets.cells import (
+    ClipState,
+    Clockwork,
+    Dilated,
+    InputDropout,
+    IRNNCell,
+    LayerNorm,
+    LIFCell,
+    LSTMCell,
+    Mogrifier,
+    RecurrentDropout,
+    RNNCell,
+    VariationalDropout,
+    surrogates,
+)
+from seqnets.cells.constructors import arguments_of
+
+from .final import FINAL_CELLS
+
+OTHERS = {
+    "a_max": 0.99, "a_min": 0.5, "alpha": 0.5, "backbone_layers": 2, "backbone_size": 3,
+    "beta": 0.5, "bias": False, "chunk_size": 2, "context_size": 3, "decay_a": 0.5,
+    "decay_i": 0.5, "decay_v": 0.5, "depth": 2, "detach_reset": True, "dt": 0.5, "dt_max": 0.2,
+    "dt_min": 0.01, "epsilon": 0.2, "forget": "exp", "forget_bias": 2.0, "frame": (2, 2),
+    "gamma": 0.5, "highway_bias": 1.0, "inner_size": 8, "kernel_size": 5, "key_size": 3,
+    "leak": 0.01, "learn_decays": True, "lower_bound": 0.25, "max_phase": 1.0, "mode": "pure",
+    "nonlinearity": "tanh", "num_groups": 2, "num_heads": 2, "open_ratio": 0.1, "order": 8,
+    "periods": (1, 3), "proj_size": 2, "r_max": 0.9, "r_min": 0.5, "rank": 3, "reset": "zero",
+    "scale": 0.5, "state_size": 3, "surrogate": "arctan", "theta": 50.0, "threshold": 0.5,
+    "timed": True, "transform_bias": -1.0, "unfolds": 3,
+}  # fmt: skip
+"""Of each option a value that is no cell's default, but for the tanh that some have."""
+
+UNSHOWN = {"input_size", "hidden_size", "device", "dtype"}
+
+
+def takes(cell_cls, option):
+    """Whether a cell can be made with another value of an option."""
+    if option == "proj_size":
+        return cell_cls.projects
+    return option not in UNSHOWN and (cell_cls, option) != (IRNNCell, "nonlinearity")
+
+
+@pytest.mark.parametrize(
+    ("cell_cls", "option"),
+    [(cls, option) for cls in FINAL_CELLS for option in arguments_of(cls) if takes(cls, option)],
+)
+def test_cells_that_differ_in_an_option_show_it(cell_cls, option):
+    with_it = {"num_heads": 2} if option == "num_groups" else {}
+    plain = cell_cls(4, 4, **with_it)
+    value = OTHERS[option]
+    if getattr(plain, option, None) == value:
+        value = "relu"
+
+    other = cell_cls(4, 4, **with_it, **{option: value})
+
+    assert f", {option}=" in repr(other)
+    assert repr(other) != repr(plain)
+
+
+@pytest.mark.parametrize("cell_cls", FINAL_CELLS)
+def test_of_what_is_left_to_a_cell_only_sizes_that_it_chose_are_shown(cell_cls):
+    shown = cell_cls(4, 4).extra_repr().split(", ")[2:]
+
+    names = [option.split("=")[0] for option in shown]
+    assert all(name.endswith("_size") or name == "rank" for name in names)
+
+
+def test_a_users_cell_shows_the_options_that_it_keeps_by_their_names():
+    class Mine(RNNCell):
+        def __init__(self, input_size, hidden_size, kept, *, slope=1.0, lost=2, **options):
+            super().__init__(input_size, hidden_size, **options)
+            self.kept, self.slope = kept, slope
+
+    assert Mine(3, 4, "a").extra_repr() == "3, 4, kept='a'"
+    assert Mine(3, 4, 1, slope=0.5, lost=3, bias=False).extra_repr() == (
+        "3, 4, kept=1, slope=0.5, bias=False"
+    )
+
+
+class Slope:
+    def __call__(self, v):
+        return surrogates.arctan(v)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (surrogates.arctan, "arctan"),
+        (partial(surrogates.fast_sigmoid, slope=25.0), "partial(fast_sigmoid, slope=25.0)"),
+        (partial(torch.mul, Slope()), "partial(mul, Slope())"),
+        (Slope(), "Slope()"),
+        (Slope().__call__, "__call__"),
+        (lambda v: v, "<lambda>"),
+    ],
+)
+def test_a_function_is_shown_by_its_name_and_without_its_address(given, told):
+    assert repr(LIFCell(3, 4, surrogate=given)) == f"LIFCell(3, 4, surrogate={told})"
+
+
+@pytest.mark.parametrize(
+    ("around", "told"),
+    [
+        (partial(ClipState, limit=2, states=["c"]), "limit=2.0, states=('c',)"),
+        (partial(Clockwork, periods=[1, 3]), "periods=(1, 3)"),
+        (partial(Dilated, dilation=2), "dilation=2"),
+        (partial(InputDropout, p=0.2, per_step=False), "p=0.2, per_step=False"),
+        (partial(LayerNorm, eps=0.001), "eps=0.001"),
+        (partial(Mogrifier, rounds=2), "rounds=2"),
+        (partial(RecurrentDropout, p=0.2), "p=0.2"),
+        (partial(VariationalDropout, p=0.2), "p=0.2"),
+    ],
+)
+def test_an_option_around_a_cell_shows_what_differs_from_its_defaults(around, told):
+    assert around(LSTMCell(3, 4)).extra_repr() == told
