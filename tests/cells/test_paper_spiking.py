@@ -69,6 +69,14 @@ def test_a_spike_sets_the_potential_to_zero_if_asked_to():
     follows(one_unit(partial(LIFCell, reset="zero"), **INPUT), rule, 1.0, 0.4)
 
 
+def test_a_spike_leaves_the_potential_as_it_is_if_asked_to():
+    def rule(x, s, v):
+        v = 0.9 * v + 0.5 * x + 0.1
+        return spike(v - 1), v
+
+    follows(one_unit(partial(LIFCell, reset="none"), **INPUT), rule, 1.0, -2.0)
+
+
 def test_recurrent_lif_follows_its_paper():
     def rule(x, s, v):
         v = 0.9 * v + 0.5 * x + 0.1 + 0.7 * s - 0.3 - s
@@ -77,11 +85,11 @@ def test_recurrent_lif_follows_its_paper():
     follows(one_unit(RLIFCell, **RECURRENT), rule, 1.0, 0.4)
 
 
-@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
 def test_lif_with_synapses_follows_its_paper(reset):
     def rule(x, s, v, i):
         v, i = 0.9 * v + i, 0.6 * i + 0.5 * x + 0.1 + 0.7 * s - 0.3
-        v -= s if reset == "subtract" else 0.9 * before * s
+        v -= {"subtract": s, "zero": 0.9 * before * s, "none": 0}[reset]
         return spike(v - 1), v, i
 
     cell = one_unit(partial(CubaLIFCell, decay_i=0.6, reset=reset), **RECURRENT)
@@ -193,7 +201,7 @@ class Threshold(torch.autograd.Function):
 
 @pytest.mark.parametrize("backend", ["reference", "c"])
 @pytest.mark.parametrize("detached", [False, True])
-@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
 def test_gradients_are_those_of_an_autograd_function_in_a_loop(reset, detached, backend):
     cell = RLIFCell(3, 4, reset=reset, detach_reset=detached, dtype=torch.float64)
     x = torch.randn(2, 9, 3, dtype=torch.float64)
@@ -203,8 +211,8 @@ def test_gradients_are_those_of_an_autograd_function_in_a_loop(reset, detached, 
     for now in x.unbind(1):
         fired = s.detach() if detached else s
         current = now @ cell.weight_ih.T + cell.bias_ih + s @ cell.weight_hh.T + cell.bias_hh
-        v = 0.9 * v - fired if reset == "subtract" else 0.9 * v * (1 - fired)
-        v = v + current
+        left = {"subtract": 0.9 * v - fired, "zero": 0.9 * v * (1 - fired), "none": 0.9 * v}
+        v = left[reset] + current
         s = Threshold.apply(v - 1)
         spikes.append(s)
     y, _ = unroll(cell, x, backend=backend)
@@ -236,9 +244,51 @@ def test_decays_that_are_learned_start_where_fixed_ones_stay(cell_cls):
         assert getattr(fixed, f"logit_{name}") is None
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("cell_cls", LEARNING)
-def test_learned_decays_run_in_the_loops(cell_cls):
-    cell = cell_cls(3, 5, learn_decays=True)
+def test_a_threshold_that_is_learned_starts_where_a_fixed_one_stays_and_is_above_zero(cell_cls):
+    fixed, learned = (
+        cell_cls(3, 4, threshold=0.3),
+        cell_cls(3, 4, threshold=0.3, learn_threshold=True),
+    )
+    learned.load_state_dict(fixed.state_dict(), strict=False)
+    x = torch.randn(2, 9, 3)
+
+    y, state = unroll(learned, x)
+
+    torch.testing.assert_close((y, state), unroll(fixed, x))
+    y.sum().backward()
+    assert learned.log_threshold.grad.any()
+    with torch.no_grad():
+        learned.log_threshold.sub_(50)
+    assert (learned.fires_at() > 0).all()
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+def test_each_neuron_fires_above_its_own_threshold_and_loses_that_much(reset):
+    cell = LIFCell(1, 2, bias=False, reset=reset, learn_threshold=True)
+    with torch.no_grad():
+        cell.weight_ih.fill_(1.0)
+        cell.log_threshold.copy_(torch.tensor([0.5, 2.0]).log())
+
+    y, (_, v) = unroll(cell, torch.tensor([[[1.0], [0.0]]]))
+
+    left = {"subtract": 0.4, "zero": 0.0, "none": 0.9}[reset]
+    assert y[0, 0].tolist() == [1, 0]
+    assert v[0].tolist() == pytest.approx([left, 0.9])
+
+
+@pytest.mark.parametrize("learned", ["learn_decays", "learn_threshold"])
+@pytest.mark.parametrize("cell_cls", LEARNING)
+def test_what_neurons_learn_runs_in_the_loops(cell_cls, learned):
+    cell = cell_cls(3, 5, **{learned: True})
+
+    assert check_backend(cell, "c", steps=(1, 5), dtypes=(torch.float64,)) == {}
+
+
+@pytest.mark.parametrize("cell_cls", [LIFCell, RLIFCell, CubaLIFCell])
+def test_neurons_without_a_reset_run_in_the_loops(cell_cls):
+    cell = cell_cls(3, 5, reset="none")
 
     assert check_backend(cell, "c", steps=(1, 5), dtypes=(torch.float64,)) == {}
 
@@ -269,13 +319,14 @@ FADING = {CubaLIFCell: {"decay_i": 0.25}}
             ConfigError,
             "LIFCell: surrogate is 'step', expected one of fast_sigmoid, arctan, triangle, boxcar",
         ),
-        (lambda: LIFCell(3, 4, reset="none"), ConfigError, "LIFCell: reset is 'none', expected on"),
+        (lambda: LIFCell(3, 4, reset="all"), ConfigError, "LIFCell: reset is 'all', expected one "),
         (lambda: LIFCell(3, 4, threshold=0), ConfigError, "LIFCell: threshold is 0, expected a nu"),
         (lambda: LIFCell(3, 4, decay_v=1.0), ConfigError, "LIFCell: decay_v is 1.0, expected a nu"),
         (lambda: CubaLIFCell(3, 4, decay_i=0), ConfigError, "CubaLIFCell: decay_i is 0, expected"),
         (lambda: ALIFCell(3, 4, decay_a=2.0), ConfigError, "ALIFCell: decay_a is 2.0, expected a"),
         (lambda: ALIFCell(3, 4, beta=-1), ConfigError, "ALIFCell: beta is -1, expected a number"),
         (lambda: RLIFCell(3, 4, learn_decays=1), DtypeError, "RLIFCell: learn_decays is 1, expec"),
+        (lambda: LIFCell(3, 4, learn_threshold=1), DtypeError, "LIFCell: learn_threshold is 1, ex"),
         (lambda: RLIFCell(3, 4, detach_reset=0), DtypeError, "RLIFCell: detach_reset is 0, expec"),
     ],
 )

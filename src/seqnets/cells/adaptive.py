@@ -33,8 +33,8 @@ class ALIFCell(SpikingCell):
         beta: How much the threshold rises, at least 0.
         surrogate: As for every :class:`SpikingCell`.
         threshold: :math:`\theta`, above 0.
-        options: ``learn_decays``, which the paper has not, ``detach_reset``, ``bias``, ``device``
-            and ``dtype``, as for every :class:`SpikingCell`.
+        options: ``learn_decays`` and ``learn_threshold``, which the paper has not,
+            ``detach_reset``, ``bias``, ``device`` and ``dtype``, as for every :class:`SpikingCell`.
 
     Raises:
         ConfigError: A number is out of its range.
@@ -69,10 +69,10 @@ class ALIFCell(SpikingCell):
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
         s, v, a = state
-        alpha, rho = self.decay("v"), self.decay("a")
-        reset = (self.threshold + self.beta * a) * self.resetting(s)
+        alpha, rho, theta = self.decay("v"), self.decay("a"), self.fires_at()
+        reset = (theta + self.beta * a) * self.resetting(s)
         v = alpha * v + (1 - alpha) * (wx.i + uh.i) - reset
         a = rho * a + (1 - rho) * s
-        threshold = self.threshold + self.beta * a
+        threshold = theta + self.beta * a
         # not a quotient, whose derivative by the threshold overflows where potentials are large
         return self.spike((v - threshold) * (1 / threshold)), v, a

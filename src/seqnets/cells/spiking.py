@@ -27,6 +27,7 @@ class SpikingCell(GatedCell):
         decaying: States that decay.
         logit_v: Logit of the decay of v, (H,), if decays are learned, and else None; likewise for
             the other states that decay.
+        log_threshold: Logarithm of the threshold, (H,), if it is learned, and else None.
 
     Args:
         input_size: Features of the input, I.
@@ -34,8 +35,10 @@ class SpikingCell(GatedCell):
         surrogate: What stands for the derivative of a spike: "fast_sigmoid", "arctan", "triangle"
             or "boxcar", or a function of the distance above the threshold (see
             ``seqnets.cells.surrogates``).
-        threshold: :math:`\theta`, above 0.
+        threshold: :math:`\theta`, above 0: where it starts, if it is learned.
         learn_decays: Whether each neuron learns its decays.
+        learn_threshold: Whether each neuron learns its threshold; an equation reads it by
+            :meth:`fires_at`.
         detach_reset: Whether gradients pass by the reset, rather than through its spike, too.
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
@@ -44,6 +47,7 @@ class SpikingCell(GatedCell):
     """
 
     decaying: ClassVar[tuple[str, ...]] = ("v",)
+    log_threshold: Tensor | None
 
     def __init__(
         self,
@@ -53,32 +57,38 @@ class SpikingCell(GatedCell):
         surrogate: str | Surrogate = "fast_sigmoid",
         threshold: float = 1.0,
         learn_decays: bool = False,
+        learn_threshold: bool = False,
         detach_reset: bool = False,
         **options: Any,
     ) -> None:
         if not callable(surrogate):
             check_choice(self._name, SURROGATES, surrogate=surrogate)
         check_number(self._name, above=0, threshold=threshold)
-        check_flags(self._name, learn_decays=learn_decays, detach_reset=detach_reset)
-        self.surrogate, self.threshold = surrogate, threshold
-        self.learn_decays, self.detach_reset = learn_decays, detach_reset
+        learned = {"learn_decays": learn_decays, "learn_threshold": learn_threshold}
+        check_flags(self._name, **learned, detach_reset=detach_reset)
+        self.surrogate, self.threshold, self.detach_reset = surrogate, threshold, detach_reset
+        self.learn_decays, self.learn_threshold = learn_decays, learn_threshold
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:
-        """The decays, if they are learned; all are checked."""
+        """The decays and the threshold, if they are learned; all decays are checked."""
         decays = {f"decay_{state}": getattr(self, f"decay_{state}") for state in self.decaying}
         check_number(self._name, above=0, below=1, **decays)
         for state in self.decaying:
             logit = parameter(self.hidden_size) if self.learn_decays else None
             self.register_parameter(f"logit_{state}", logit)
+        log = parameter(self.hidden_size) if self.learn_threshold else None
+        self.register_parameter("log_threshold", log)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As every gated cell, and the decays that are learned."""
+        """As every gated cell, and the decays and the threshold that are learned."""
         super().reset_parameters()
         for state in self.decaying if self.learn_decays else ():
             decay = getattr(self, f"decay_{state}")
             self.learned(f"logit_{state}").fill_(initializers.logit(decay))
+        if self.learn_threshold:
+            self.learned("log_threshold").fill_(math.log(self.threshold))
 
     def spike(self, above: Tensor) -> Tensor:
         """Spikes of neurons that are this far above their threshold; derived by the surrogate."""
@@ -92,6 +102,10 @@ class SpikingCell(GatedCell):
         logit = getattr(self, f"logit_{state}")
         return getattr(self, f"decay_{state}") if logit is None else torch.sigmoid(logit)
 
+    def fires_at(self) -> Any:
+        """The threshold: a number, or one for each neuron, (H,)."""
+        return self.threshold if self.log_threshold is None else torch.exp(self.log_threshold)
+
     def resetting(self, s: Tensor) -> Tensor:
         """The spikes that reset a neuron: as they are, or detached."""
         return s.detach() if self.detach_reset else s
@@ -103,6 +117,7 @@ class LIFCell(SpikingCell):
     .. math::
         v_t &= \beta v_{t-1} + W x_t + b - \theta s_{t-1} \quad\text{("subtract")} \\
         v_t &= \beta (1 - s_{t-1}) \odot v_{t-1} + W x_t + b \quad\text{("zero")} \\
+        v_t &= \beta v_{t-1} + W x_t + b \quad\text{("none")} \\
         s_t &= \Theta(v_t - \theta)
 
     As in the paper, but that the input reaches the potential at once and neurons do not see each
@@ -118,9 +133,10 @@ class LIFCell(SpikingCell):
         input_size: Features of the input, I.
         hidden_size: Neurons, H.
         decay_v: :math:`\beta`, in (0, 1): where it starts, if it is learned.
-        reset: What a spike does to the potential: "subtract" the threshold, or set it to "zero".
-        options: ``surrogate``, ``threshold``, ``learn_decays`` and ``detach_reset``, as for every
-            :class:`SpikingCell`; ``bias``, ``device`` and ``dtype``.
+        reset: What a spike does to the potential: "subtract" the threshold, set it to "zero", or
+            "none" of these.
+        options: ``surrogate``, ``threshold``, ``learn_decays``, ``learn_threshold`` and
+            ``detach_reset``, as for every :class:`SpikingCell`; ``bias``, ``device`` and ``dtype``.
 
     References:
         Neftci et al., 2019, "Surrogate Gradient Learning in Spiking Neural Networks",
@@ -143,20 +159,22 @@ class LIFCell(SpikingCell):
         reset: str = "subtract",
         **options: Any,
     ) -> None:
-        check_choice(self._name, ("subtract", "zero"), reset=reset)
+        check_choice(self._name, ("subtract", "zero", "none"), reset=reset)
         self.decay_v, self.reset = decay_v, reset  # the base asks for the parameters
         super().__init__(input_size, hidden_size, **options)
 
     def left(self, v: Tensor, s: Tensor) -> Tensor:
         """What decay and reset leave of the potential."""
         s, v = self.resetting(s), self.decay("v") * v
-        return (1 - s) * v if self.reset == "zero" else v - self.threshold * s
+        if self.reset == "none":
+            return v
+        return (1 - s) * v if self.reset == "zero" else v - self.fires_at() * s
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
         s, v = state
         v = self.left(v, s) + wx.i
-        return self.spike(v - self.threshold), v
+        return self.spike(v - self.fires_at()), v
 
 
 class RLIFCell(LIFCell):
@@ -186,7 +204,7 @@ class RLIFCell(LIFCell):
         """The equations above."""
         s, v = state
         v = self.left(v, s) + wx.i + uh.i
-        return self.spike(v - self.threshold), v
+        return self.spike(v - self.fires_at()), v
 
 
 class CubaLIFCell(LIFCell):
@@ -207,8 +225,8 @@ class CubaLIFCell(LIFCell):
         hidden_size: Neurons, H.
         decay_i: :math:`\alpha`, in (0, 1): where it starts, if it is learned.
         options: ``decay_v`` (:math:`\beta`) and ``reset``, as for :class:`LIFCell`;
-            ``surrogate``, ``threshold``, ``learn_decays`` and ``detach_reset``, as for every
-            :class:`SpikingCell`; ``bias``, ``device`` and ``dtype``.
+            ``surrogate``, ``threshold``, ``learn_decays``, ``learn_threshold`` and
+            ``detach_reset``, as for every :class:`SpikingCell`; ``bias``, ``device`` and ``dtype``.
 
     References:
         Neftci et al., 2019, "Surrogate Gradient Learning in Spiking Neural Networks",
@@ -230,4 +248,4 @@ class CubaLIFCell(LIFCell):
         s, v, i = state
         v = self.left(v, s) + i
         i = self.decay("i") * i + wx.i + uh.i
-        return self.spike(v - self.threshold), v, i
+        return self.spike(v - self.fires_at()), v, i
