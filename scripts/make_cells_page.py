@@ -51,7 +51,7 @@ PURPOSES = {
     "what happened hundreds of steps ago": "exprnn lem unicornn cornn lmu indrnn",
     "time that passes unevenly, values that are missing": "ltc cfc phased_lstm grud",
     "frames of video": "conv_lstm conv_gru peephole_conv_lstm",
-    "models of brains, and hardware for spikes": "lif rlif cuba_lif alif ctrnn leaky_rnn",
+    "models of brains, and hardware for spikes": "lif rlif cuba_lif alif li ctrnn leaky_rnn",
     "characters": "multiplicative_lstm recurrent_highway on_lstm",
     "a study of the LSTM's parts": "odyssey_vanilla odyssey_cifg no_forget_lstm janet",
 }

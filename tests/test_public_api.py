@@ -27,7 +27,7 @@ PUBLIC = {
         RANCell ATRCell CFNCell MinimalRNNCell STARCell LightRUCell BRCCell NBRCCell LEMCell
         UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
         ONLSTMCell RRUCell
-        SpikingCell LIFCell RLIFCell CubaLIFCell ALIFCell
+        SpikingCell LICell LIFCell RLIFCell CubaLIFCell ALIFCell
         LeakyRNNCell CTRNNCell dale reservoir GRUDCell
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal
         LayerNorm Activations AllStates ClipState LearnedState initialize chrono

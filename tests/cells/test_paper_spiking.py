@@ -2,12 +2,13 @@
 
 import math
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import ALIFCell, CubaLIFCell, LIFCell, RLIFCell
+from seqnets.cells import ALIFCell, CubaLIFCell, LICell, LIFCell, RLIFCell
 from seqnets.cells.surrogates import SURROGATES, fast_sigmoid
 from seqnets.errors import ConfigError, DtypeError
 from seqnets.testing import check_backend, one_unit, step
@@ -42,6 +43,12 @@ def follows(cell, rule, *state):
         state = expected
         fired.append(state[0])
     assert set(fired) == {0.0, 1.0}
+
+
+def test_a_leaky_integrator_follows_its_paper():
+    cell = one_unit(partial(LICell, decay_v=0.8), **INPUT)
+
+    assert step(cell, 3.0, 0.4) == near(0.8 * 0.4 + 0.5 * 3.0 + 0.1)
 
 
 def test_lif_follows_its_paper():
@@ -225,7 +232,7 @@ def test_gradients_are_those_of_an_autograd_function_in_a_loop(reset, detached, 
     assert expected[0].any()
 
 
-LEARNING = (LIFCell, RLIFCell, CubaLIFCell, ALIFCell)
+LEARNING = (*CELLS, LICell)
 
 
 @pytest.mark.usefixtures("plain_loop")
@@ -245,7 +252,7 @@ def test_decays_that_are_learned_start_where_fixed_ones_stay(cell_cls):
 
 
 @pytest.mark.usefixtures("plain_loop")
-@pytest.mark.parametrize("cell_cls", LEARNING)
+@pytest.mark.parametrize("cell_cls", CELLS)
 def test_a_threshold_that_is_learned_starts_where_a_fixed_one_stays_and_is_above_zero(cell_cls):
     fixed, learned = (
         cell_cls(3, 4, threshold=0.3),
@@ -278,8 +285,10 @@ def test_each_neuron_fires_above_its_own_threshold_and_loses_that_much(reset):
     assert v[0].tolist() == pytest.approx([left, 0.9])
 
 
-@pytest.mark.parametrize("learned", ["learn_decays", "learn_threshold"])
-@pytest.mark.parametrize("cell_cls", LEARNING)
+@pytest.mark.parametrize(
+    ("cell_cls", "learned"),
+    [*product(LEARNING, ["learn_decays"]), *product(CELLS, ["learn_threshold"])],
+)
 def test_what_neurons_learn_runs_in_the_loops(cell_cls, learned):
     cell = cell_cls(3, 5, **{learned: True})
 

@@ -32,9 +32,9 @@ OTHERS = {
     "gamma": 0.5, "highway_bias": 1.0, "inner_size": 8, "kernel_size": 5, "key_size": 3,
     "leak": 0.01, "learn_decays": True, "learn_threshold": True, "lower_bound": 0.25,
     "max_phase": 1.0, "mode": "pure", "nonlinearity": "tanh", "num_groups": 2, "num_heads": 2,
-    "open_ratio": 0.1, "order": 8, "periods": (1, 3), "proj_size": 2, "r_max": 0.9, "r_min": 0.5, "rank": 3, "reset": "zero",
-    "scale": 0.5, "state_size": 3, "surrogate": "arctan", "theta": 50.0, "threshold": 0.5,
-    "timed": True, "transform_bias": -1.0, "unfolds": 3,
+    "open_ratio": 0.1, "order": 8, "periods": (1, 3), "proj_size": 2, "r_max": 0.9, "r_min": 0.5,
+    "rank": 3, "reset": "zero", "scale": 0.5, "state_size": 3, "surrogate": "arctan", "theta": 50.0,
+    "threshold": 0.5, "timed": True, "transform_bias": -1.0, "unfolds": 3,
 }  # fmt: skip
 """Of each option a value that is no cell's default, but for the tanh that some have."""
 

@@ -86,7 +86,7 @@ from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
 from seqnets.cells.rwkv import RWKV7Cell
 from seqnets.cells.scrn import SCRNCell
-from seqnets.cells.spiking import CubaLIFCell, LIFCell, RLIFCell, SpikingCell
+from seqnets.cells.spiking import CubaLIFCell, LICell, LIFCell, RLIFCell, SpikingCell
 from seqnets.cells.sru import PeepholeSRUCell, SRUCell
 from seqnets.cells.ssd import SSDCell
 from seqnets.cells.starting import chrono, initialize
@@ -140,6 +140,7 @@ __all__ = [
     "JANETCell",
     "KimiDeltaAttentionCell",
     "LEMCell",
+    "LICell",
     "LIFCell",
     "LMUCell",
     "LRUCell",

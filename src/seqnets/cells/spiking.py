@@ -1,4 +1,4 @@
-"""Spiking neurons: leaky integrators that fire when they reach a threshold."""
+"""Neurons: leaky integrators, and those that fire when they reach a threshold."""
 
 from __future__ import annotations
 
@@ -15,18 +15,103 @@ from seqnets.checks import check_choice, check_flags, check_number
 from seqnets.typing import State
 
 
-class SpikingCell(GatedCell):
-    r"""What spiking neurons share: they fire above a threshold, and gradients pass it.
+class LeakyCell(GatedCell):
+    r"""What neurons share: a step leaves a share of their states, which is given or learned.
 
-    A spike is :math:`\Theta(a)`: 1 where :math:`a > 0`, and else 0. Its derivative, which is 0
-    nearly everywhere, is replaced by a surrogate; the rest of the gradient is that of the equation.
-    A subclass calls :meth:`spike` with the distance above the threshold. For each state X that is
-    ``decaying`` it sets ``decay_X``, in (0, 1), before it calls this constructor.
+    For each state X that is ``decaying`` a subclass sets ``decay_X``, in (0, 1), before it calls
+    this constructor.
 
     Attributes:
         decaying: States that decay.
         logit_v: Logit of the decay of v, (H,), if decays are learned, and else None; likewise for
             the other states that decay.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Neurons, H.
+        learn_decays: Whether each neuron learns its decays.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: A decay is out of its range.
+    """
+
+    decaying: ClassVar[tuple[str, ...]] = ("v",)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, learn_decays: bool = False, **options: Any
+    ) -> None:
+        check_flags(self._name, learn_decays=learn_decays)
+        self.learn_decays = learn_decays
+        super().__init__(input_size, hidden_size, **options)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """The decays, if they are learned; all are checked."""
+        decays = {f"decay_{state}": getattr(self, f"decay_{state}") for state in self.decaying}
+        check_number(self._name, above=0, below=1, **decays)
+        for state in self.decaying:
+            logit = parameter(self.hidden_size) if self.learn_decays else None
+            self.register_parameter(f"logit_{state}", logit)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every gated cell, and the decays that are learned."""
+        super().reset_parameters()
+        for state in self.decaying if self.learn_decays else ():
+            decay = getattr(self, f"decay_{state}")
+            self.learned(f"logit_{state}").fill_(initializers.logit(decay))
+
+    def decay(self, state: str) -> Any:
+        """The share of a state that a step leaves: a number, or one for each neuron, (H,)."""
+        logit = getattr(self, f"logit_{state}")
+        return getattr(self, f"decay_{state}") if logit is None else torch.sigmoid(logit)
+
+
+class LICell(LeakyCell):
+    r"""Leaky integrators: neurons that never fire, whose potentials read out what others fire.
+
+    .. math::
+        v_t = \beta v_{t-1} + W x_t + b
+
+    As in the paper, whose readout they are. The letter of :math:`\beta` is :math:`\kappa` there.
+
+    State: ``(v,)``, the potential, (B, H). Output: ``v``.
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Neurons, H.
+        decay_v: :math:`\beta`, in (0, 1): where it starts, if it is learned.
+        options: ``learn_decays``, which the paper has not, ``bias``, ``device`` and ``dtype``.
+
+    References:
+        Bellec et al., 2020, "A solution to the learning dilemma for recurrent networks of spiking
+        neurons", Nature Communications 11, 3625.
+    """
+
+    gates = ("i",)
+    recurrent: ClassVar[tuple[str, ...]] = ()
+    states: tuple[str, ...] = ("v",)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, decay_v: float = 0.9, **options: Any
+    ) -> None:
+        self.decay_v = decay_v  # the base asks for the parameters
+        super().__init__(input_size, hidden_size, **options)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equation above."""
+        (v,) = state
+        return (self.decay("v") * v + wx.i,)
+
+
+class SpikingCell(LeakyCell):
+    r"""What spiking neurons share: they fire above a threshold, and gradients pass it.
+
+    A spike is :math:`\Theta(a)`: 1 where :math:`a > 0`, and else 0. Its derivative, which is 0
+    nearly everywhere, is replaced by a surrogate; the rest of the gradient is that of the equation.
+    A subclass calls :meth:`spike` with the distance above the threshold, :meth:`fires_at`.
+
+    Attributes:
         log_threshold: Logarithm of the threshold, (H,), if it is learned, and else None.
 
     Args:
@@ -36,17 +121,15 @@ class SpikingCell(GatedCell):
             or "boxcar", or a function of the distance above the threshold (see
             ``seqnets.cells.surrogates``).
         threshold: :math:`\theta`, above 0: where it starts, if it is learned.
-        learn_decays: Whether each neuron learns its decays.
-        learn_threshold: Whether each neuron learns its threshold; an equation reads it by
-            :meth:`fires_at`.
+        learn_threshold: Whether each neuron learns its threshold.
         detach_reset: Whether gradients pass by the reset, rather than through its spike, too.
-        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+        options: ``learn_decays``, as for every :class:`LeakyCell`; ``bias``, ``device`` and
+            ``dtype``.
 
     Raises:
         ConfigError: The surrogate is unknown, or a number is out of its range.
     """
 
-    decaying: ClassVar[tuple[str, ...]] = ("v",)
     log_threshold: Tensor | None
 
     def __init__(
@@ -56,7 +139,6 @@ class SpikingCell(GatedCell):
         *,
         surrogate: str | Surrogate = "fast_sigmoid",
         threshold: float = 1.0,
-        learn_decays: bool = False,
         learn_threshold: bool = False,
         detach_reset: bool = False,
         **options: Any,
@@ -64,19 +146,14 @@ class SpikingCell(GatedCell):
         if not callable(surrogate):
             check_choice(self._name, SURROGATES, surrogate=surrogate)
         check_number(self._name, above=0, threshold=threshold)
-        learned = {"learn_decays": learn_decays, "learn_threshold": learn_threshold}
-        check_flags(self._name, **learned, detach_reset=detach_reset)
-        self.surrogate, self.threshold, self.detach_reset = surrogate, threshold, detach_reset
-        self.learn_decays, self.learn_threshold = learn_decays, learn_threshold
+        check_flags(self._name, learn_threshold=learn_threshold, detach_reset=detach_reset)
+        self.surrogate, self.threshold = surrogate, threshold
+        self.learn_threshold, self.detach_reset = learn_threshold, detach_reset
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:
-        """The decays and the threshold, if they are learned; all decays are checked."""
-        decays = {f"decay_{state}": getattr(self, f"decay_{state}") for state in self.decaying}
-        check_number(self._name, above=0, below=1, **decays)
-        for state in self.decaying:
-            logit = parameter(self.hidden_size) if self.learn_decays else None
-            self.register_parameter(f"logit_{state}", logit)
+        """The decays and the threshold, if they are learned."""
+        super().add_parameters(parameter)
         log = parameter(self.hidden_size) if self.learn_threshold else None
         self.register_parameter("log_threshold", log)
 
@@ -84,9 +161,6 @@ class SpikingCell(GatedCell):
     def reset_parameters(self) -> None:
         """As every gated cell, and the decays and the threshold that are learned."""
         super().reset_parameters()
-        for state in self.decaying if self.learn_decays else ():
-            decay = getattr(self, f"decay_{state}")
-            self.learned(f"logit_{state}").fill_(initializers.logit(decay))
         if self.learn_threshold:
             self.learned("log_threshold").fill_(math.log(self.threshold))
 
@@ -96,11 +170,6 @@ class SpikingCell(GatedCell):
         slope = (SURROGATES[given] if isinstance(given, str) else given)(above).detach()
         rise = torch.where(above.abs() < math.inf, above - above.detach(), 0)  # inf - inf is NaN
         return (above > 0).to(above.dtype) + slope * rise
-
-    def decay(self, state: str) -> Any:
-        """The share of a state that a step leaves: a number, or one for each neuron, (H,)."""
-        logit = getattr(self, f"logit_{state}")
-        return getattr(self, f"decay_{state}") if logit is None else torch.sigmoid(logit)
 
     def fires_at(self) -> Any:
         """The threshold: a number, or one for each neuron, (H,)."""
