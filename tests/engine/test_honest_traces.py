@@ -106,6 +106,18 @@ def test_a_step_that_divides_by_what_may_be_nearly_zero_runs_in_loops(divided):
     assert explain(cell, torch.randn(B, T, I)).chosen != "reference"
 
 
+@pytest.mark.parametrize("shown", [lambda y: y, torch.tanh])
+def test_a_step_of_which_only_the_trace_overflows_runs_in_the_plain_loop(shown):
+    class Wide(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            spread = (1e19 * (wx.n + uh.n)).var(-1, keepdim=True)
+            return (shown(1e-38 * spread + 0 * state[0]),)
+
+    assert explain(Wide(I, H), torch.randn(B, T, I)).chosen == "reference"
+
+
 class Dropping(GatedCell):
     gates = ("n",)
 

@@ -27,6 +27,7 @@ from seqnets.typing import State
 
 _ROWS, _STEPS = 7, 3  # another number of rows than was traced
 _LARGE, _STEEP = 100, 1e5
+_ROUGHER = 100  # how much more than the step its trace may round; chance alone makes it 10
 _COLUMNS, _DRAWS = 32, 16  # the most inputs that are NaN in turn, and how often
 _SPREADS = (
     "it moves units to other places or reads some of them, where others are {0}: loops do so by a "
@@ -42,10 +43,6 @@ _WHERE = {
 
 class OwnDerivative(Untraceable):
     """A step has a custom autograd function, which ``Surrogates`` may be able to trace."""
-
-
-class _Differs(Untraceable):
-    """A step and its trace give other numbers."""
 
 
 class RandomCell:
@@ -195,26 +192,33 @@ class Comparison(RandomCell):
         raise Untraceable(_SPREADS.format("nan"))
 
     def _compare(self, scale: int, tensors: dict[str, Tensor], wx: Tensor, state: State) -> bool:
-        """Compare outputs and, where these are finite, gradients; whether they are finite.
-
-        What differs is compared in float64: rounding is large in what is divided by nearly 0.
-        """
-        try:
-            return self._compare_once(scale, tensors, wx, state)
-        except _Differs as differs:
+        """Compare outputs and, where these are finite, gradients; whether they are finite."""
+        ends = [self.numbers(_ROWS, size) for size in self.cell.state_sizes]
+        own, traced = self._both(scale, tensors, wx, state, ends)
+        if told := self._difference(scale, own, traced):
             if scale == _LARGE or self.dtype == torch.float64:
-                raise
+                raise Untraceable(told)
             tensors = {name: _doubled(tensor) for name, tensor in tensors.items()}
-            wx, state = wx.double(), tuple(part.double() for part in state)
+            wx, *rest = (given.double() for given in (wx, *state, *ends))
+            state, ends = tuple(rest[: len(state)]), rest[len(state) :]
             try:
-                return self._compare_once(scale, tensors, wx, state)
+                exact, traced_exactly = self._both(scale, tensors, wx, state, ends)
+                wrong = self._difference(scale, exact, traced_exactly)
             except Untraceable:
-                raise differs from None
+                wrong = told
+            if wrong or not all(map(_round_alike, own, traced, exact)):
+                raise Untraceable(told)
+        return _are_finite(own[: len(state)])
 
-    def _compare_once(
-        self, scale: int, tensors: dict[str, Tensor], wx: Tensor, state: State
-    ) -> bool:
-        """``_compare`` in the dtype of what it is given."""
+    def _both(
+        self,
+        scale: int,
+        tensors: dict[str, Tensor],
+        wx: Tensor,
+        state: State,
+        ends: Sequence[Tensor],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The numbers to compare, in the dtype of what it is given: the step's and the trace's."""
         cell = self.bound_to(tensors)
         wx = wx.detach().requires_grad_()
         state = tuple(part.detach().requires_grad_() for part in state)
@@ -230,28 +234,32 @@ class Comparison(RandomCell):
                 )
             traced = self._traced(wx, state, used)
             wanted = [wx, *state, *learned]
-            ends = [self.numbers(*part.shape).to(wx.dtype) for part in traced]
             slopes = [_slopes(parts, ends, wanted) for parts in (own, traced)]
             if scale == 1:  # and large gradients, which may be clipped
                 for found, parts in zip(slopes, (own, traced), strict=True):
                     found += [slope / _STEEP for slope in _slopes(parts, ends, wanted, _STEEP)]
-        are_alike = _are_both_finite if scale == _LARGE else are_near
-        if not all(map(are_alike, own, traced)):
-            self._check_spread(own, traced)
-            raise _Differs(
-                f"it gives something else than its recorded operations{_WHERE[scale]}, so it "
-                f"depends on more than tensors: a branch on their values, the number of rows, "
-                f"or whether gradients are on"
-            )
-        finite = all(bool(part.isfinite().all()) for part in own)
         distinct = scale or not self._chooses  # of small inputs units are equal, at 0
-        if finite and distinct and not self._project and not all(map(are_alike, *slopes)):
-            self._check_spread(*slopes)
-            raise _Differs(
+        if self._project or not distinct or not _are_finite(own):
+            slopes = [[], []]
+        return [*own, *slopes[0]], [*traced, *slopes[1]]
+
+    def _difference(self, scale: int, own: list[Tensor], traced: list[Tensor]) -> str:
+        """In what a step and its trace differ, in words; empty if in nothing but rounding."""
+        are_alike = _are_both_finite if scale == _LARGE else are_near
+        alike = list(map(are_alike, own, traced))
+        if all(alike):
+            return ""
+        self._check_spread(own, traced)
+        if all(alike[: len(self.cell.state_sizes)]):
+            return (
                 f"its gradient is not that of its operations{_WHERE[scale]}: no_grad, a "
                 f"hook, or a function with a backward pass of its own"
             )
-        return finite
+        return (
+            f"it gives something else than its recorded operations{_WHERE[scale]}, so it "
+            f"depends on more than tensors: a branch on their values, the number of rows, "
+            f"or whether gradients are on"
+        )
 
     def _check_spread(self, own: Sequence[Tensor], traced: Sequence[Tensor]) -> None:
         """Raise Untraceable if infinities, as of an overflow, may have reached other units."""
@@ -307,6 +315,22 @@ def _slopes(
     total = total * steep  # passing grad_outputs loads sympy, a third of a second
     found = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+def _round_alike(own: Tensor, traced: Tensor, exact: Tensor) -> bool:
+    """Whether a trace is as near as its step to what both give in float64, or nearly so.
+
+    Both are far from it where they divide by nearly 0, but a trace alone where only it overflows.
+    """
+    finite = own.isfinite() & exact.isfinite()
+    if are_near(own, traced) or not finite.any():
+        return True
+    off = [(part - exact)[finite].abs().nan_to_num(torch.inf).max() for part in (own, traced)]
+    return bool(off[1] <= _ROUGHER * off[0])
+
+
+def _are_finite(parts: Sequence[Tensor]) -> bool:
+    return all(bool(part.isfinite().all()) for part in parts)
 
 
 def _are_both_finite(a: Tensor, b: Tensor) -> bool:
