@@ -1,6 +1,7 @@
 """Networks in continuous time against their papers in plain floats."""
 
 import math
+import pickle
 from functools import partial
 
 import pytest
@@ -136,6 +137,14 @@ def silu(a):
 
 def gelu(a):
     return a * (1 + math.erf(a / math.sqrt(2))) / 2
+
+
+def test_a_cell_pickled_before_its_backbone_had_a_size_of_its_own_takes_a_step():
+    cell, x = CfCCell(3, 4, backbone_layers=2), torch.randn(2, 3)
+    expected, _ = cell(x)
+    del cell.backbone_size, cell.nonlinearity
+
+    torch.testing.assert_close(pickle.loads(pickle.dumps(cell))(x)[0], expected)
 
 
 @pytest.mark.parametrize(

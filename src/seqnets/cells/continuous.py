@@ -155,6 +155,11 @@ class CfCCell(TimedCell):
             self.backbone_size = check_size(self, "backbone_size", backbone_size)
         super().__init__(input_size, hidden_size, **options)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As of any module; cells pickled before they had these two had no others."""
+        before = {"backbone_size": state["hidden_size"], "nonlinearity": "lecun_tanh"}
+        super().__setstate__(before | state)
+
     def block_shape(self, features: int) -> tuple[int, ...]:
         """Of the first layer of the backbone."""
         return self.backbone_size, features
