@@ -10,6 +10,8 @@ import torch
 
 from seqnets import unroll
 from seqnets.cells import (
+    CfCCell,
+    ConvGRUCell,
     ExpRNNCell,
     GRUCell,
     IndRNNCell,
@@ -192,6 +194,8 @@ def test_options_go_around_and_into_an_orthogonal_cell():
         (lambda: ExpRNNCell(3, 4), "ExpRNNCell computes its weight_hh already"),
         (lambda: orthogonal(GRUCell(3, 4)), "GRUCell computes its weight_hh already"),
         (lambda: dale(GRUCell(3, 4)), "GRUCell computes its weight_hh already"),
+        (lambda: CfCCell(3, 4, backbone_size=2), "weight_hh of CfCCell has shape"),
+        (lambda: ConvGRUCell(3, 4), "weight_hh of ConvGRUCell has shape"),
     ],
 )
 def test_cells_without_a_matrix_to_make_orthogonal_are_refused(make, message):

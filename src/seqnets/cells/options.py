@@ -206,7 +206,8 @@ def _check_products(cell: Cell, inner: GatedCell) -> None:
         raise ConfigError(
             f"LayerNorm: weight_hh of {name_of(inner)} has {len(inner.weight_hh)} rows, expected "
             f"one for each unit and gate, {rows}.\n"
-            f"  Gains and shifts belong to rows, which the positions of a frame would share."
+            f"  Gains and shifts belong to units: not to positions of a frame, which would share "
+            f"them, or to a layer within the cell."
         )
     while isinstance(cell, Wrapper):
         if cell.projects_within:

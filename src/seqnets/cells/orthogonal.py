@@ -15,7 +15,7 @@ from seqnets.cells.gated import GatedCell
 from seqnets.cells.redrawing import register_initializer
 from seqnets.cells.wrapper import gated
 from seqnets.checks import check_choice
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, counted
 from seqnets.typing import State
 
 
@@ -101,8 +101,8 @@ def orthogonal(cell: Cell) -> Cell:
         The cell itself.
 
     Raises:
-        ConfigError: The cell has no recurrent product by gates, or computes its matrix already, as
-            one that is orthogonal or obeys :func:`dale`.
+        ConfigError: The cell has no recurrent product by gates, computes its matrix already, as one
+            that is orthogonal or obeys :func:`dale`, or has one with fewer rows than columns.
 
     References:
         Lezcano-Casado & Martínez-Rubio, 2019, "Cheap Orthogonal Constraints in Neural Networks: A
@@ -113,6 +113,12 @@ def orthogonal(cell: Cell) -> Cell:
         raise ConfigError(
             f"orthogonal: {inner._name} computes its weight_hh already, expected one that is "
             f"learned as it is."
+        )
+    rows, *columns = inner.learned("weight_hh").shape
+    if len(columns) != 1 or columns[0] > rows // len(inner.recurrent):
+        raise ConfigError(
+            f"orthogonal: weight_hh of {inner._name} has shape {(rows, *columns)}, expected at "
+            f"least as many rows as columns for each of {counted(len(inner.recurrent), 'gate')}."
         )
     compute(inner, "weight_hh", _Rotations(len(inner.recurrent)))
     _start(inner)
