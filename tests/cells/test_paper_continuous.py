@@ -17,8 +17,10 @@ from seqnets.cells import (
     LTCCell,
     Mogrifier,
     PhasedLSTMCell,
+    Zoneout,
 )
 from seqnets.errors import ConfigError, DtypeError
+from seqnets.models import Direct, Forecaster, SequenceClassifier
 from seqnets.testing import check_backend, check_cell, one_unit, step
 
 from .plain import sigmoid
@@ -379,6 +381,21 @@ def test_nothing_is_taken_for_the_time_or_changes_it_unseen(cell_cls, make, told
 def test_no_unit_of_a_module_is_taken_for_the_time(bidirectional):
     with pytest.raises(ConfigError, match=f"CfC, {ABOVE}"):
         CfC(4, 5, num_layers=2, bidirectional=bidirectional, timed=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (partial(SequenceClassifier, num_classes=3, vocab_size=5), "Encoder"),
+        (
+            partial(Forecaster, input_size=3, output_size=1, horizon=4, strategy=Direct),
+            "Forecaster",
+        ),
+    ],
+)
+def test_no_feature_of_what_a_model_embeds_is_taken_for_the_time(make, told):
+    with pytest.raises(ConfigError, match=f"{told}: CfCCell has timed=True, expected False"):
+        make(partial(CfCCell, timed=True), cell_options={"drop": partial(Zoneout, p=0.1)})
 
 
 def test_a_stack_may_read_times_in_its_first_layer():

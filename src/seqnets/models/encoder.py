@@ -13,6 +13,7 @@ from seqnets.cells import CellOption, optioned
 from seqnets.checks import check_count, check_probability
 from seqnets.errors import ConfigError, DataError, DtypeError, counted
 from seqnets.layers import CellFactory, DeepRNN, LockedDropout, Truncated
+from seqnets.layers.checks import check_reads_no_times
 
 DROPOUTS = ("input", "between", "output")
 
@@ -41,7 +42,8 @@ class Encoder(nn.Module):
 
     Raises:
         ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, a size is not a
-            positive integer, or the stack's options are invalid.
+            positive integer, a cell of tokens takes times (``timed``), or the stack's options are
+            invalid.
         TypeError: An option is unknown.
     """
 
@@ -97,6 +99,8 @@ class Encoder(nn.Module):
             locked=locked,
             **options,
         )
+        if vocab_size is not None:
+            check_reads_no_times("Encoder", stack, "token")
         self.recurrent = stack if bptt_steps is None else Truncated(stack, bptt_steps)
         kind = LockedDropout if locked else nn.Dropout
         self.input_dropout, self.dropout = kind(rates["input"]), kind(rates["output"])

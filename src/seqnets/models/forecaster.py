@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seqnets.checks import check_choice, check_count
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers import CellFactory
+from seqnets.layers.checks import check_reads_no_times
 from seqnets.models.encoder import Encoder
 from seqnets.models.horizons import Direct, Strategy, Task
 from seqnets.models.number_heads import NumberHead, PointHead
@@ -47,7 +48,8 @@ class Forecaster(nn.Module):
 
     Raises:
         ConfigError: ``normalization`` is unknown, a size is not a positive integer, more features
-            are known ahead than are not forecast, or the options of strategy or stack are invalid.
+            are known ahead than are not forecast, the cell takes times (``timed``), or the options
+            of strategy or stack are invalid.
 
     References:
         Lin et al., 2023, "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series
@@ -106,6 +108,7 @@ class Forecaster(nn.Module):
             ahead_size=segment * ahead_size,
         )
         self.strategy = strategy(cell, task, **options)
+        check_reads_no_times("Forecaster", self.strategy, "segment")
 
     def forward(
         self,
