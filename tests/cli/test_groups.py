@@ -52,7 +52,7 @@ def test_a_run_does_not_go_on_with_other_groups(seqnets, tmp_path):
 def test_what_is_wrong_with_groups_is_told_before_training(seqnets, tmp_path):
     write(tmp_path / "a.csv", persons=2)
     few = seqnets("train", *RUN, "dataset.groups=person")
-    unknown = seqnets("train", "dataset=pairs", "dataset.path=a.csv", "dataset.groups=person")
+    unknown = seqnets("train", "dataset=forecasting", "dataset.path=a.csv", "dataset.groups=person")
 
     assert few.code == 1
     assert "a.csv, groups by person: got 2 groups for training, expected at least 3" in few.err
