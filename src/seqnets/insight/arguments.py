@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from seqnets.errors import ConfigError, DtypeError, ShapeError
 
@@ -68,15 +67,14 @@ def array_of(
 
 def _plain(given: Any) -> np.ndarray | None:
     """What is given as an array of a dtype that NumPy computes with; None if it is none."""
+    import torch  # late, as in all of insight: the command line's completion needs none
+
     try:
         if isinstance(given, torch.Tensor):
-            given = given.detach().to("cpu", _WIDE.get(given.dtype)).resolve_conj().numpy()
+            wide = torch.float32 if given.dtype is torch.bfloat16 else given.dtype
+            given = given.detach().to("cpu", wide).resolve_conj().numpy()
         array = np.asarray(given)
     except (TypeError, ValueError, RuntimeError):  # of several lengths, sparse, or without values
         return None
     kind = {"b": np.int64, "f": np.float64, "c": np.complex128}.get(array.dtype.kind)
     return array if kind is None else array.astype(kind, copy=False)
-
-
-_WIDE = {torch.bfloat16: torch.float32}
-"""The dtypes that NumPy has not, and others in their place."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from seqnets.checks import check_number
 from seqnets.optional import optional
 
 if TYPE_CHECKING:
@@ -126,6 +125,8 @@ def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Fi
     Raises:
         ConfigError: A size is no number above 0, or matplotlib is not installed.
     """
+    from seqnets.checks import check_number  # late: it needs torch
+
     check_number("new_figure", above=0, width=width, height=height)
     with optional("Pictures are drawn by matplotlib", "plot"):
         from matplotlib.figure import Figure

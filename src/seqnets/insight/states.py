@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnets.checks import check_count
 from seqnets.errors import DtypeError, ShapeError, counted
 from seqnets.insight.arguments import array_of, listed
 from seqnets.insight.canvas import new_figure, plain, tilt, whole_steps, width_of
@@ -64,6 +63,8 @@ def draw_states(
         DtypeError: ``parts`` is no mapping, or an array holds no numbers.
         ShapeError: A shape is another one, or something has no steps.
     """
+    from seqnets.checks import check_count  # late: it needs torch
+
     check_count(_WHO, units=units)
     parts = _checked_parts(parts)
     texts, x = _checked_input(x)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqnets.checks import check_count
 from seqnets.errors import DtypeError, ShapeError, counted
 from seqnets.insight.arguments import array_of, listed
 from seqnets.insight.page import Line, draw_page, laid_out
@@ -43,6 +42,8 @@ def draw_units(
         Karpathy et al., 2015, "Visualizing and Understanding Recurrent Networks",
         arXiv:1506.02078.
     """
+    from seqnets.checks import check_count  # late: it needs torch
+
     check_count(_WHO, units=units, columns=columns, lines=lines)
     tokens = listed(_WHO, "tokens", tokens, "a list of texts")
     wrong = [token for token in tokens if not isinstance(token, str)]
