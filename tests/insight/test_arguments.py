@@ -94,7 +94,7 @@ def test_a_figure_of_no_size_is_refused():
     ],
 )
 def test_tensors_of_all_kinds_and_lists_are_drawn(given):
-    h, spectrum = given(STATES), torch.full((K, S), 0.5j, requires_grad=True)
+    h, spectrum = given(STATES), torch.full((K, S), 0.5j, requires_grad=True).conj()
     values = [torch.arange(T) % 2 == 0, torch.zeros(T, dtype=torch.int8)]
 
     figures = [

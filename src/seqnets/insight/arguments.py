@@ -72,7 +72,7 @@ def _plain(given: Any) -> np.ndarray | None:
     try:
         if isinstance(given, torch.Tensor):
             wide = torch.float32 if given.dtype is torch.bfloat16 else given.dtype
-            given = given.detach().to("cpu", wide).resolve_conj().numpy()
+            given = given.to(wide).numpy(force=True)
         array = np.asarray(given)
     except (TypeError, ValueError, RuntimeError):  # of several lengths, sparse, or without values
         return None
