@@ -186,6 +186,26 @@ def test_a_tree_of_another_cell_is_refused():
         from_flax(to_flax(cells.GRUCell(3, 5)), cells.LSTMCell)
 
 
+def leaves(*columns):
+    return [{"kernel": np.zeros((5, each), "f4")} for each in columns]
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"layers": {0: {"cell": dict(zip(("dense_i", "dense_h"), leaves(20, 20), strict=True))}}}
+        | {"head": leaves(2)[0]},
+        {"layers": {"first": leaves(20)[0]}},
+        dict(zip(("dense_i", "dense_h"), leaves(21, 20), strict=True)),
+        {"dense_i": {"bias": np.zeros(20)}, "dense_h": {"bias": np.zeros(20)}},
+    ],
+    ids=["a head, too", "named layers", "other columns", "no matrices"],
+)
+def test_what_only_resembles_a_state_of_nnx_is_refused(tree):
+    with pytest.raises(ConfigError, match=r"Flax: the parameters are .* for LSTMCell"):
+        from_flax(tree, cells.LSTMCell)
+
+
 @pytest.mark.parametrize(
     "cell",
     mostly_slow([cells.RNNCell, RELU, cells.GRUCell, cells.LSTMCell], quick=[RELU, cells.GRUCell]),

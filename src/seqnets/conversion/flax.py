@@ -29,8 +29,8 @@ _NAMES: dict[type[GatedCell], str] = {
     LSTMCell: "OptimizedLSTMCell",
 }
 _DIRECTIONS = ("forward_rnn", "backward_rnn")
-_GATES_OF_NNX = {1: ("",), 3: ("r", "z", "n"), 4: ("i", "f", "g", "o")}
-"""The gates that a matrix of NNX has side by side, by their number."""
+_GATES_OF_NNX = ("",), ("r", "z", "n"), ("i", "f", "g", "o")
+"""The gates that a matrix of NNX may have side by side."""
 
 
 class Network(NamedTuple):
@@ -185,10 +185,11 @@ def linen_cell(cell: Cell) -> Any:
 
 def _as_linens(tree: Tree) -> Tree:
     """A tree by linen's names, also if it is NNX's."""
-    if set(tree) == {"dense_i", "dense_h"}:
-        return _by_gate(tree)
-    if "layers" in tree:
-        layers = tree["layers"]
+    if gates := _gates_side_by_side(tree):
+        return _by_gate(tree, gates)
+    layers: Any = tree.get("layers")
+    numbered = isinstance(layers, Mapping) and all(str(key).isdecimal() for key in layers)
+    if numbered and len(tree) == 1:
         tree = {f"layers_{depth}": layers[key] for depth, key in enumerate(sorted(layers, key=int))}
     return {
         "if" if name == "if_" else name: _as_linens(part) if isinstance(part, Mapping) else part
@@ -196,12 +197,22 @@ def _as_linens(tree: Tree) -> Tree:
     }
 
 
-def _by_gate(tree: Tree) -> Tree:
-    """A cell's parameters by gate, of a tree that has all gates side by side."""
-    H, columns = tree["dense_h"]["kernel"].shape
-    gates = _GATES_OF_NNX.get(columns // H)
-    if gates is None:
-        return tree
+def _gates_side_by_side(tree: Tree) -> tuple[str, ...] | None:
+    """The gates of a cell of NNX whose matrices have all of them; None for anything else."""
+    sides: list[Any] = [tree.get(name) for name in ("dense_i", "dense_h")]
+    if len(tree) != 2 or not all(isinstance(side, Mapping) and "kernel" in side for side in sides):
+        return None
+    shape = np.shape(sides[1]["kernel"])
+    alike = all(np.shape(leaf)[-1:] == shape[1:] for side in sides for leaf in side.values())
+    if len(shape) != 2 or not alike:
+        return None
+    H, columns = shape
+    return {len(gates) * H: gates for gates in _GATES_OF_NNX}.get(columns)
+
+
+def _by_gate(tree: Tree, gates: tuple[str, ...]) -> Tree:
+    """A cell's parameters by gate, of a tree that has these side by side."""
+    H = len(tree["dense_h"]["kernel"])
     parts: dict[str, dict[str, Array]] = {side + gate: {} for side in "ih" for gate in gates}
     for side in "ih":
         for leaf, array in tree[f"dense_{side}"].items():
