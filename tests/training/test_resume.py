@@ -377,6 +377,23 @@ def test_a_run_leaves_the_signal_handlers_as_they_were(fails, tmp_path):
     assert {number: signal.getsignal(number) for number in before} == before
 
 
+@pytest.mark.parametrize("stopped", [(), (SignalAt(3),)])
+def test_a_trainer_whose_run_fails_at_its_end_has_the_limits_that_it_was_given(stopped, tmp_path):
+    class Failing(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            self.trainer = trainer
+
+        def on_save_checkpoint(self, *_):
+            raise RuntimeError("it fails")
+
+    failing, limits = Failing(), {"check_val_every_n_epoch": 2, "min_epochs": 2, "max_epochs": 2}
+    with pytest.raises(RuntimeError, match="it fails"):
+        fit(parity_module, parity_data(), tmp_path, *stopped, failing, **limits)
+
+    ended = failing.trainer
+    assert (ended.check_val_every_n_epoch, ended.min_epochs, ended.limit_val_batches) == (2, 2, 1)
+
+
 def test_a_signal_that_the_process_was_started_to_ignore_does_not_stop_training():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     callback = StopOnSignal()

@@ -36,7 +36,7 @@ class Checkpoints(Checkpoint):
         self.best_loss = math.inf
         self._metric: str | None = None
         self._saved_at = 0
-        self._limits: tuple[int | None, int | None] = None, None
+        self._limits: tuple[int | None, int | None] | None = None
 
     @staticmethod
     def folder(trainer: Trainer) -> Path:
@@ -80,7 +80,13 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Restore the trainer's limits."""
-        trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs = self._limits
+        if self._limits is not None:
+            trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs = self._limits
+            self._limits = None
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Restore the trainer's limits."""
+        self.on_train_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write ``last.ckpt``, and ``best.ckpt`` if the score is the best so far."""

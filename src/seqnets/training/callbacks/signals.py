@@ -42,13 +42,12 @@ class StopOnSignal(Callback):
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Restore the trainer's limits; it has restored the signal handlers, its own among them."""
         self._handlers.clear()
-        if self._limits is not None:
-            trainer.limit_val_batches, trainer.fit_loop.min_epochs, least = self._limits
-            trainer.fit_loop.epoch_loop.min_steps, self._limits = least, None
+        self._restore_limits(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Restore the signal handlers."""
+        """Restore the signal handlers and the trainer's limits."""
         self._restore()
+        self._restore_limits(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Stop if any process has received a signal; :class:`Checkpoints` then writes.
@@ -86,6 +85,11 @@ class StopOnSignal(Callback):
             self._handlers.pop(number, None)
         else:
             self._restore(HANGUP)
+
+    def _restore_limits(self, trainer: Trainer) -> None:
+        if self._limits is not None:
+            trainer.limit_val_batches, trainer.fit_loop.min_epochs, least = self._limits
+            trainer.fit_loop.epoch_loop.min_steps, self._limits = least, None
 
     def _restore(self, kept: int | None = None) -> None:
         for number in self._handlers.keys() - {kept}:
