@@ -36,6 +36,16 @@ def check_count(who: str, least: int = 1, **options: int) -> None:
             )
 
 
+def check_n_best(who: str, n_best: int, beam_size: int) -> None:
+    """Raise ConfigError unless a beam of this size has that many candidates, at least one."""
+    check_count(who, n_best=n_best)
+    if n_best > beam_size:
+        raise ConfigError(
+            f"{who}: n_best is {n_best}, expected at most {beam_size}, which beam_size is.\n"
+            f"  A search keeps beam_size candidates: beam_size={n_best} has as many."
+        )
+
+
 def check_number(
     who: str,
     *,

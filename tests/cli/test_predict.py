@@ -641,4 +641,30 @@ def test_what_an_objective_leaves_open_may_be_changed_for_a_trained_model(seqnet
         assert "Did you mean objective.beam_size" in unknown.err
 
 
+def test_the_n_best_are_a_list_in_json_lines_and_a_cell_of_json_in_a_table(seqnets, tmp_path):
+    sizes = ["dataset.train_size=64", "dataset.test_size=8", "dataset.length=3"]
+    assert seqnets("train", *SMALL, "dataset=sort", *sizes).code == 0
+    search = f"checkpoint={only_run(tmp_path)}", "objective.beam_size=4"
+
+    for to in ("best.jsonl", "best.csv"):
+        done = seqnets("predict", *search, "objective.n_best=3", f"to={to}")
+        assert done.code == 0, done.err
+    refused = seqnets("predict", *search, "objective.n_best=5", "to=other.jsonl")
+    scored = seqnets("evaluate", search[0], "predictions=best.jsonl")
+
+    rows = rows_of(tmp_path / "best.jsonl")
+    with (tmp_path / "best.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert [json.loads(line["candidates"]) for line in cells] == [r["candidates"] for r in rows]
+    assert list(cells[0]) == ["source", "prediction", "target", "score", "candidates"]
+    for row in rows:
+        best, *others = row["candidates"]
+        assert best == {"prediction": row["prediction"], "score": row["score"]}
+        assert len(others) == 2
+    assert refused.code == 1
+    assert "n_best is 5, expected at most 4, which beam_size is" in refused.err
+    assert not (tmp_path / "other.jsonl").exists()
+    assert scored.code == 0, scored.err
+
+
 WRITE = {"evaluate": [], "predict": ["to=other.jsonl"]}

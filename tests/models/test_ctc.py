@@ -190,6 +190,36 @@ def test_a_beam_wide_enough_finds_the_likeliest_of_all_labellings(frames, seed):
         assert scores[row].item() == pytest.approx(math.log(labellings[found]), abs=1e-10)
 
 
+@pytest.mark.parametrize("n_best", [1, 4, 27])
+def test_the_n_best_of_a_beam_wide_enough_are_those_of_all_labellings(n_best):
+    logits, lengths = draw(4, 3, seed=9), torch.tensor([3, 1, 0, 2])
+
+    labels, scores = prefix_beam_search(logits, lengths, C**3, n_best)
+
+    assert labels.shape[:2] == scores.shape == (4, n_best)
+    for row, length in enumerate(lengths):
+        every = every_labelling(logits[row, :length])
+        ranked = sorted((p, labelling) for labelling, p in every.items() if p)[::-1][:n_best]
+        found = written(labels[row])
+        assert found[: len(ranked)] == [labelling for _, labelling in ranked]
+        assert scores[row, : len(ranked)].exp().tolist() == pytest.approx([p for p, _ in ranked])
+        assert (scores[row, len(ranked) :] == -math.inf).all()
+        assert (labels[row, len(ranked) :] == IGNORE).all()
+
+
+@pytest.mark.parametrize("beam_size", [2, 5])
+def test_the_n_best_of_a_narrow_beam_are_different_and_the_first_is_the_likeliest(beam_size):
+    logits = draw(6, 14, classes=4, seed=beam_size)
+
+    labels, scores = prefix_beam_search(logits, beam_size=beam_size, n_best=beam_size)
+    best, score = prefix_beam_search(logits, beam_size=beam_size)
+
+    assert written(labels[:, 0]) == written(best)
+    assert torch.equal(scores[:, 0], score)
+    assert (scores.diff(dim=1) <= 0).all()
+    assert all(len(set(written(row))) == beam_size for row in labels)
+
+
 def plain_beam_search(logits, beam_size):
     """The beam search of one row as the paper has it: a dictionary of beginnings."""
     p = logits.softmax(-1).tolist()
@@ -296,3 +326,8 @@ def test_lengths_may_be_a_list_and_logits_of_half_precision():
 def test_a_beam_of_no_width_is_refused(wrong):
     with pytest.raises(ConfigError, match=f"prefix_beam_search: beam_size is {wrong}, expected"):
         prefix_beam_search(draw(1, 2), beam_size=wrong)
+
+
+def test_more_labellings_than_the_beam_holds_are_refused():
+    with pytest.raises(ConfigError, match="prefix_beam_search: n_best is 3, expected at most 2"):
+        prefix_beam_search(draw(1, 2), beam_size=2, n_best=3)

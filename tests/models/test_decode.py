@@ -67,6 +67,78 @@ def test_a_beam_wide_enough_finds_the_best_of_all_sequences(seed, alpha):
         assert float(found.scores[row]) == pytest.approx(scores[best], abs=1e-5)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("n_best", [1, 7, 64])
+def test_the_n_best_of_a_beam_wide_enough_are_those_of_all_sequences(n_best, alpha):
+    model, longest = drawn(4), 3
+
+    found = beam_search(
+        model, X, LENGTHS, max_length=longest, beam_size=V**longest, length_penalty=alpha,
+        n_best=n_best,
+    )  # fmt: skip
+
+    every = list(every_sequence(longest))  # 40, fewer than 64
+    kept = min(n_best, len(every))
+    for row in range(len(X)):
+        scores = [
+            log_probability(model, row, tokens) / ((5 + len(tokens)) / 6) ** alpha
+            for tokens in every
+        ]
+        ranked = sorted(zip(scores, every, strict=True), reverse=True)[:kept]
+        one = beam_search(
+            model, X[row, None, : LENGTHS[row]], max_length=longest, beam_size=V**longest,
+            length_penalty=alpha, n_best=n_best,
+        )  # fmt: skip
+        for place, (score, tokens) in enumerate(ranked):
+            shown = found.tokens[row, place].tolist()
+            assert shown[: len(tokens)] == tokens
+            assert set(shown[len(tokens) :]) <= {IGNORE}
+            assert float(found.scores[row, place]) == pytest.approx(score, abs=1e-5)
+            assert shown[: len(tokens)] == one.tokens[0, place, : len(tokens)].tolist()
+        assert (found.tokens[row, kept:] == IGNORE).all()
+        assert (found.scores[row, kept:] == -math.inf).all()
+
+
+def test_each_of_the_n_best_has_its_own_score_and_attention():
+    model = drawn(1)
+
+    found = beam_search(model, X, LENGTHS, max_length=6, beam_size=6, length_penalty=1.0, n_best=4)
+
+    assert found.attention.shape == (*found.tokens.shape, X.shape[1])
+    for row, place in itertools.product(range(len(X)), range(4)):
+        tokens = [token for token in found.tokens[row, place].tolist() if token != IGNORE]
+        score = log_probability(model, row, tokens) / ((5 + len(tokens)) / 6)
+        _, weights = model.features(X[row, None, : LENGTHS[row]], torch.tensor([tokens]))
+        shown = found.attention[row, place, : len(tokens), : LENGTHS[row]]
+        assert float(found.scores[row, place]) == pytest.approx(score, abs=1e-5)
+        torch.testing.assert_close(shown, weights[0].detach())
+        assert not found.attention[row, place, len(tokens) :].any()
+
+
+@pytest.mark.parametrize("beam_size", [2, 5])
+def test_the_search_for_several_ends_with_as_many_as_were_asked_for(beam_size):
+    for seed in range(6):
+        model, options = drawn(seed), {"max_length": 12, "beam_size": beam_size}
+
+        alone = beam_search(model, X, LENGTHS, **options)
+        several = beam_search(model, X, LENGTHS, n_best=beam_size, **options)
+
+        assert several.scores.isfinite().all()  # although fewer may have ended when the best did
+        assert (several.scores.diff(dim=1) <= 0).all()
+        assert torch.equal(several.scores[:, 0], alone.scores)
+        for row in several.tokens.tolist():
+            assert len(set(map(tuple, row))) == beam_size
+
+
+def test_the_best_of_several_is_a_result_of_its_own():
+    model, options = drawn(2), {"max_length": 4, "beam_size": 4}
+
+    (first, alone) = (beam_search(model, X, LENGTHS, n_best=n, **options).best() for n in (1, None))
+
+    for ours, theirs in zip(first, alone, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("feed", ["nothing", "output", "context"])
 def test_a_beam_of_one_is_greedy(seed, feed):
@@ -189,3 +261,12 @@ def test_the_penalty_of_length_is_that_of_the_paper():
 def test_invalid_options_are_refused(options):
     with pytest.raises(ConfigError, match="expected at least 1, 0 and 1"):
         beam_search(drawn(), X, LENGTHS, **{"max_length": 4, **options})
+
+
+@pytest.mark.parametrize(
+    ("n_best", "told"),
+    [(6, "expected at most 5, which beam_size is"), (0, "expected a whole"), (1.0, "expected a")],
+)
+def test_more_than_the_beam_holds_are_refused(n_best, told):
+    with pytest.raises(ConfigError, match=f"beam_search: n_best is {n_best}, {told}"):
+        beam_search(drawn(), X, LENGTHS, max_length=4, beam_size=5, n_best=n_best)

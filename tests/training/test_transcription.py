@@ -12,7 +12,7 @@ from torch import nn
 from seqnets.cells import GRUCell
 from seqnets.datasets import SequenceData, Sequences, Splits
 from seqnets.errors import ConfigError, DataError, ShapeError
-from seqnets.models import Transcriber, ctc_loss
+from seqnets.models import Transcriber, ctc_loss, prefix_beam_search
 from seqnets.models.ctc import frames_needed
 from seqnets.training import SequenceModule, Transcription
 from seqnets.training.metrics import MeanLoss
@@ -105,6 +105,32 @@ def test_rows_are_texts_and_score_as_the_model_did():
         {"prediction": "", "target": ""},
     ]
     assert objective.scores(rows, KNOWN) == pytest.approx(scored(objective, Says(SAID), BATCH))
+
+
+def test_rows_have_the_n_best_labellings_with_their_log_probabilities():
+    logits = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    model, batch = Says([[0] * 5] * 2).eval(), batch_of([[1], [2]], frames=5)
+    model.logits = logits
+    alone, several = (Transcription(beam_size=6, n_best=n) for n in (1, 3))
+
+    outcome = several(model, batch)
+    rows = several.rows(outcome, batch, KNOWN)
+
+    labels, scores = prefix_beam_search(logits, None, 6, 3)
+    for number, row in enumerate(rows):
+        found = row.pop("candidates")
+        assert [each["score"] for each in found] == scores[number].tolist()
+        assert [each["prediction"] for each in found] == [
+            "".join(LABELS[n] for n in ids if n != IGNORE) for ids in labels[number].tolist()
+        ]
+        assert found[0]["prediction"] == row["prediction"]
+    assert rows == alone.rows(alone(model, batch), batch, KNOWN)
+    assert scored(several, model, batch) == scored(alone, model, batch)
+
+
+def test_more_candidates_than_the_beam_holds_are_refused():
+    with pytest.raises(ConfigError, match="Transcription: n_best is 2, expected at most 1, which"):
+        Transcription(n_best=2)
 
 
 def test_labels_are_named_once_for_all_rows_of_a_batch():

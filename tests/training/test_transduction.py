@@ -1,11 +1,14 @@
 """The objective of transduction: training, scores, predictions and pictures."""
 
+import json
+
 import pytest
 import sacrebleu
 import torch
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import PairFiles, Sort
+from seqnets.datasets.codecs import read_codec
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import LuongAttention, SequenceToSequence
 from seqnets.training import Transduction
@@ -14,6 +17,7 @@ from seqnets.typing import END, IGNORE, Batch
 READ = ["a small house there", "a big house there", "the small book", "a green book !"] * 10
 WRITTEN = ["da ist ein kleines haus", "da ist ein großes haus", "das kleine buch da",
            "oh ein grünes buch !"] * 10  # fmt: skip
+SIDES = "source", "target"
 RARE = "a rare horse", "da ist ein rares pferd"
 
 
@@ -233,6 +237,50 @@ def test_a_wider_beam_is_never_less_likely():
     scores = [objective(model, batch).details.scores for objective in (narrow, wide)]
 
     assert (scores[1] >= scores[0] - 1e-5).all()
+
+
+def test_rows_have_the_n_best_texts_with_their_scores(data, model):
+    known, batch = data.describe(), next(iter(data.loader("val")))
+    alone, several = (Transduction(beam_size=4, n_best=n) for n in (1, 3))
+
+    outcome = asked(several, model, batch)
+    plain = asked(alone, model, batch)
+    rows = several.rows(outcome, batch, known)
+
+    codec = read_codec(known["target"])
+    for number, row in enumerate(rows):
+        found = row.pop("candidates")
+        assert [each["score"] for each in found] == outcome.details.scores[number].tolist()
+        assert [each["prediction"] for each in found] == [
+            codec.decode(ids) for ids in outcome.details.tokens[number].tolist()
+        ]
+        assert len(found) == 3
+        assert found[0] == {"prediction": row["prediction"], "score": row["score"]}
+    assert rows == alone.rows(plain, batch, known)
+    pictures = several.pictures(outcome, batch, known)
+    assert list(pictures) == list(alone.pictures(plain, batch, known))
+    assert pictures["written"] == alone.pictures(plain, batch, known)["written"]
+
+
+def test_rows_have_no_more_candidates_than_a_search_finds():
+    known = {side: {"unit": "words", "tokens": ["<eos>", "<unk>", "a"]} for side in SIDES}
+    data = Batch(torch.tensor([[2], [2]]), torch.tensor([[2, END], [END, IGNORE]]))
+    model = SequenceToSequence(GRUCell, 3, vocab_size=3).eval()
+    objective = Transduction(beam_size=9, n_best=8, max_length=1)
+
+    rows = objective.rows(asked(objective, model, data), data, known)
+
+    assert [{each["prediction"] for each in row["candidates"]} for row in rows] == [
+        {"", "<unk>", "a"}
+    ] * 2
+    assert "Infinity" not in json.dumps(rows)
+
+
+def test_more_candidates_than_the_beam_holds_are_refused():
+    with pytest.raises(ConfigError, match="Transduction: n_best is 3, expected at most 2, which"):
+        Transduction(beam_size=2, n_best=3)
+    with pytest.raises(ConfigError, match="Transduction: n_best is 0, expected a whole number"):
+        Transduction(n_best=0)
 
 
 def test_a_target_outside_the_vocabulary_is_refused():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.checks import check_count
+from seqnets.checks import check_count, check_n_best
 from seqnets.errors import DataError, ShapeError, counted
 from seqnets.layers.lengths import checked_lengths, valid_steps
 from seqnets.models.heads import upcast
@@ -96,7 +96,10 @@ def best_path(logits: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def prefix_beam_search(
-    logits: Tensor, lengths: Tensor | None = None, beam_size: int = 10
+    logits: Tensor,
+    lengths: Tensor | None = None,
+    beam_size: int = 10,
+    n_best: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decode by the likeliest labels, whose alignments are counted together.
 
@@ -108,13 +111,16 @@ def prefix_beam_search(
         logits: Logits of the classes of each frame, (B, T, C).
         lengths: Valid frames of each row, (B,); all T if omitted.
         beam_size: Beginnings kept at each frame, K.
+        n_best: Return this many labellings of each row, N, at most ``beam_size``; if omitted, the
+            likeliest one without a dimension for them.
 
     Returns:
         Labels, (B, U) int64, ``IGNORE`` past the end, and their log-probability, (B,), summed over
-        the alignments found.
+        the alignments found. Of ``n_best`` they are (B, N, U) and (B, N), likeliest first; where
+        fewer were found, minus infinity and all ``IGNORE``.
 
     Raises:
-        ConfigError: ``beam_size`` is not positive.
+        ConfigError: ``beam_size`` or ``n_best`` is not positive, or there are fewer in the beam.
         ShapeError: A length is outside 0..T.
 
     References:
@@ -123,11 +129,14 @@ def prefix_beam_search(
         arXiv:1408.2873, for its beam, here without a language model.
     """
     check_count("prefix_beam_search", beam_size=beam_size)
+    if n_best is not None:
+        check_n_best("prefix_beam_search", n_best, beam_size)
     log_probs = _certain_past_the_end("prefix_beam_search", logits, lengths)
     beams = _Prefixes(log_probs, beam_size)
     for frame in log_probs.unbind(1):
         beams.read(frame)
-    return beams.best()
+    labels, scores = beams.best(n_best or 1)
+    return (labels[:, 0], scores[:, 0]) if n_best is None else (labels, scores)
 
 
 class _Prefixes:
@@ -188,14 +197,18 @@ class _Prefixes:
         self.stem, self.last = torch.where(stays, stem, code), torch.where(stays, last, added)
         self.steps.append((parents, added.masked_fill(stays, IGNORE)))
 
-    def best(self) -> tuple[Tensor, Tensor]:
-        """The likeliest labels of each row, (B, U), and their log-probability, (B,)."""
-        scores, place = torch.logaddexp(self.blank, self.label).max(1, keepdim=True)
-        written = []
+    def best(self, n_best: int) -> tuple[Tensor, Tensor]:
+        """The N likeliest labels of each row, (B, N, U), and their log-probabilities, (B, N)."""
+        total = torch.logaddexp(self.blank, self.label)
+        ranked = total.sort(dim=1, descending=True, stable=True)
+        scores, places = (part[:, :n_best] for part in ranked)
+        written = [places.new_empty(*places.shape, 0)]
+        missing = scores == -torch.inf
         for parents, added in reversed(self.steps):
-            written.append(added.gather(1, place))
-            place = parents.gather(1, place)
-        return _closed_up(torch.cat([place[:, :0], *reversed(written)], 1)), scores[:, 0]
+            written.append(added.gather(1, places).masked_fill(missing, IGNORE)[..., None])
+            places = parents.gather(1, places)
+        labels = _closed_up(torch.cat(written[::-1], 2).flatten(0, 1))
+        return labels.unflatten(0, scores.shape), scores
 
 
 def _hashed(code: Tensor, label: Tensor) -> Tensor:

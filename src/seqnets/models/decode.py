@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from seqnets.checks import check_n_best
 from seqnets.errors import ConfigError
 from seqnets.models.decoder import select_state
 from seqnets.models.sequence_to_sequence import SequenceToSequence
@@ -14,7 +15,10 @@ from seqnets.typing import END, IGNORE
 
 
 class Decoded(NamedTuple):
-    """The decoded sequences of a batch.
+    """The decoded sequences of a batch: the best of each row, or its N best, best first.
+
+    Several of a row are a dimension after B: (B, N, U), (B, N) and (B, N, U, T). Where a search
+    found fewer, the score is minus infinity, and all tokens are ``IGNORE``.
 
     Attributes:
         tokens: (B, U) int64, with ``END`` last if the sequence has ended, then ``IGNORE``.
@@ -26,6 +30,12 @@ class Decoded(NamedTuple):
     tokens: Tensor
     scores: Tensor
     attention: Tensor | None
+
+    def best(self) -> Decoded:
+        """The best sequence of each row alone."""
+        if self.scores.dim() == 1:
+            return self
+        return Decoded(*(None if part is None else part[:, 0] for part in self))  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -78,12 +88,13 @@ def beam_search(
     max_length: int | Tensor,
     beam_size: int = 5,
     length_penalty: float = 0.0,
+    n_best: int | None = None,
 ) -> Decoded:
     """Decode with beam search.
 
     Sequences Y, ended or not, are ranked by their log-probability divided by
-    ``((5 + |Y|) / 6) ** length_penalty``. The search of a row ends when no unfinished sequence can
-    overtake the best ended one.
+    ``((5 + |Y|) / 6) ** length_penalty``, where |Y| counts ``END``. The search of a row ends when
+    no unfinished sequence can overtake the best ended one, or the last of the ``n_best``.
 
     Args:
         model: The model, in evaluation mode.
@@ -91,7 +102,10 @@ def beam_search(
         lengths: Valid steps of each row, (B,); all T if omitted.
         max_length: The most tokens to decode, ``END`` included: one limit, or one per row, (B,).
         beam_size: Sequences kept at each step, K.
-        length_penalty: Exponent of the length penalty, at least 0, which favours short sequences.
+        length_penalty: Exponent of the length penalty, at least 0. At 0 sequences are ranked by
+            their probability, which favours short ones; above 0 longer ones gain.
+        n_best: Return this many sequences of each row, N, at most ``beam_size``; if omitted, the
+            best one without a dimension for them.
 
     Raises:
         ConfigError: An option has an invalid value.
@@ -103,12 +117,14 @@ def beam_search(
     B, K = len(x), beam_size
     limits = _limits(B, x.device, max_length)
     _check("beam_search", K, limits, length_penalty)
+    if n_best is not None:
+        check_n_best("beam_search", n_best, K)
     memory, state = model.read(x, lengths)
     first = torch.arange(B, device=x.device)[:, None]  # (B, 1)
     rows = first.expand(B, K).flatten()
     memory, state = memory.select(rows), select_state(state, rows)
 
-    beams = _Beams(K, limits, length_penalty)
+    beams = _Beams(K, limits, length_penalty, n_best or 1)
     looked: list[Tensor] = []
     while beams.may_improve().any():
         logits, weights, state = model.write(beams.last.flatten(), memory, state)
@@ -116,7 +132,8 @@ def beam_search(
         state = select_state(state, (first * K + parents).flatten())
         if weights is not None:
             looked.append(weights.view(B, K, -1))
-    return beams.best(looked)
+    found = beams.best(looked)
+    return found.best() if n_best is None else found
 
 
 class _Beams:
@@ -126,6 +143,7 @@ class _Beams:
         beam_size: Sequences of a row, K.
         limits: The most tokens of a row's sequences, (B,).
         length_penalty: Exponent of the length penalty.
+        n_best: How many of them are asked for, N.
 
     Attributes:
         last: The last token of each sequence, (B, K).
@@ -135,8 +153,8 @@ class _Beams:
         steps: For each step, the sequences that were continued and their new tokens, (B, K).
     """
 
-    def __init__(self, beam_size: int, limits: Tensor, length_penalty: float) -> None:
-        self.limits, self.length_penalty = limits[:, None], length_penalty
+    def __init__(self, beam_size: int, limits: Tensor, length_penalty: float, n_best: int) -> None:
+        self.limits, self.length_penalty, self.n_best = limits[:, None], length_penalty, n_best
         self.last = torch.full((len(limits), beam_size), END, device=limits.device)
         self.total = torch.full(self.last.shape, -torch.inf, device=limits.device)
         self.total[:, 0] = 0  # all K begin alike, so that only one may count
@@ -166,18 +184,18 @@ class _Beams:
         return parents
 
     def may_improve(self) -> Tensor:
-        """Rows in which a running sequence can still overtake the best ended one, (B,)."""
+        """Rows in which a running sequence can still overtake one of the N best ended, (B,)."""
         ceiling = self.total / self._penalty(self.limits)  # if every further token were certain
         best_running = ceiling.masked_fill(~self.running, -torch.inf).amax(1)
-        best_ended = self._ended_scores().amax(1)
-        return self.running.any(1) & (best_running > best_ended)
+        last_ended = self._ended_scores().topk(self.n_best, 1).values[:, -1]
+        return self.running.any(1) & (best_running > last_ended)
 
     def best(self, looked: list[Tensor]) -> Decoded:
-        """The best ended sequence of each row; ``looked`` holds each step's attention."""
-        scores = self._ended_scores()
-        place = scores.argmax(1)
-        tokens, attention = _traced(self.steps, looked, place)
-        return Decoded(tokens, scores.gather(1, place[:, None])[:, 0], attention)
+        """The N best ended sequences of each row; ``looked`` holds each step's attention."""
+        ranked = self._ended_scores().sort(dim=1, descending=True, stable=True)
+        scores, places = (part[:, : self.n_best] for part in ranked)
+        tokens, attention = _traced(self.steps, looked, places, scores != -torch.inf)
+        return Decoded(tokens, scores, attention)
 
     def _ended_scores(self) -> Tensor:
         scores = self.total / self._penalty(self.size)
@@ -188,21 +206,25 @@ class _Beams:
 
 
 def _traced(
-    steps: list[tuple[Tensor, Tensor]], looked: list[Tensor], place: Tensor
+    steps: list[tuple[Tensor, Tensor]], looked: list[Tensor], places: Tensor, found: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Trace the sequences at these final places, (B,), back to their beginning."""
+    """Trace the sequences at these final places, (B, N), back to their beginning.
+
+    Those that are not ``found``, (B, N), are empty.
+    """
     tokens, attention = [], []
-    rows = torch.arange(len(place), device=place.device)
+    rows = torch.arange(len(places), device=places.device)[:, None]
     for step in reversed(range(len(steps))):
-        parents, written = (part[rows, place] for part in steps[step])
+        parents, written = (part.gather(1, places) for part in steps[step])
+        written = written.masked_fill(~found, IGNORE)
         tokens.append(written)
-        place = parents
+        places = parents
         if looked:
-            weights = looked[step][rows, place]
-            attention.append(weights.masked_fill((written == IGNORE)[:, None], 0))
-    whole = torch.stack(tokens[::-1], 1)
-    used = int((whole != IGNORE).sum(1).max())
-    return whole[:, :used], torch.stack(attention[::-1], 1)[:, :used] if looked else None
+            weights = looked[step][rows, places]
+            attention.append(weights.masked_fill((written == IGNORE)[..., None], 0))
+    whole = torch.stack(tokens[::-1], 2)
+    used = int((whole != IGNORE).sum(2).max())
+    return whole[..., :used], torch.stack(attention[::-1], 2)[:, :, :used] if looked else None
 
 
 def _penalty(size: Tensor, alpha: float) -> Tensor:

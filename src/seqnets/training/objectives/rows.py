@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +69,26 @@ def class_names(known: Known) -> list[Any]:
 def class_texts(known: Known) -> list[str]:
     """The names of classes as text."""
     return list(map(str, class_names(known)))
+
+
+def candidates(
+    tokens: Tensor, scores: Tensor, decode: Callable[[list[int]], str]
+) -> list[list[Row]]:
+    """The text and the score of each candidate that a search found, by row.
+
+    Args:
+        tokens: Their ids, (B, N, U).
+        scores: Their scores, (B, N); minus infinity where there is none.
+        decode: The text of some ids.
+    """
+    return [
+        [
+            {"prediction": decode(ids), "score": score}
+            for ids, score in zip(*found, strict=True)
+            if score != -math.inf
+        ]
+        for found in zip(tokens.tolist(), scores.tolist(), strict=True)
+    ]
 
 
 def lengths_of(batch: Batch) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.checks import check_choice, check_count
+from seqnets.checks import check_choice, check_count, check_n_best
 from seqnets.datasets import DataModule, SequenceData
 from seqnets.datasets.base import PARTS
 from seqnets.datasets.scores.edits import edit_rate
@@ -24,7 +24,12 @@ from seqnets.models.ctc import best_path, ctc_loss, frames_needed, prefix_beam_s
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import EditRate, SequenceMatch
 from seqnets.training.objectives.base import Objective, Outcome, Row
-from seqnets.training.objectives.rows import class_texts, lengths_of, written_texts
+from seqnets.training.objectives.rows import (
+    candidates,
+    class_texts,
+    lengths_of,
+    written_texts,
+)
 from seqnets.typing import IGNORE, Batch, Known
 
 PICTURES, EXAMPLES = 3, 12
@@ -37,10 +42,13 @@ class Frames(NamedTuple):
     Attributes:
         logits: Logits of the classes, (B, frames, C).
         of_steps: The frame of each step of the input, (T,).
+        n_best: Labels (B, N, U) and log-probabilities (B, N) of the N best of a beam, if there is
+            one.
     """
 
     logits: Tensor
     of_steps: Tensor
+    n_best: tuple[Tensor, Tensor] | None = None
 
 
 class Transcription(Objective):
@@ -58,9 +66,11 @@ class Transcription(Objective):
     Args:
         beam_size: Beam width of decoding; 1 takes the likeliest class of each frame.
         unit: Unit of a label: "characters", or "words", between which a text has a space.
+        n_best: If above 1, rows have so many ``candidates`` of the beam, likeliest first, with
+            their log-probabilities as scores.
 
     Raises:
-        ConfigError: ``beam_size`` is not positive, or ``unit`` is unknown.
+        ConfigError: ``beam_size`` or ``n_best`` is out of range, or ``unit`` is unknown.
 
     References:
         Graves et al., 2006, "Connectionist Temporal Classification: Labelling Unsegmented Sequence
@@ -69,10 +79,11 @@ class Transcription(Objective):
 
     mode = "min"
 
-    def __init__(self, beam_size: int = 1, unit: Unit = "characters") -> None:
+    def __init__(self, beam_size: int = 1, unit: Unit = "characters", n_best: int = 1) -> None:
         check_count("Transcription", beam_size=beam_size)
+        check_n_best("Transcription", n_best, beam_size)
         check_choice("Transcription", PLAIN_UNITS, unit=unit)
-        self.beam_size = beam_size
+        self.beam_size, self.n_best = beam_size, n_best
         self.unit = unit
         self.metric = "wer" if unit == "words" else "cer"
 
@@ -143,12 +154,14 @@ class Transcription(Objective):
         loss = total / count.clamp(min=1)
         if model.training:
             return Outcome(loss, count, torch.full_like(batch.y, IGNORE), batch.y, state)
+        n_best = None
         if self.beam_size == 1:
             labels, _ = best_path(logits, lengths)
         else:
-            labels, _ = prefix_beam_search(logits, lengths, self.beam_size)
+            n_best = prefix_beam_search(logits, lengths, self.beam_size, self.n_best)
+            labels = n_best[0][:, 0]
         steps = torch.arange(1, batch.x.shape[1] + 1, device=logits.device)
-        frames = Frames(logits.detach(), _frames(model, steps) - 1)
+        frames = Frames(logits.detach(), _frames(model, steps) - 1, n_best)
         return Outcome(loss, count, labels, batch.y, state, frames)
 
     def _nats(self, logits: Tensor, targets: Tensor, lengths: Any, training: bool) -> Tensor:
@@ -178,16 +191,22 @@ class Transcription(Objective):
         return found, state
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """A row per sequence: the text of its labels, and the right one if known."""
+        """A row per sequence: the text of its labels, the right one if known, and the n best."""
         known_targets, labels = outcome.targets.shape[1] > 0, class_texts(known)
         pairs = zip(outcome.predictions.tolist(), outcome.targets.tolist(), strict=True)
-        return [
+        rows: list[Row] = [
             {
                 "prediction": _text(written, labels, known),
                 "target": _text(right, labels, known) if known_targets else None,
             }
             for written, right in pairs
         ]
+        if self.n_best > 1:
+            best, scores = outcome.details.n_best
+            several = candidates(best, scores, lambda ids: _text(ids, labels, known))
+            for row, found in zip(rows, several, strict=True):
+                row["candidates"] = found
+        return rows
 
     def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
         """The metrics of the texts themselves, whose labels the model need not know."""

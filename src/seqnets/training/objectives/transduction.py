@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.checks import check_choice, check_count, check_number, check_probability
+from seqnets.checks import (
+    check_choice,
+    check_count,
+    check_n_best,
+    check_number,
+    check_probability,
+)
 from seqnets.datasets.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.datasets.scores.exact import exact_match
@@ -24,7 +30,7 @@ from seqnets.models.decode import Decoded, beam_search, greedy
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import Mean
 from seqnets.training.objectives.base import Objective, Outcome, Row
-from seqnets.training.objectives.rows import lengths_of, written_texts
+from seqnets.training.objectives.rows import candidates, lengths_of, written_texts
 from seqnets.training.objectives.scoring import check_targets, perplexity
 from seqnets.typing import END, IGNORE, Batch, Known
 
@@ -49,6 +55,7 @@ class Transduction(Objective):
         length_penalty: Exponent of the beam search's length penalty; above 0 it favours longer
             sequences (Wu et al., 2016).
         max_length: The most tokens to decode; twice the source's length plus 10 if omitted.
+        n_best: If above 1, rows have so many ``candidates`` of the beam, best first, with scores.
 
     Raises:
         ConfigError: An option has an invalid value.
@@ -63,10 +70,12 @@ class Transduction(Objective):
         beam_size: int = 1,
         length_penalty: float = 0.6,
         max_length: int | None = None,
+        n_best: int = 1,
     ) -> None:
         check_choice("Transduction", METRICS, metric=metric)
         check_probability("Transduction", label_smoothing=label_smoothing)
         check_count("Transduction", beam_size=beam_size)
+        check_n_best("Transduction", n_best, beam_size)
         check_number("Transduction", least=0, length_penalty=length_penalty)
         if max_length is not None:
             check_count("Transduction", max_length=max_length)
@@ -74,12 +83,13 @@ class Transduction(Objective):
         self.label_smoothing = label_smoothing
         self.beam_size, self.length_penalty = beam_size, length_penalty
         self.max_length = max_length
+        self.n_best = n_best
 
     def __call__(self, model: Any, batch: Batch, state: Any = None) -> Outcome:
         """Score each target token; in evaluation also decode.
 
         Predictions are ids (B, U): in training the likeliest after each target token, in evaluation
-        the decoded sequences, whose ``Decoded`` are the ``details``.
+        the best decoded sequences; the ``details`` are the ``Decoded``, of ``n_best`` if above 1.
         """
         check_targets(batch.y, model.target_vocab_size)
         logits = model(batch.x, batch.y, batch.lengths)
@@ -95,7 +105,7 @@ class Transduction(Objective):
         if model.training:
             return Outcome(loss, count, logits.detach().argmax(-1), batch.y, None)
         written = self.write(model, batch)
-        return Outcome(loss, count, written.tokens, batch.y, None, written)
+        return Outcome(loss, count, written.best().tokens, batch.y, None, written)
 
     @property
     def longest(self) -> tuple[int, int]:
@@ -112,7 +122,10 @@ class Transduction(Objective):
         options: dict[str, Any] = {"max_length": limits, "length_penalty": self.length_penalty}
         if self.beam_size == 1:
             return greedy(model, batch.x, batch.lengths, **options)
-        return beam_search(model, batch.x, batch.lengths, beam_size=self.beam_size, **options)
+        n_best = self.n_best if self.n_best > 1 else None
+        return beam_search(
+            model, batch.x, batch.lengths, beam_size=self.beam_size, n_best=n_best, **options
+        )
 
     def metrics(self, known: Known) -> dict[str, Metric]:
         """BLEU if models are compared by it, and the share of correct sequences."""
@@ -149,7 +162,7 @@ class Transduction(Objective):
         return {"memory": memory.values, **keys, **state}, None
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
-        """A row per pair: the texts, and the decoded sequence's score if known.
+        """A row per pair: the texts, the decoded sequence's score if known, and the n best.
 
         A word that the vocabulary lacks is written as U+FFFD; a dataset that has the text replaces
         it.
@@ -157,13 +170,18 @@ class Transduction(Objective):
         source, target = read_codec(known["source"]), read_codec(known["target"])
         sources = _sources(batch)
         written, right = outcome.predictions.tolist(), outcome.targets.tolist()
-        scores = None if outcome.details is None else outcome.details.scores.tolist()
+        found: Decoded | None = outcome.details
+        scores = None if found is None else found.best().scores.tolist()
+        several = None
+        if found is not None and self.n_best > 1:
+            several = candidates(found.tokens, found.scores, target.decode)
         return [
             {
                 "source": source.decode(sources[number], FOREIGN),
                 "prediction": target.decode(written[number]),
                 "target": target.decode(ids, FOREIGN) if ids[0] != IGNORE else None,
                 **({} if scores is None else {"score": scores[number]}),
+                **({} if several is None else {"candidates": several[number]}),
             }
             for number, ids in enumerate(right)
         ]
@@ -189,10 +207,11 @@ class Transduction(Objective):
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """Attention of the first sentences of the batch, and a table of decoded texts."""
         found: dict[str, Picture] = {"written": self._table(outcome, batch, known)}
-        if outcome.details is None or outcome.details.attention is None:
+        attention = None if outcome.details is None else outcome.details.best().attention
+        if attention is None:
             return found
         source, target = read_codec(known["source"]), read_codec(known["target"])
-        weights = outcome.details.attention.float().cpu().numpy()
+        weights = attention.float().cpu().numpy()
         sources, written = _sources(batch), outcome.predictions.tolist()
         for number in range(min(PICTURES, len(written))):
             read, wrote = source.pieces(sources[number]), target.pieces(written[number])
