@@ -252,6 +252,16 @@ def test_a_compiler_that_hangs_is_ended(cache, tmp_path, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
+def test_a_server_that_a_compiler_leaves_behind_holds_nothing_up(tmp_path, monkeypatch):
+    server = f"sleep 30 & echo $! > {tmp_path / 'server'}"
+    monkeypatch.setenv("CC", str(_script(tmp_path / "cc", server, "echo no error; exit 1")))
+    monkeypatch.setattr(compiler, "TIMEOUT", 10)
+
+    with pytest.raises(NoCompiler, match="fails: no error"):
+        compiler.load(SOURCE)
+    os.kill(int((tmp_path / "server").read_text()), signal.SIGKILL)  # it is still at work
+
+
 def test_what_a_killed_compilation_left_is_removed_after_a_day(cache):
     cache.mkdir(parents=True, mode=0o700)
     old, new = cache / "build-old", cache / "build-new"

@@ -34,6 +34,7 @@ TIMEOUT = 60.0
 """The most seconds that a compilation may take."""
 
 _DIGEST = hashlib.sha256().digest_size
+_POLL = 0.2  # seconds until it is asked whether a compiler has ended
 _STALE = 24 * 3600.0  # seconds after which a build folder is abandoned
 _loaded: dict[str, ctypes.CDLL] = {}
 _refused: dict[str, str] = {}  # by key: reasons; a failed compilation is not retried
@@ -300,8 +301,6 @@ def _run(command: tuple[str, ...], build: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,  # a file could not be written on a disk that is full
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             env={**os.environ, "TMPDIR": str(build), "LC_ALL": "C"},
             start_new_session=True,  # so that the compiler's children can be killed with it
         )
@@ -309,7 +308,7 @@ def _run(command: tuple[str, ...], build: Path) -> None:
         raise NoCompiler(f"{command[0]} cannot be started: {error.strerror}") from None
     with process:
         try:
-            output, _ = process.communicate(timeout=TIMEOUT)
+            output = _output(process)
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
@@ -323,3 +322,23 @@ def _run(command: tuple[str, ...], build: Path) -> None:
         faults = [line for line in lines if "error" in line or "ld: " in line]
         told = "; ".join(faults[:3] or lines[:3]) or f"exit status {process.returncode}"
         raise NoCompiler(f"{shlex.join(command)} fails: {told}")
+
+
+def _output(process: subprocess.Popen[bytes]) -> str:
+    """What a process prints until it ends; a server that it leaves behind may keep its output open.
+
+    Raises:
+        TimeoutExpired: It does not end in time.
+    """
+    latest = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            output, _ = process.communicate(timeout=min(_POLL, TIMEOUT))
+            break
+        except subprocess.TimeoutExpired as waiting:
+            if process.poll() is not None:
+                output = waiting.output or b""
+                break
+            if time.monotonic() > latest:
+                raise
+    return output.decode(errors="replace")
