@@ -141,10 +141,12 @@ def gelu(a):
     return a * (1 + math.erf(a / math.sqrt(2))) / 2
 
 
-def test_a_cell_pickled_before_its_backbone_had_a_size_of_its_own_takes_a_step():
-    cell, x = CfCCell(3, 4, backbone_layers=2), torch.randn(2, 3)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_cell_pickled_before_its_backbone_had_a_size_of_its_own_takes_a_step(layers):
+    cell, x = CfCCell(3, 4, backbone_layers=layers), torch.randn(2, 3)
     expected, _ = cell(x)
-    del cell.backbone_size, cell.nonlinearity
+    cell.deeper = layers - 1
+    del cell.backbone_layers, cell.backbone_size, cell.nonlinearity
 
     torch.testing.assert_close(pickle.loads(pickle.dumps(cell))(x)[0], expected)
 

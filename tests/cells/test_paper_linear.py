@@ -2,6 +2,7 @@
 
 import cmath
 import math
+import pickle
 
 import pytest
 import torch
@@ -256,6 +257,18 @@ def test_linear_recurrent_unit_starts_on_a_ring():
     assert 0 <= phase.min() < 0.01 < 0.29 < phase.max() <= 0.3
     assert radius.square().mean().item() == pytest.approx((0.4**2 + 0.9**2) / 2, abs=0.01)
     torch.testing.assert_close(torch.exp(cell.gamma), torch.sqrt(1 - radius**2))
+
+
+def test_a_cell_pickled_while_its_ring_had_one_name_starts_there_again():
+    cell = LRUCell(3, 40, r_min=0.4, r_max=0.5)
+    cell.ring = 0.4, 0.5, cell.max_phase
+    del cell.r_min, cell.r_max, cell.max_phase
+
+    before = pickle.loads(pickle.dumps(cell))
+    before.reset_parameters()
+
+    assert repr(before) == "LRUCell(3, 40, r_min=0.4, r_max=0.5)"
+    assert torch.exp(-torch.exp(before.nu)).max() < 0.501
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])

@@ -1,6 +1,7 @@
 """Spiking neurons against their papers in plain floats, and the derivatives of spikes."""
 
 import math
+import pickle
 from functools import partial
 from itertools import product
 
@@ -269,6 +270,19 @@ def test_a_threshold_that_is_learned_starts_where_a_fixed_one_stays_and_is_above
     with torch.no_grad():
         learned.log_threshold.sub_(50)
     assert (learned.fires_at() > 0).all()
+
+
+@pytest.mark.parametrize("cell_cls", CELLS)
+def test_a_cell_pickled_before_thresholds_could_be_learned_takes_a_step(cell_cls):
+    cell, x = cell_cls(3, 4), torch.randn(2, 3)
+    expected, _ = cell(x)
+    del cell.learn_threshold, cell.log_threshold
+
+    before = pickle.loads(pickle.dumps(cell))
+
+    torch.testing.assert_close(before(x)[0], expected)
+    assert repr(before) == repr(cell_cls(3, 4))
+    before.reset_parameters()
 
 
 @pytest.mark.parametrize("reset", ["subtract", "zero", "none"])

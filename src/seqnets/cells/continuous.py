@@ -156,8 +156,9 @@ class CfCCell(TimedCell):
         super().__init__(input_size, hidden_size, **options)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """As of any module; cells pickled before they had these two had no others."""
+        """As of any module; cells pickled before they had these options had no others."""
         before = {"backbone_size": state["hidden_size"], "nonlinearity": "lecun_tanh"}
+        before["backbone_layers"] = state.get("deeper", 0) + 1
         super().__setstate__(before | state)
 
     def block_shape(self, features: int) -> tuple[int, ...]:

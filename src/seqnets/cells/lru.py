@@ -87,6 +87,11 @@ class LRUCell(GatedCell):
         self.max_phase = max_phase
         super().__init__(input_size, hidden_size, **options)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As of any module; cells pickled before these three had names had them in a ring."""
+        named = zip(("r_min", "r_max", "max_phase"), state.get("ring", ()), strict=False)
+        super().__setstate__(dict(named) | state)
+
     def add_parameters(self, parameter: Any) -> None:
         """The matrix by which the memories are shown."""
         self.weight_re = parameter(self.hidden_size, self.hidden_size)

@@ -151,6 +151,12 @@ class SpikingCell(LeakyCell):
         self.learn_threshold, self.detach_reset = learn_threshold, detach_reset
         super().__init__(input_size, hidden_size, **options)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As of any module; neurons pickled before thresholds could be learned keep theirs."""
+        super().__setstate__({"learn_threshold": False} | state)
+        if "learn_threshold" not in state:
+            self.register_parameter("log_threshold", None)
+
     def add_parameters(self, parameter: Any) -> None:
         """The decays and the threshold, if they are learned."""
         super().add_parameters(parameter)
