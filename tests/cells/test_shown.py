@@ -85,6 +85,19 @@ def test_a_users_cell_shows_the_options_that_it_keeps_by_their_names():
     )
 
 
+@pytest.mark.parametrize("kept", [torch.ones(9, 9), torch.ones(9, 9).numpy()])
+def test_of_a_large_array_a_line_shows_the_beginning(kept):
+    class Mine(RNNCell):
+        def __init__(self, input_size, hidden_size, *, kept=None):
+            super().__init__(input_size, hidden_size)
+            self.kept = kept
+
+    shown = repr(Mine(3, 4, kept=kept))
+
+    assert shown.startswith("Mine(3, 4, kept=")
+    assert shown.endswith("1., …)")
+
+
 class Slope:
     def __call__(self, v):
         return surrogates.arctan(v)

@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, Sequence
 from functools import partial, wraps
+from textwrap import shorten
 from typing import Any
 
 from typing_extensions import ParamSpec
@@ -84,7 +85,7 @@ def shown_options(cls: type[Any], values: Mapping[str, Any]) -> list[str]:
     """The arguments whose values differ from their defaults, as a call has them; no sizes."""
     told = {name: _written(default) for name, default in _defaults_of(cls).items()}
     given = {name: _written(values[name]) for name in told if name in values}
-    return [f"{k}={v}" for k, v in given.items() if v != told[k] and k not in _SIZES]
+    return [f"{k}={_in_a_line(v)}" for k, v in given.items() if v != told[k] and k not in _SIZES]
 
 
 def _written(value: Any) -> str:
@@ -96,6 +97,11 @@ def _written(value: Any) -> str:
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
     return f"{type(value).__name__}()" if type(value).__repr__ is object.__repr__ else repr(value)
+
+
+def _in_a_line(written: str) -> str:
+    """As it is, but for large arrays, of which a line shows the beginning."""
+    return shorten(written, 60, placeholder=" …") if "\n" in written else written
 
 
 def _defaults_of(cls: type[Any]) -> dict[str, Any]:
