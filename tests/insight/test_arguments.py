@@ -90,6 +90,7 @@ def test_a_figure_of_no_size_is_refused():
         lambda a: torch.tensor(a).half(),
         lambda a: a.astype(np.float16),
         lambda a: a.tolist(),
+        lambda a: list(torch.tensor(a).bfloat16().requires_grad_()),
         lambda a: (a > 0).tolist(),
     ],
 )
@@ -106,3 +107,21 @@ def test_tensors_of_all_kinds_and_lists_are_drawn(given):
 
     for figure in figures:
         figure.draw_without_rendering()
+
+
+class Table:
+    """A table as of pandas, which goes through the names of its columns."""
+
+    ndim = 2
+
+    def __iter__(self):
+        return iter("abc")
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(STATES, dtype)
+
+
+def test_a_table_has_features_though_its_columns_have_names():
+    curves, *_ = states(x=Table()).axes
+
+    assert len(curves.lines) == S

@@ -33,7 +33,8 @@ def array_of(
     Args:
         who: Who asks for it, for error messages.
         name: The argument, likewise.
-        given: An array, a tensor on any device, with gradients or without, or lists of numbers.
+        given: An array, a tensor on any device, with gradients or without, or lists of these or
+            of numbers.
         legend: The letters of its dimensions, and the size of each if it is known.
         advice: A line of advice for another shape.
         finite: Whether all numbers have to be finite.
@@ -73,6 +74,8 @@ def _plain(given: Any) -> np.ndarray | None:
         if isinstance(given, torch.Tensor):
             wide = torch.float32 if given.dtype is torch.bfloat16 else given.dtype
             given = given.to(wide).numpy(force=True)
+        elif isinstance(given, list | tuple) and given and isinstance(given[0], torch.Tensor):
+            return _plain(torch.stack(list(given)))
         array = np.asarray(given)
     except (TypeError, ValueError, RuntimeError):  # of several lengths, sparse, or without values
         return None

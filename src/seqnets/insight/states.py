@@ -136,7 +136,8 @@ def _checked_input(x: Any) -> tuple[list[str] | None, np.ndarray | None]:
     texts = listed(_WHO, "x", x, "texts or an array (T, I)")
     if not texts:
         raise ShapeError(f"{_WHO}: x is empty, expected at least one step.")
-    if all(isinstance(text, str) for text in texts):
+    is_table = getattr(x, "ndim", 1) > 1  # one of pandas goes through the names of its columns
+    if not is_table and all(isinstance(text, str) for text in texts):
         return texts, None
     advice = "Tokens are given as texts: list(map(str, x.tolist()))."
     return None, array_of(_WHO, "x", x, {"T": None, "I": None}, advice)
