@@ -20,7 +20,14 @@ from seqnets.cells import (
     Zoneout,
 )
 from seqnets.errors import ConfigError, DtypeError
-from seqnets.models import Direct, Forecaster, SequenceClassifier
+from seqnets.models import (
+    Direct,
+    Forecaster,
+    SequenceClassifier,
+    SequenceToSequence,
+    Transcriber,
+    VideoClassifier,
+)
 from seqnets.testing import check_backend, check_cell, one_unit, step
 
 from .plain import sigmoid
@@ -393,6 +400,9 @@ def test_no_unit_of_a_module_is_taken_for_the_time(bidirectional):
             partial(Forecaster, input_size=3, output_size=1, horizon=4, strategy=Direct),
             "Forecaster",
         ),
+        (partial(SequenceToSequence, target_vocab_size=5, input_size=3), "Decoder"),
+        (partial(Transcriber, num_classes=5, input_size=3, filters=[4]), "Transcriber"),
+        (partial(VideoClassifier, num_classes=5, channels=1, height=8, width=8), "VideoClassifier"),
     ],
 )
 def test_no_feature_of_what_a_model_embeds_is_taken_for_the_time(make, told):

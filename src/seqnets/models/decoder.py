@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.layers import DeepRNN, map_state
+from seqnets.layers.checks import check_reads_no_times
 from seqnets.layers.lengths import without_padding
 from seqnets.models.attention import Attention
 from seqnets.models.encoder import dropout_rates
@@ -68,7 +69,8 @@ class Decoder(nn.Module):
             one of each, {"input": 0.4, "output": 0.2}.
 
     Raises:
-        ConfigError: ``feed`` is unknown, or needs an attention and there is none.
+        ConfigError: ``feed`` is unknown, or needs an attention and there is none, or a cell takes
+            times (``timed``).
 
     References:
         Luong et al., 2015, arXiv:1508.04025, 3 and 3.3 (no bias); Bahdanau et al., 2015,
@@ -98,6 +100,7 @@ class Decoder(nn.Module):
         rates = dropout_rates(dropout)
         self.input_dropout, self.dropout = nn.Dropout(rates["input"]), nn.Dropout(rates["output"])
         self.recurrent = make_stack(embedding.embedding_dim + fed)
+        check_reads_no_times("Decoder", self.recurrent, "token")
         size = self.recurrent.output_size
         self.attention = None if attention is None else attention(size, memory_size)
         combined = size if attention is None else memory_size + size

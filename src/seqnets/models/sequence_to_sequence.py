@@ -51,8 +51,8 @@ class SequenceToSequence(nn.Module):
             ``locked``, ``embedding`` and ``bptt_steps`` of the encoder.
 
     Raises:
-        ConfigError: ``sampling``, ``sampling_steps`` or ``target_vocab_size`` is out of range, or
-            the stacks' options are invalid.
+        ConfigError: ``sampling``, ``sampling_steps`` or ``target_vocab_size`` is out of range, the
+            cell takes times (``timed``), or the stacks' options are invalid.
 
     References:
         Sutskever et al., 2014, "Sequence to Sequence Learning with Neural Networks",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seqnets.checks import check_count
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, ConvFront1d, Linear
+from seqnets.layers.checks import check_reads_no_times
 from seqnets.models.encoder import Encoder
 
 
@@ -31,7 +32,8 @@ class Transcriber(nn.Module):
 
     Raises:
         ConfigError: ``num_classes`` or an option of the convolutions is out of range, there are
-            convolutions of tokens or a stride without any, or the stack's options are invalid.
+            convolutions of tokens or a stride without any, a cell over convolutions takes times
+            (``timed``), or the stack's options are invalid.
     """
 
     passes_options_to = Encoder
@@ -64,6 +66,8 @@ class Transcriber(nn.Module):
             self.front = ConvFront1d(input_size, filters, kernel_size, stride, causal=False)
             input_size = self.front.output_size
         self.encoder = Encoder(cell, input_size=input_size, **options)
+        if self.front is not None:
+            check_reads_no_times("Transcriber", self.encoder, "frame")
         self.output = Linear(self.encoder.output_size, num_classes)
 
     def forward(

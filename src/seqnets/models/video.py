@@ -12,6 +12,7 @@ from seqnets.cells import CellOption
 from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, ConvFront2d, Video
+from seqnets.layers.checks import check_reads_no_times
 from seqnets.models.classifier import SequenceClassifier
 from seqnets.models.encoder import with_options
 
@@ -29,6 +30,9 @@ class VideoClassifier(SequenceClassifier):
         kernel_size: Side of each convolution's window: one number, or one per convolution.
         stride: Pixels between outputs: one number, or one per convolution.
         options: As for :class:`SequenceClassifier`, except for the input's sizes.
+
+    Raises:
+        ConfigError: The cell takes times (``timed``), or another option is invalid.
 
     References:
         Donahue et al., 2015, "Long-term Recurrent Convolutional Networks for Visual Recognition and
@@ -50,6 +54,7 @@ class VideoClassifier(SequenceClassifier):
     ) -> None:
         front = ConvFront2d(channels, filters, kernel_size, stride, frame=(height, width))
         super().__init__(cell, num_classes, input_size=front.output_size, **options)
+        check_reads_no_times("VideoClassifier", self.encoder, "frame")
         self.front = front
 
     def forward(
