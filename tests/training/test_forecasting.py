@@ -105,6 +105,16 @@ def test_zero_that_is_forecast_as_zero_is_no_symmetric_error():
     assert metric["smape"](torch.full((1, 1, 1, 1), math.nan), torch.zeros(1, 1, 1)).isnan()
 
 
+def test_no_symmetric_error_exceeds_two_where_the_sizes_are_rounded_to_less_than_the_error():
+    mean, deviation = 10 * torch.rand(2, 99, generator=torch.Generator().manual_seed(0))
+    scaling = {"mean": mean.tolist(), "deviation": deviation.tolist()}
+    metric = Forecasting().metrics({"sizes": {"output_size": 99}, "scaling": scaling})["smape"]
+    zero = -mean / deviation
+    nearly = zero.nextafter(zero + 1)  # their sizes may be 0
+
+    assert 1 < metric(nearly[:, None], zero) <= 2
+
+
 def test_data_without_a_scaling_have_no_symmetric_error():
     assert Forecasting().metrics({"sizes": KNOWN["sizes"]}).keys() == {"mse", "mae"}
 

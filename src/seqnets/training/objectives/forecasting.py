@@ -167,7 +167,8 @@ def _symmetric(predicted: Tensor, true: Tensor, scaling: Scaling) -> Tensor:
     mean, unit = scaling.mean.to(true), scaling.deviation.to(true)
     missed = unit * (predicted - true).abs()
     sizes = (mean + unit * predicted).abs() + (mean + unit * true).abs()
-    return (2 * missed / sizes).masked_fill(missed == 0, 0)
+    # near 0 the sizes may be rounded to less than what they are apart
+    return (2 * missed / sizes).clamp(max=2).masked_fill(missed == 0, 0)
 
 
 def _target_columns(known: Known) -> list[str]:
