@@ -174,6 +174,19 @@ def test_a_prompt_is_text_as_it_stands(seqnets, small_text, text_file, tmp_path)
         assert done.out.startswith(prompt)
 
 
+def test_a_stop_text_is_text_as_it_stands(seqnets, small_text, text_file, tmp_path):
+    text_file.write_text("123 null'\n" * 300)
+    seqnets("train", *small_text)
+
+    for stop in ("1", "12", "null", "'"):
+        writing = "generate", "checkpoint=last", "length=999", "temperature=5", f"stop={stop}"
+        done = seqnets(*writing)
+        assert done.code == 0, done.err
+        written = done.out.removesuffix("\n")
+        assert written.find(stop) in (-1, len(written) - len(stop))
+        assert len(stop) > 2 or written.endswith(stop)
+
+
 def test_evaluate_refuses_text_with_another_vocabulary(seqnets, small_text, tmp_path):
     seqnets("train", *small_text)
     other = tmp_path / "other.txt"

@@ -76,6 +76,19 @@ def test_every_strategy_takes_what_is_known_ahead(strategy, head, independent, s
     assert (ahead.grad != 0).all()
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("independent", [False, True])
+def test_each_row_of_a_batch_is_forecast_from_what_is_known_ahead_of_it(strategy, independent):
+    model = forecaster(strategy, 4, 2, independent=independent, segment=2, ahead_size=2)
+    x, ahead = windows(3, features=4), windows(3, steps=5, features=2)
+
+    together, _ = model(x, ahead=ahead)
+
+    for row in range(3):
+        alone, _ = model(x[row, None], ahead=ahead[row, None])
+        torch.testing.assert_close(together[row, None], alone)
+
+
 @pytest.mark.parametrize("segment", [1, 2])
 @pytest.mark.parametrize("independent", [False, True])
 def test_what_is_known_of_a_step_changes_no_forecast_of_an_earlier_one(independent, segment):
@@ -89,6 +102,14 @@ def test_what_is_known_of_a_step_changes_no_forecast_of_an_earlier_one(independe
 
         others = [strategy is Parallel and segment == 1]
         assert same == [True] * 4 + ([False, *others] if segment == 1 else [False] * 2)
+
+
+def test_steps_of_which_the_same_is_known_are_forecast_each_by_its_place():
+    model = forecaster(Parallel, 3, 1, ahead_size=2, normalization="none")
+
+    said, _ = model(windows(1), ahead=torch.ones(1, 5, 2, dtype=torch.float64))
+
+    assert len(said.flatten().unique()) == 5
 
 
 def test_one_step_ahead_recursive_equals_direct():
