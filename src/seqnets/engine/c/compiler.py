@@ -332,11 +332,12 @@ def _output(process: subprocess.Popen[bytes]) -> str:
     """
     latest = time.monotonic() + TIMEOUT
     while True:
+        ended = process.poll() is not None  # asked first: all that it printed is there then
         try:
             output, _ = process.communicate(timeout=min(_POLL, TIMEOUT))
             break
         except subprocess.TimeoutExpired as waiting:
-            if process.poll() is not None:
+            if ended:
                 output = waiting.output or b""
                 break
             if time.monotonic() > latest:
