@@ -205,6 +205,28 @@ def test_targets_of_another_horizon_are_refused():
         Forecasting()(model, Batch(torch.zeros(1, 6, 3), torch.zeros(1, 5, 2)))
 
 
+class Deaf(Forecaster):
+    """A model of one's own that takes nothing ahead."""
+
+    def features(self, x, state=None, lengths=None):
+        return super().features(x, state, lengths)
+
+
+def test_a_model_that_takes_nothing_ahead_is_refused_before_training_if_something_is(tmp_path):
+    path = tmp_path / "shop.csv"
+    path.write_text("\n".join(["sales,event", *(f"{n % 5},{n % 7}" for n in range(99))]))
+    known, none = (
+        SeriesTable(str(path), lookback=8, horizon=4, targets=["sales"], known_ahead=columns)
+        for columns in (["event"], [])
+    )
+    deaf = Deaf(GRUCell, 2, 1, 4, segment=2, hidden_size=4)
+
+    with pytest.raises(ConfigError, match="takes no argument ahead, expected one for 1 col"):
+        Forecasting().check(deaf, known)
+    Forecasting().check(deaf, none)
+    Forecasting().check(Forecaster(GRUCell, **known.sizes, segment=2, hidden_size=4), known)
+
+
 def learned_error(path, known_ahead, strategy):
     """The mean squared error of a test part after a short training."""
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from seqnets.checks import is_number
+from seqnets.checks import is_number, name_of
+from seqnets.datasets import DataModule
 from seqnets.datasets.scaling import Scaling
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.forecast import Forecast, draw_forecasts
 from seqnets.models.number_heads import NumberHead, pinball
@@ -46,6 +48,17 @@ class Forecasting(Objective):
             raise ConfigError(
                 f"Forecasting: quantiles is {self.quantiles}, expected 0.5 among them.\n"
                 "  The median is the forecast itself."
+            )
+
+    def check(self, model: nn.Module, data: DataModule) -> None:
+        """Raise ConfigError if columns are known ahead and the model takes none."""
+        ahead = data.sizes.get("ahead_size", 0) if isinstance(data, DataModule) else 0
+        features: Any = getattr(model, "features", None)
+        if ahead and features and "ahead" not in inspect.signature(features).parameters:
+            raise ConfigError(
+                f"Forecasting: {name_of(model)}.features takes no argument ahead, expected one for "
+                f"{counted(ahead, 'column')} known ahead (dataset.known_ahead).\n"
+                "  model=forecaster has it."
             )
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
