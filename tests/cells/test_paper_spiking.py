@@ -47,6 +47,12 @@ def follows(cell, rule, *state):
 
 
 def test_a_leaky_integrator_follows_its_paper():
+    cell = one_unit(LICell, **INPUT)
+
+    assert step(cell, 3.0, 0.4) == near(0.9 * 0.4 + 0.5 * 3.0 + 0.1)
+
+
+def test_a_leaky_integrator_forgets_at_its_own_rate():
     cell = one_unit(partial(LICell, decay_v=0.8), **INPUT)
 
     assert step(cell, 3.0, 0.4) == near(0.8 * 0.4 + 0.5 * 3.0 + 0.1)

@@ -93,8 +93,8 @@ def beam_search(
     """Decode with beam search.
 
     Sequences Y, ended or not, are ranked by their log-probability divided by
-    ``((5 + |Y|) / 6) ** length_penalty``, where |Y| counts ``END``. The search of a row ends when
-    no unfinished sequence can overtake the best ended one, or the last of the ``n_best``.
+    ``((5 + |Y|) / 6) ** length_penalty``, whose length ``|Y|`` counts ``END``. The search of a row
+    ends when no unfinished sequence can overtake the best ended one, or the last of the ``n_best``.
 
     Args:
         model: The model, in evaluation mode.
