@@ -409,6 +409,7 @@ def test_early_stopping_by_the_loss_of_training_needs_no_validations(tmp_path):
     running, _ = fit(make, text_data(tmp_path), tmp_path, stopping, **options)
 
     assert running.current_epoch == 2
+    assert stopping.reason == "train/loss has not fallen for 1 epoch"
 
 
 def test_a_plateau_of_a_rising_metric_is_refused(tmp_path):

@@ -20,7 +20,8 @@ class EarlyStopping(callbacks.EarlyStopping):
     Args:
         monitor: The figure that should improve: ``val/loss``, or a metric such as ``val/accuracy``.
         check_on_train_epoch_end: Whether to check at the end of an epoch instead.
-        **options: Lightning's own, such as ``patience`` (validations) and ``mode`` ("min", "max").
+        **options: Lightning's own, such as ``patience`` (validations, or epochs if it checks at
+            their end) and ``mode`` ("min", "max").
 
     Raises:
         ConfigError: At the start of the run: ``monitor`` is not a logged figure, or ``mode`` is the
@@ -69,6 +70,7 @@ class EarlyStopping(callbacks.EarlyStopping):
     def reason(self) -> str | None:
         """Why it stopped this run, as a clause; None if it did not."""
         better = "fallen" if self.mode == "min" else "risen"
+        unit = "epoch" if self._check_on_train_epoch_end else "validation"
         return {
             EarlyStoppingReason.NOT_STOPPED: None,
             EarlyStoppingReason.NON_FINITE_METRIC: f"{self.monitor} is infinite or NaN",
@@ -77,5 +79,5 @@ class EarlyStopping(callbacks.EarlyStopping):
             EarlyStoppingReason.DIVERGENCE_THRESHOLD: f"{self.monitor} has passed "
             f"divergence_threshold {self.divergence_threshold}",
             EarlyStoppingReason.PATIENCE_EXHAUSTED: f"{self.monitor} has not {better} for "
-            f"{counted(self.wait_count, 'validation')}",
+            f"{counted(self.wait_count, unit)}",
         }[self.stopping_reason]
