@@ -24,14 +24,14 @@ SENTENCES = "The state is carried on. What was learned stays; what was lost is g
 
 
 class SignalAt(Callback):
-    """Sends this process SIGTERM in the middle of a step."""
+    """Sends this process a signal in the middle of a step."""
 
-    def __init__(self, step):
-        self.step = step
+    def __init__(self, step, number=signal.SIGTERM):
+        self.step, self.number = step, number
 
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == self.step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
 def text_data(folder, **options):

@@ -430,6 +430,19 @@ def test_both_signals_at_the_end_of_a_session_stop_a_run_once(first, monkeypatch
     assert callback.received == numbers[first]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
+def test_a_terminal_that_was_closed_in_training_is_outlived_after_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("seqnets.training.callbacks.signals.outlive_terminal", lambda: None)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        fit(parity_module, parity_data(), tmp_path, SignalAt(2, signal.SIGHUP), max_epochs=1)
+        after = signal.getsignal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert after is signal.SIG_IGN
+
+
 @pytest.mark.parametrize("changed", [{"batch_size": 5}, {"seed": 3}, {"chunk_length": 20}])
 def test_an_epoch_is_not_resumed_in_another_order(changed, tmp_path):
     data, make = parity_data, parity_module

@@ -28,6 +28,7 @@ class StopOnSignal(Callback):
     def __init__(self) -> None:
         self.received: int | None = None
         self._handlers: dict[int, Any] = {}
+        self._outlives_terminal = False
         self._limits: tuple[Any, ...] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -40,7 +41,12 @@ class StopOnSignal(Callback):
             self._handlers = {number: signal.signal(number, self._receive) for number in heeded()}
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Restore the trainer's limits; it has restored the signal handlers, its own among them."""
+        """Restore the trainer's limits; it has restored the signal handlers, its own among them.
+
+        That of a closed terminal too, which is outlived beyond the fit.
+        """
+        if self._outlives_terminal:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._handlers.clear()
         self._restore_limits(trainer)
 
@@ -82,6 +88,7 @@ class StopOnSignal(Callback):
         self.received = self.received or number
         if number == HANGUP:  # the end of a session sends it beside SIGTERM: it is no second one
             outlive_terminal()
+            self._outlives_terminal = True
             self._handlers.pop(number, None)
         else:
             self._restore(HANGUP)
