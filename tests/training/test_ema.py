@@ -49,6 +49,18 @@ def test_of_two_callbacks_that_average_one_is_too_many(other, tmp_path):
         fit(language_module, text_data(tmp_path), tmp_path, averaging(), other, max_epochs=1)
 
 
+@pytest.mark.parametrize("other", [WeightAveraging(), StochasticWeightAveraging(swa_lrs=0.1)])
+def test_of_a_callback_and_an_optimizer_that_average_one_is_too_many(other, tmp_path):
+    def make(data):
+        module = language_module(data, scheduler=None)
+        module.optimizer_factory = partial(NonMonotonicASGD, lr=0.1)
+        return module
+
+    said = f"got {type(other).__name__} and NonMonotonicASGD, expected one that averages"
+    with pytest.raises(ConfigError, match=said):
+        fit(make, text_data(tmp_path), tmp_path, other, max_epochs=1)
+
+
 @pytest.mark.parametrize("asgd", [False, True])
 def test_a_run_with_nothing_left_to_train_has_the_averages(asgd, tmp_path):
     def make(data):

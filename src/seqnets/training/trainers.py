@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from seqnets.errors import ConfigError
+from seqnets.training.averaging import NonMonotonicASGD
 
 _C = TypeVar("_C", bound=Callback)
 
@@ -69,15 +70,21 @@ def require_validations(trainer: Trainer, who: str) -> None:
 
 
 def require_one_average(trainer: Trainer) -> None:
-    """Raise ConfigError if several callbacks average the weights."""
-    averaging = [
-        type(callback).__name__
+    """Raise ConfigError if several callbacks average the weights, or one does and the optimizer."""
+    from seqnets.training.callbacks import MovingAverage  # late: callbacks ask this file
+
+    averaging: list[Any] = [
+        callback
         for kind in (WeightAveraging, StochasticWeightAveraging)
         for callback in callbacks_of(trainer, kind)
     ]
+    if not all(isinstance(callback, MovingAverage) for callback in averaging):
+        # its averages are of the optimizer's; of the others the optimizer's would take the place
+        averaging += [made for made in trainer.optimizers if isinstance(made, NonMonotonicASGD)]
     if len(averaging) > 1:
+        names = " and ".join(type(found).__name__ for found in averaging)
         raise ConfigError(
-            f"callbacks: got {' and '.join(averaging)}, expected one that averages the weights: "
+            f"callbacks: got {names}, expected one that averages the weights: "
             "each would put its own averages in place of another's.\n"
             "  callbacks.NAME=null leaves one out."
         )
