@@ -1,5 +1,6 @@
 """Conversion to and from ONNX, compared with the outputs of ONNX Runtime."""
 
+import sys
 from functools import partial
 
 import numpy as np
@@ -362,6 +363,11 @@ def test_a_difference_on_reading_does_not_mention_writing(tmp_path, monkeypatch)
     assert "written" not in str(caught.value)
 
 
-def test_a_missing_library_says_how_to_install_it():
-    with pytest.raises(AbsentError, match=r"pip install 'seqnets\[convert\]'"):
-        library("no_such_library")
+@pytest.mark.parametrize(
+    ("name", "extra"), [("onnxruntime", "onnx"), ("flax.linen", "flax"), ("keras", "convert")]
+)
+def test_a_missing_library_says_how_to_install_no_more_than_it_needs(name, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(AbsentError, match=rf"pip install 'seqnets\[{extra}\]'"):
+        library(name)

@@ -14,6 +14,10 @@ from seqnets.layers import CellFactory
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+_EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "flax": "flax", "jax": "flax"}
+"""The extras of seqnets that bring single libraries; "convert" brings all."""
+
+
 class AbsentError(ConfigError):
     """A library that the conversion needs is not installed."""
 
@@ -27,9 +31,10 @@ def library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
+        needed = name.partition(".")[0]
         raise AbsentError(
-            f"convert: needs {name.partition('.')[0]}, which cannot be imported ({error}).\n"
-            f"  pip install 'seqnets[convert]'"
+            f"convert: needs {needed}, which cannot be imported ({error}).\n"
+            f"  pip install 'seqnets[{_EXTRAS.get(needed, 'convert')}]'"
         ) from error
 
 
