@@ -331,7 +331,7 @@ def test_a_part_without_labels_is_refused(part, write):
 def test_parts_of_different_kinds_are_refused(write):
     path, other = write("a.conll", CONLL), write("b.csv", CSV)
 
-    with pytest.raises(DataError, match=r"line 2: got the features ankle, leg, expected words"):
+    with pytest.raises(DataError, match=r"b.csv, header: got the features ankle, leg, .* words"):
         TaggingFiles(str(path), str(path), str(other)).setup()
 
 
@@ -383,7 +383,7 @@ def test_new_features_are_scaled_as_the_training_part_was(write):
     (batch,) = TaggingFiles("is not read").new(new, known)
 
     torch.testing.assert_close(batch.x[0], trained.part("train").x[:2])
-    with pytest.raises(DataError, match="line 2: got leg, arm, expected ankle, leg, as the model"):
+    with pytest.raises(DataError, match="header: got leg, arm, expected ankle, leg, as the model"):
         TaggingFiles("is not read").new(write("b.csv", "leg,arm\n10,1\n"), known)
 
 

@@ -16,7 +16,7 @@ from seqnets.checks import check_count
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.examples import show_features
 from seqnets.datasets.loader import Loader
-from seqnets.datasets.readers.cells import check_spellings
+from seqnets.datasets.readers.cells import check_spellings, naming
 from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tagged import Tagged, check_alike, read_tagged
 from seqnets.datasets.scores.tags import (
@@ -149,8 +149,8 @@ class TaggedData(SequenceData):
         found = self._cut([sequence.in_order(expected) for sequence in self.read_file(path)])
         if inputs is None or found[0].features != expected:
             raise DataError(
-                f"{found[0].where}: got {', '.join(found[0].features) or 'words'}, expected "
-                f"{', '.join(expected) or 'words'}, as the model was trained on."
+                f"{naming(found[0].where)}: got {', '.join(found[0].features) or 'words'}, "
+                f"expected {', '.join(expected) or 'words'}, as the model was trained on."
             )
         sequences = _encode(inputs, found, known["labels"])
         return SequenceLoader(sequences, self.batch_size, name=str(path))

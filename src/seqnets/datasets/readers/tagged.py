@@ -164,7 +164,8 @@ def check_alike(sequence: Tagged, first: Tagged) -> None:
     """Raise DataError unless the steps of two sequences are of the same kind."""
     if sequence.features != first.features:
         raise DataError(
-            f"{sequence.where}: got {_kind(sequence)}, expected {_kind(first)} as in {first.where}."
+            f"{naming(sequence.where)}: got {_kind(sequence)}, expected {_kind(first)} as in "
+            f"{naming(first.where)}."
         )
 
 
