@@ -11,6 +11,7 @@ from seqnets.cli import report, runs
 from seqnets.cli.assemble import make_data, make_module
 from seqnets.cli.build import build
 from seqnets.cli.console import terminal, told_if_slow
+from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config
 from seqnets.datasets import DataModule
 from seqnets.datasets.loader import Loader
@@ -20,6 +21,10 @@ from seqnets.training.checkpoint import OF_TRAINING, check_data
 
 MAY_DIFFER = (*OF_TRAINING, "lookback", "months", "window", "metric", "tokenize")
 """What data that a model is scored on need not share with those that it was trained on."""
+
+
+_OF_INPUTS = ("audio", "standardise", "unit")
+"""Options of datasets that say how inputs are made, which a model was trained with."""
 
 
 def with_its_task(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
@@ -88,7 +93,16 @@ def new_data(
 
     Raises:
         DataError: The file is malformed, or does not fit what the model was trained on.
+        UsageError: An option would make other inputs than those.
     """
+    before = module.card["config"]["dataset"]
+    for key in _OF_INPUTS:
+        if options["dataset"].get(key, before.get(key)) != before.get(key):
+            raise UsageError(
+                f"dataset.{key}: is another than in training, and came with a file of new data, "
+                "expected it to be left out.\n"
+                "  The model's inputs are made of the file as they were in training."
+            )
     data: DataModule = build(dataset_of(module, options), options["allow"], "dataset")
     data.folder_of_new = folder
     with told_if_slow():
