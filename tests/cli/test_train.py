@@ -30,6 +30,7 @@ from seqnets.cli.stopping import Stopped, stoppable
 from seqnets.datasets import Parity, SequenceLoader
 from seqnets.insight.rounded import rounded
 from seqnets.training import SequenceModule, load_checkpoint, save_checkpoint
+from seqnets.training.callbacks import Checkpoints
 
 from .conftest import SMALL, only_run
 
@@ -476,6 +477,32 @@ def test_what_a_killed_run_told_of_steps_after_its_checkpoint_is_forgotten(
     table = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
     assert [int(row["step"]) for row in table if row["val/loss"]] == [2, 4, 6, 8]
     assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2, 3, 4, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("killed_at", [3, 5])
+def test_what_a_run_told_between_validations_is_whole_after_it_was_killed(
+    killed_at, seqnets, small_text, tmp_path, monkeypatch
+):
+    ended = Checkpoints.on_train_batch_end
+
+    def killed(callback, trainer, *others):
+        ended(callback, trainer, *others)
+        if trainer.global_step == killed_at:
+            shutil.copytree(trainer.default_root_dir, tmp_path / "killed")
+
+    often = "callbacks.checkpoints.every_n_steps=3"
+    whole = ["trainer.max_epochs=4", "trainer.check_val_every_n_epoch=4", often]
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", killed)
+        seqnets("train", *small_text, *whole, "logger=many_loggers")
+
+    done = seqnets("train", f"resume={tmp_path / 'killed'}")
+
+    assert done.code == 0, done.err
+    events = EventAccumulator(str(tmp_path / "killed")).Reload()
+    table = csv.DictReader((tmp_path / "killed" / "metrics.csv").read_text().splitlines())
+    assert [event.step for event in events.Scalars("train/loss")] == [*range(8)]
+    assert [int(row["step"]) for row in table if row["train/loss"]] == [*range(8)]
 
 
 def test_no_row_of_a_table_stands_twice_after_a_killed_run_is_resumed(

@@ -141,6 +141,12 @@ def _check_epochs(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
         )
 
 
+def _follows_validation(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was written after a validation; of earlier versions it is assumed."""
+    ours, step = checkpoint["callbacks"].get(Checkpoints.__name__, {}), checkpoint["global_step"]
+    return bool(ours.get("validated_at", step) == step)
+
+
 @contextmanager
 def _without_loggers(trainer: Trainer) -> Iterator[None]:
     """Log nothing meanwhile, since it has been logged already."""
@@ -207,7 +213,7 @@ class _Training:
         if checkpoint is not None:
             saved = load_checkpoint(checkpoint)
             _check_epochs(self.trainer, saved)
-            purge_after(self.trainer, saved["global_step"])
+            purge_after(self.trainer, saved["global_step"], _follows_validation(saved))
             self._before = saved["seqnets"]["config"]["trainer"]
         if self.trainer.is_global_zero:
             open_log(self.folder)

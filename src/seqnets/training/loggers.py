@@ -38,16 +38,22 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         self.experiment.flush()
 
 
-def purge_after(trainer: Trainer, step: int) -> None:
-    """Make loggers drop what a killed run wrote after ``step``, since those steps run again.
+def purge_after(trainer: Trainer, step: int, validated: bool) -> None:
+    """Make loggers drop what a killed run wrote after its checkpoint, since those steps run again.
 
-    Entries of the step itself, such as a validation, are kept. Call this before anything is logged.
+    Call this before anything is logged.
+
+    Args:
+        trainer: The trainer of the run that goes on.
+        step: The checkpoint's number of steps.
+        validated: Whether it follows a validation, which is kept; in TensorBoard all entries of the
+            step are.
     """
     for logger in trainer.loggers:
         if isinstance(logger, loggers.TensorBoardLogger):
-            logger._kwargs["purge_step"] = step + 1
+            logger._kwargs["purge_step"] = step + validated
         elif isinstance(logger, CSVLogger):
-            logger.experiment.purge_after(step)
+            logger.experiment.purge_after(step, validated)
 
 
 def finish(trainer: Trainer, failed: bool) -> None:
@@ -73,8 +79,8 @@ class _AppendingWriter(ExperimentWriter):
             with path.open(newline="", encoding="utf-8") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 
-    def purge_after(self, step: int) -> None:
-        """Drop rows that will be written again: later steps, and training rows of this step."""
+    def purge_after(self, step: int, validated: bool) -> None:
+        """Drop rows that will be written again: of this step all but its validation, if any."""
         path = Path(self.metrics_file_path)
         if not path.exists():
             return
@@ -83,10 +89,12 @@ class _AppendingWriter(ExperimentWriter):
         with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
-            writer.writerows(row for row in rows if _is_kept(row, step))
+            writer.writerows(row for row in rows if _is_kept(row, step, validated))
 
 
-def _is_kept(row: dict[str, Any], step: int) -> bool:
+def _is_kept(row: dict[str, Any], step: int, validated: bool) -> bool:
     """Whether a row precedes a step's checkpoint and is complete; the last may be cut off."""
     at = row["step"]
-    return bool(at) and (int(at), bool(row.get("train/loss"))) <= (step, False)
+    if not at or int(at) != step:
+        return bool(at) and int(at) < step
+    return validated and not row.get("train/loss")

@@ -36,6 +36,7 @@ class Checkpoints(Checkpoint):
         self.best_loss = math.inf
         self._metric: str | None = None
         self._saved_at = 0
+        self._validated_at = -1
         self._limits: tuple[int | None, int | None] | None = None
 
     @staticmethod
@@ -44,15 +45,16 @@ class Checkpoints(Checkpoint):
         return Path(trainer.default_root_dir) / "checkpoints"
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far, its loss, and the metric that it is in."""
+        """The best score so far, its loss, its metric, and the step of the last validation."""
         best = {"best_score": self.best_score, "best_loss": self.best_loss}
-        return {**best, "metric": self._metric}
+        return {**best, "metric": self._metric, "validated_at": self._validated_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score of a resumed run."""
         self.best_score = state_dict["best_score"]
         self.best_loss = state_dict["best_loss"]
         self._metric = state_dict.get("metric")
+        self._validated_at = state_dict.get("validated_at", -1)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Forget the best score if it is in another metric, or its checkpoint is not here."""
@@ -92,7 +94,7 @@ class Checkpoints(Checkpoint):
         """Write ``last.ckpt``, and ``best.ckpt`` if the score is the best so far."""
         if not is_training(trainer):
             return
-        objective = pl_module.objective
+        objective, self._validated_at = pl_module.objective, trainer.global_step
         score, loss = (
             float(trainer.callback_metrics.get(f"val/{name}", math.nan))
             for name in (objective.metric, "loss")
