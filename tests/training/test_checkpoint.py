@@ -174,3 +174,11 @@ def test_the_trainers_plugin_writes_and_reads_the_same_files(tmp_path):
 
     assert AtomicCheckpointIO().load_checkpoint(path)["epoch"] == 3
     assert load_checkpoint(path)["epoch"] == 3
+
+
+def test_the_trainers_plugin_reads_the_checkpoints_of_other_modules_and_weights_alone(tmp_path):
+    weights = torch.nn.Linear(2, 3).state_dict()
+    for name, content in {"other": {"state_dict": weights}, "weights": weights}.items():
+        AtomicCheckpointIO().save_checkpoint(content, tmp_path / name)
+
+        assert AtomicCheckpointIO().load_checkpoint(tmp_path / name).keys() == content.keys()

@@ -26,7 +26,10 @@ _BLOCK = 1 << 20
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Trainer plugin that writes and reads checkpoints by the two functions below."""
+    """Trainer plugin that writes checkpoints atomically and reads those that it wrote.
+
+    They may be of any module; processes that Lightning spawns hand back their weights alone.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -37,8 +40,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint; see :func:`load_checkpoint`."""
-        return load_checkpoint(path, map_location or "cpu")
+        """Read what was saved; see :func:`load_checkpoint`."""
+        return _read(Path(path), map_location or "cpu")
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
@@ -83,12 +86,27 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
         CheckpointError: The file is missing, truncated or damaged, holds more than tensors and
             plain values, or is not a checkpoint of seqnets.
     """
-    path = Path(path)
+    checkpoint = _read(Path(path), map_location)
+    check_parts(checkpoint, path)
+    return checkpoint
+
+
+def check_parts(checkpoint: Any, path: Path | str) -> None:
+    """Raise CheckpointError unless this is a checkpoint of seqnets."""
+    if not isinstance(checkpoint, dict) or not {"state_dict", "seqnets"} <= checkpoint.keys():
+        raise CheckpointError(
+            f"Checkpoint {path}: lacks the parts 'state_dict' and 'seqnets', expected a file that "
+            f"`seqnets train` wrote."
+        )
+
+
+def _read(path: Path, map_location: Any) -> Any:
+    """Read a sealed file of tensors and plain values."""
     try:
         with path.open("rb") as file:
             _check_seal(file, path)
             file.seek(0)
-            checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+            return torch.load(file, map_location=map_location, weights_only=True)
     except OSError as error:
         raise CheckpointError(
             f"Checkpoint {path}: {error.strerror}, expected a file that `seqnets train` wrote."
@@ -98,12 +116,6 @@ def load_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
             f"Checkpoint {path}: holds more than tensors and plain values, so it was not loaded.\n"
             f"  The rest could be code, which seqnets never writes."
         ) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "seqnets"} <= checkpoint.keys():
-        raise CheckpointError(
-            f"Checkpoint {path}: lacks the parts 'state_dict' and 'seqnets', expected a file that "
-            f"`seqnets train` wrote."
-        )
-    return checkpoint
 
 
 def load_weights(module: torch.nn.Module, checkpoint: dict[str, Any], path: Path | str) -> None:

@@ -18,7 +18,7 @@ from seqnets.errors import CheckpointError
 from seqnets.layers import Recurrent, detach, map_state
 from seqnets.training import random_state
 from seqnets.training.averaging import NonMonotonicASGD
-from seqnets.training.checkpoint import check_data, check_weights
+from seqnets.training.checkpoint import check_data, check_parts, check_weights
 from seqnets.training.graphs import BatchGraphs
 from seqnets.training.learning import Rules
 from seqnets.training.objectives import Objective, Outcome, Row
@@ -316,6 +316,7 @@ class SequenceModule(LightningModule):
                 data or another number of processes.
         """
         path = str(self.trainer.ckpt_path)
+        check_parts(checkpoint, path)
         ours = checkpoint["seqnets"]
         if ours["format"] != FORMAT:
             raise CheckpointError(
