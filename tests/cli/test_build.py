@@ -92,6 +92,16 @@ def test_of_several_such_options_the_same_is_named_and_who_does_not_train_gets_n
         make_trainer(config, [], [])
 
 
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+def test_processes_that_would_train_in_place_of_the_command_are_refused_in_training(strategy):
+    options = {"accelerator": "cpu", "devices": 2, "strategy": strategy, "max_epochs": 1}
+    config = {"trainer": {"_target_": "lightning.pytorch.Trainer", **options}}
+
+    with pytest.raises(ConfigError, match=r"trainer\.strategy: .*\n.*trainer=ddp"):
+        make_trainer(config, [], [], trains=True, logger=False)
+    make_trainer(config, [], [], logger=False)  # to evaluate and predict
+
+
 def test_values_reach_a_target_as_plain_containers(users_module):
     config = OmegaConf.create(
         {"_target_": "own_module.echo", "sizes": [1, {"a": "${..._target_}"}]}

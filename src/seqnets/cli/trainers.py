@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from seqnets.checks import check_count
@@ -63,7 +64,7 @@ def make_trainer(
     Raises:
         DeviceError: The machine lacks a requested device.
         UsageError: An option is not the user's to give.
-        ConfigError: Lightning refuses the options.
+        ConfigError: Lightning refuses the options, or their processes could not finish a run.
     """
     for name in (name for name in RESERVED if name in config["trainer"]):
         raise UsageError(
@@ -88,7 +89,14 @@ def make_trainer(
         # Lightning would choose Apple's GPU, for which the engine has no loops.
         ours["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     with trainer_errors():
-        return factory(**ours, **options)
+        trainer: Trainer = factory(**ours, **options)
+    if trains and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ConfigError(
+            "trainer.strategy: has this process start others that train in its place, expected one "
+            "by which every process runs the whole command.\n"
+            "  Those are ddp (trainer=ddp) and fsdp. From Python, any strategy will do."
+        )
+    return trainer
 
 
 class _NoProfiler(PassThroughProfiler):
