@@ -1,14 +1,16 @@
 """The choice of the best checkpoint."""
 
+import math
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from seqnets.training import load_checkpoint, save_checkpoint
 from seqnets.training.callbacks import Checkpoints
 
-from .runs import fit, parity_data, parity_module
+from .runs import fit, parity_data, parity_module, trainer
 
 
 class Recorder:
@@ -90,3 +92,25 @@ def test_a_run_that_goes_on_in_another_folder_keeps_what_is_best_there(tmp_path)
     fit(parity_module, data, tmp_path / "second", resume=moved, max_epochs=2)
 
     assert (tmp_path / "second" / "checkpoints" / "best.ckpt").exists()
+
+
+def test_lightning_finds_the_best_checkpoint_of_a_new_and_of_a_resumed_run(tmp_path):
+    data, checkpoints = parity_data(), tmp_path / "checkpoints"
+    best = str(checkpoints / "best.ckpt")
+
+    for resume in (None, checkpoints / "last.ckpt"):
+        running, module = fit(parity_module, data, tmp_path, resume=resume, max_epochs=2)
+        with torch.no_grad():
+            module.model.output.weight.fill_(torch.nan)
+        (figures,) = running.test(module, data, ckpt_path="best", weights_only=True, verbose=False)
+
+        assert running.ckpt_path == running.checkpoint_callback.best_model_path == best
+        assert math.isfinite(figures["test/loss"])
+
+
+def test_before_the_first_validation_lightning_says_that_there_is_no_best_checkpoint(tmp_path):
+    running = trainer(tmp_path)
+    data = parity_data()
+
+    with pytest.raises(ValueError, match="not configured to save the best model"):
+        running.test(parity_module(data), data, ckpt_path="best")

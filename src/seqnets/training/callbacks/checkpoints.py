@@ -27,6 +27,10 @@ class Checkpoints(Checkpoint):
     Args:
         every_n_steps: Steps between two writes of ``last.ckpt``; with 0 it is written only after
             validations and at the end.
+
+    Attributes:
+        best_model_path: Where ``best.ckpt`` is, for Lightning's ``ckpt_path="best"``; empty before
+            there is one.
     """
 
     def __init__(self, every_n_steps: int = 0) -> None:
@@ -34,6 +38,7 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.best_score: float | None = None
         self.best_loss = math.inf
+        self.best_model_path = ""
         self._metric: str | None = None
         self._saved_at = 0
         self._validated_at = -1
@@ -59,9 +64,11 @@ class Checkpoints(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Forget the best score if it is in another metric, or its checkpoint is not here."""
         metric = pl_module.objective.metric
-        kept = trainer.strategy.broadcast((self.folder(trainer) / "best.ckpt").exists())
+        best = self.folder(trainer) / "best.ckpt"
+        kept = trainer.strategy.broadcast(best.exists())
         if self._metric not in (None, metric) or not kept:
             self.best_score, self.best_loss = None, math.inf
+        self.best_model_path = "" if self.best_score is None else str(best)
         self._metric = metric
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -106,6 +113,7 @@ class Checkpoints(Checkpoint):
         ):
             self.best_score, self.best_loss = score, loss
             self._save(trainer, "best.ckpt")
+            self.best_model_path = str(self.folder(trainer) / "best.ckpt")
         self.save_last(trainer)
 
     def save_last(self, trainer: Trainer) -> None:
