@@ -963,8 +963,9 @@ def test_a_sweep_ends_with_the_first_job_that_fails(seqnets, small_text, tmp_pat
     assert len(list((tmp_path / "runs").glob("*/*"))) == 1
 
 
+@pytest.mark.parametrize("allowing", ["allow=[mycells]", "experiment=mine"])
 def test_a_cell_of_ones_own_needs_a_class_three_lines_and_its_permission(
-    seqnets, tmp_path, monkeypatch
+    seqnets, tmp_path, monkeypatch, allowing
 ):
     (tmp_path / "mycells.py").write_text(
         dedent("""
@@ -987,11 +988,14 @@ def test_a_cell_of_ones_own_needs_a_class_three_lines_and_its_permission(
     (folder / "my_mgu.yaml").write_text(
         "# Minimal gated unit\n_target_: mycells.MGUCell\n_partial_: true\n"
     )
+    experiment = tmp_path / "conf" / "experiment" / "mine.yaml"
+    experiment.parent.mkdir()
+    experiment.write_text("# @package _global_\n# Mine\nallow: [mycells]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     run = ["train", "--config-dir", "conf", "model/cell=my_mgu", "dataset=parity", *SMALL]
 
     refused = seqnets(*run)
-    done = seqnets(*run, "allow=[mycells]")
+    done = seqnets(*run, allowing)
 
     assert refused.code == 1
     assert "'allow=[mycells]'" in refused.err

@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -162,8 +162,7 @@ class _Application:
     def _run_verb(self, config: DictConfig) -> sweep.Trained | None:
         """Run the verb on a composed configuration; return a training's result, None of others."""
         composed = HydraConfig.get()
-        needed = [argument for argument in self.arguments if argument.startswith("allow=")]
-        needed += config_flags(self.arguments)
+        needed = [*_allowing(config), *config_flags(self.arguments)]
         also = "".join(f" {shell(argument)}" for argument in needed)
         if self.base == self.verb:  # a checkpoint may hold keys that others were interpolated from
             check_keys_of_files(self.verb, self.arguments, config)
@@ -186,6 +185,13 @@ def _overrides_of_job() -> list[str]:
     except OmegaConfBaseException:
         as_typed: Any = OmegaConf.to_container(given, resolve=False)
         return list(as_typed)
+
+
+def _allowing(config: DictConfig) -> list[str]:
+    """The option that allows the user's own modules again, which a file may have allowed here."""
+    allowed = config.get("allow")
+    is_some = isinstance(allowed, ListConfig) and allowed
+    return [f"allow=[{','.join(map(str, allowed))}]"] if is_some else []
 
 
 class _JobEnded(BaseException):
