@@ -12,26 +12,26 @@ from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from typing_extensions import Self, TypeVar
 
 from seqnets import cells
 from seqnets.cells import GatedCell
-from seqnets.cells.base import autocasts
 from seqnets.engine import native
-from seqnets.engine.modes import is_exporting, is_plain
+from seqnets.engine.modes import is_plain
 from seqnets.engine.stack import OneCall, one_call
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, SeqnetsError, ShapeError, counted
 from seqnets.layers.checks import as_flag, check_packed, check_reads_units, check_torch_options
-from seqnets.layers.ragged import is_ragged, unroll_packed
+from seqnets.layers.layer_by_layer import LayerByLayer
+from seqnets.layers.ragged import is_ragged
 from seqnets.layers.torch_base import Device, Hidden, Pair, TorchBase, leaf_call
+from seqnets.layers.torch_dtypes import in_torchs_dtypes
 from seqnets.typing import State
 
 Given = TypeVar("Given", Tensor, PackedSequence, Tensor | PackedSequence)
-"""Sequences: those that are returned are of the kind of those that are given."""
+"""Sequences, padded or packed: a call returns the kind that it is given."""
 
 
 class TorchLike(TorchBase, Generic[Hidden]):
@@ -39,8 +39,8 @@ class TorchLike(TorchBase, Generic[Hidden]):
 
     Name the cell in the class statement: ``class MGU(TorchLike, cell=MGUCell)``. Everything is as
     in torch.nn: time comes first unless ``batch_first``, states are stacked over layers and
-    directions, and the state is a tensor for cells with one state, a tuple for others. Type
-    checkers are told by ``TorchLike[Tensor]`` or ``TorchLike[tuple[Tensor, Tensor]]``.
+    directions, and the state is a tensor for cells with one state, a tuple for others. To give
+    calls a type, derive from ``TorchLike[Tensor]`` or ``TorchLike[tuple[Tensor, Tensor]]``.
 
     Args:
         input_size: Features of the input, I.
@@ -62,16 +62,16 @@ class TorchLike(TorchBase, Generic[Hidden]):
     """
 
     _last: tuple[OneCall, tuple[Any, ...], dict[str, Any]] | None = None
-    """The last call by torch's kernels, and the options and parameters of this module then."""
+    """The last call of torch's kernels, with the module's options and parameters at that time."""
 
     _unrolls: Sequence[Callable[..., tuple[Tensor, State]]] | None = None
-    """What runs the cell of each layer and direction while somebody looks on; else ``unroll``."""
+    """One for each layer and direction, while these are watched or explained; else ``unroll``."""
 
     _one_call = staticmethod(one_call)
-    """What may run all of them at once; another function while somebody asks what runs."""
+    """What finds how to run all layers in one call; replaced while they are explained."""
 
     _watched = False
-    """Whether each is watched, and so runs by itself, over whole sequences."""
+    """Whether the layers are watched: each then runs by itself, over whole sequences."""
 
     def __init__(
         self,
@@ -165,21 +165,39 @@ class TorchLike(TorchBase, Generic[Hidden]):
             if new is not old:
                 setattr(self, name, new)
 
+    def bound_cells(self) -> list[GatedCell]:
+        """A cell for each layer and direction, with this module's parameters."""
+        return [
+            self._bound(equation, suffix)
+            for equation, suffix in zip(self._equations, self._suffixes, strict=True)
+        ]
+
     def flatten_parameters(self) -> None:
         """Move the weights of each cell that cuDNN implements into one contiguous block.
 
-        Only on a GPU in float16; elsewhere this does nothing. Moving the module does it too,
-        copying does not.
+        Only on a GPU in float16; elsewhere this does nothing. It also happens when the module is
+        moved, but not when it is copied.
         """
         try:
             cells, directions = self.bound_cells(), 1 + self.bidirectional
-        except AttributeError:  # a parameter was deleted, and has no successor yet
+        except AttributeError:  # a parameter was deleted and not yet replaced
             return
         if self.dropout:  # layers run one by one then
             for cell in cells:
                 native.flatten_parameters([cell])
         else:
             native.flatten_parameters(cells, directions)
+
+    def extra_repr(self) -> str:
+        """What differs from the defaults, as torch.nn prints it."""
+        parts = [f"{self.input_size}, {self.hidden_size}"]
+        defaults: dict[str, Any] = {"proj_size": 0, "num_layers": 1, "bias": True}
+        defaults |= {"batch_first": False, "dropout": 0.0, "bidirectional": False}
+        parts += [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]
+        return ", ".join(parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_last": None}
 
     if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
 
@@ -242,31 +260,13 @@ class TorchLike(TorchBase, Generic[Hidden]):
         return y, state[0] if single else state
 
     def _remember(self, call: OneCall) -> None:
-        """Let the call be repeated, if it reads this module's parameters and nothing else."""
+        """Allow the call to be repeated, if it reads this module's parameters and nothing else."""
         if type(self).bound_cells is not TorchLike.bound_cells:
             return
         own = dict(self._parameters)
         read = (p for cell in call.cells for p in cell._parameters.values() if p is not None)
         if {id(p) for p in read} <= {id(p) for p in own.values() if type(p) is nn.Parameter}:
             self.__dict__["_last"] = call, _options(self), own
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_last": None}
-
-    def extra_repr(self) -> str:
-        """What differs from the defaults, as torch.nn prints it."""
-        parts = [f"{self.input_size}, {self.hidden_size}"]
-        defaults: dict[str, Any] = {"proj_size": 0, "num_layers": 1, "bias": True}
-        defaults |= {"batch_first": False, "dropout": 0.0, "bidirectional": False}
-        parts += [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]
-        return ", ".join(parts)
-
-    def bound_cells(self) -> list[GatedCell]:
-        """A cell for each layer and direction, with this module's parameters."""
-        return [
-            self._bound(equation, suffix)
-            for equation, suffix in zip(self._equations, self._suffixes, strict=True)
-        ]
 
     def _forward_padded(self, x: Tensor, hx: Any) -> tuple[Tensor, Any]:
         dims = x.dim() if isinstance(x, Tensor) and not x.is_nested else None
@@ -283,7 +283,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
         batch_first = unbatched or self.batch_first
         if x.shape[1 if batch_first else 0] == 0:
             raise ShapeError(f"{self._name}: Expected sequence length to be larger than 0.")
-        state = self._state(hx, unbatched)
+        state = None if hx is None else self._state(hx, unbatched)
         y, state = self._run(x, state, None, batch_first=batch_first)
         if unbatched:
             y, state = y.squeeze(0), tuple(part.squeeze(1) for part in state)
@@ -293,7 +293,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
         check_packed(self._name, packed)
         self._check_features(packed.data)
         sizes, sort, unsort = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
-        state = self._state(hx, unbatched=False)
+        state = None if hx is None else self._state(hx, unbatched=False)
         if sort is not None and state is not None:
             self._check_batch(state, sort.shape[0])  # torch.nn takes the first rows of more
             state = tuple(part.index_select(1, sort) for part in state)
@@ -305,15 +305,17 @@ class TorchLike(TorchBase, Generic[Hidden]):
     def _run_packed(
         self, data: Tensor, sizes: Tensor, state: State | None
     ) -> tuple[Tensor, Tensor, State]:
-        """Run over packed rows, (N, I), without padding where it would change results or cost much.
-
-        Returns the rows, how many have each step, and the state. In a trace rows that were padded
-        and packed again bring their sizes with them, since an export takes the two as a pair.
+        """Run over packed rows, without padding them where that would change results or cost much.
 
         Args:
             data: All rows' first steps, then all second steps and so on, (N, I).
-            sizes: How many rows have each step, falling, (T,).
+            sizes: How many rows have each step, in descending order, (T,).
             state: State before the first step, each (L*D, B, H), longest rows first.
+
+        Returns:
+            The outputs, (N, D*H), their ``sizes``, and the final state. The sizes are those given,
+            except in a trace, where rows are padded and packed again: an export needs outputs and
+            sizes from the same call.
         """
         tracing = torch.jit.is_tracing()
         if not tracing and sizes[-1] == sizes[0]:  # all rows are equally long
@@ -323,40 +325,29 @@ class TorchLike(TorchBase, Generic[Hidden]):
         if not (tracing or self._watched) and (
             is_ragged(sizes) or (self.training and self.dropout)
         ):
-            # torch.nn draws its dropout masks without padding, too
-            y, state = self._in_dtype(data, *self._run_rows(data, sizes, state), packed=True)
+            # like torch.nn, which draws dropout masks for real steps only
+            self._check_sizes()
+            if state is not None:
+                self._check_batch(state, int(sizes[0]))
+            layers = self._layer_by_layer(self.bound_cells())
+            y, state = layers.over_packed(data, sizes, state)
+            y, state = in_torchs_dtypes(self, data, y, state, packed=True)
             return y, sizes, state
         x, lengths = pad_packed_sequence(PackedSequence(data, sizes), batch_first=True)
-        y, state = self._in_dtype(x, *self._run(x, state, lengths), packed=True)
+        y, state = in_torchs_dtypes(self, x, *self._run(x, state, lengths), packed=True)
         packed = pack_padded_sequence(y, lengths, batch_first=True)
         return packed.data, packed.batch_sizes, state
-
-    def _in_dtype(
-        self, x: Tensor, y: Tensor, state: State, *, packed: bool = False
-    ) -> tuple[Tensor, State]:
-        """Outputs and state under autocast on a CPU in torch.nn's dtypes.
-
-        Those of its GRUs and packed LSTMs are the input's; of its RNNs and projected LSTMs
-        autocast's, but for the memory; of other LSTMs those of oneDNN's kernel, autocast's.
-        """
-        if not x.is_cpu or not autocasts(x):
-            return y, state
-        dtype = torch.get_autocast_dtype("cpu")
-        if self.proj_size or issubclass(self.cell_class, cells.RNNCell):
-            return y.to(dtype), (state[0].to(dtype), *[part.to(x.dtype) for part in state[1:]])
-        if packed or issubclass(self.cell_class, cells.GRUCell):
-            return y.to(x.dtype), tuple([part.to(x.dtype) for part in state])
-        if issubclass(self.cell_class, cells.LSTMCell) and not is_exporting():
-            dtype = dtype if x.numel() and _onednn_runs() else x.dtype
-            return y.to(dtype), tuple([part.to(dtype) for part in state])
-        return y, state  # an export has torch's own LSTM, whose dtype it does not know
 
     def _run(
         self, x: Tensor, state: State | None, lengths: Tensor | None, *, batch_first: bool = True
     ) -> tuple[Tensor, State]:
-        """Run over a padded batch, (B, T, I), or (T, B, I) unless ``batch_first``."""
+        """Run over a padded batch, (B, T, I), or (T, B, I) unless ``batch_first``.
+
+        In one call of torch's kernels where that is possible and faster, else layer by layer.
+        """
         self._check_sizes()
-        self._check_batch(state, x.shape[0 if batch_first else 1])
+        if state is not None:
+            self._check_batch(state, x.shape[0 if batch_first else 1])
         cells = self.bound_cells()
         if lengths is None and not self._watched:
             dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
@@ -373,70 +364,13 @@ class TorchLike(TorchBase, Generic[Hidden]):
                     self._remember(call)
                 return call(x, state)
         x = x if batch_first else x.transpose(0, 1)
-        y, state = self._in_dtype(x, *self._run_padded(cells, x, state, lengths))
+        y, state = self._layer_by_layer(cells).over_padded(x, state, lengths)
+        y, state = in_torchs_dtypes(self, x, y, state)
         return y if batch_first else y.transpose(0, 1), state
 
-    def _run_padded(
-        self,
-        cells: Sequence[GatedCell],
-        x: Tensor,
-        state: State | None,
-        lengths: Tensor | None,
-    ) -> tuple[Tensor, State]:
-        """Run over a padded batch, (B, T, I), layer by layer."""
+    def _layer_by_layer(self, cells: Sequence[GatedCell]) -> LayerByLayer:
         unrolls = self._unrolls or (unroll,) * len(cells)
-
-        def run_layer(place: int, x: Tensor, state: State | None, reverse: bool) -> Any:
-            y, final = unrolls[place](cells[place], x, state, lengths, reverse=reverse)
-            return _time_first(y), final
-
-        def concatenate(outputs: list[Tensor]) -> Tensor:
-            return torch.cat([y.transpose(0, 1) for y in outputs], -1).transpose(0, 1)
-
-        return self._run_layers(_time_first(x), state, run_layer, concatenate)
-
-    def _run_rows(self, data: Tensor, sizes: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Run over packed rows, (N, I), piece by piece."""
-        self._check_sizes()
-        self._check_batch(state, int(sizes[0]))
-        cells = self.bound_cells()
-        unrolls = self._unrolls or (unroll,) * len(cells)
-
-        def run_layer(place: int, x: Tensor, state: State | None, reverse: bool) -> Any:
-            return unroll_packed(unrolls[place], cells[place], x, sizes, state, reverse)
-
-        return self._run_layers(data, state, run_layer, partial(torch.cat, dim=-1))
-
-    def _run_layers(
-        self,
-        x: Tensor,
-        state: State | None,
-        run_layer: Callable[[int, Tensor, State | None, bool], tuple[Tensor, State]],
-        concatenate: Callable[[list[Tensor]], Tensor],
-    ) -> tuple[Tensor, State]:
-        """Run one layer after the other.
-
-        Args:
-            x: Inputs, padded or packed.
-            state: State before the first step, each (L*D, B, H).
-            run_layer: Runs the cell in a place over such inputs from a state, each (B, H), forwards
-                or backwards: the outputs, laid out like the inputs, and the final state.
-            concatenate: Concatenates the features of both directions' outputs.
-        """
-        D, finals = 1 + self.bidirectional, []
-        for layer in range(self.num_layers):
-            if layer and self.dropout:
-                x = F.dropout(x, self.dropout, self.training)
-            outputs = []
-            for place in range(layer * D, (layer + 1) * D):
-                before = None if state is None else tuple(part[place] for part in state)
-                y, final = run_layer(place, x, before, place % D == 1)
-                outputs.append(y)
-                finals.append(final)
-            x = outputs[0] if D == 1 else concatenate(outputs)
-        if len(finals) == 1:
-            return x, tuple([part.unsqueeze(0) for part in finals[0]])
-        return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+        return LayerByLayer(cells, unrolls, 1 + self.bidirectional, self.dropout, self.training)
 
     def _check_sizes(self) -> None:
         """Raise if a size was changed after construction."""
@@ -456,17 +390,15 @@ class TorchLike(TorchBase, Generic[Hidden]):
         )
 
     def _check_features(self, given: Tensor) -> None:
-        """Raise ShapeError unless there are I features, without mention of a cell."""
+        """Raise ShapeError unless there are I features; the cell's own error names the cell."""
         if given.shape[-1] != self.input_size:
             raise ShapeError(
                 f"{self._name}: input has {given.shape[-1]} features, shape {tuple(given.shape)}, "
                 f"expected input_size = {self.input_size}."
             )
 
-    def _state(self, hx: Any, unbatched: bool) -> State | None:
+    def _state(self, hx: Any, unbatched: bool) -> State:
         """The argument ``hx`` as a tuple of (L*D, B, H)."""
-        if hx is None:
-            return None
         names = self.cell_class.states
         parts = (hx,) if len(names) == 1 else hx
         if not isinstance(parts, tuple | list) or len(parts) != len(names):
@@ -486,10 +418,8 @@ class TorchLike(TorchBase, Generic[Hidden]):
                 )
         return tuple(part.unsqueeze(1) if unbatched else part for part in parts)
 
-    def _check_batch(self, state: State | None, rows: int) -> None:
+    def _check_batch(self, state: State, rows: int) -> None:
         """Raise ShapeError unless each part of a state is (L*D, B, H), with B ``rows``."""
-        if state is None:
-            return
         sizes = self._equations[0].state_sizes
         for name, part, size in zip(self.cell_class.states, state, sizes, strict=True):
             expected = (len(self._equations), rows, size)
@@ -513,23 +443,4 @@ _options = attrgetter(
     "dropout",
     "training",
 )
-"""What a module's call depends on beside its cells and parameters."""
-
-
-_HAS_ONEDNN = torch.backends.mkldnn.is_available()  # looked up once: compilers cannot
-
-
-def _onednn_runs() -> bool:
-    """Whether torch has oneDNN, and a user has not switched it off, which compilers cannot ask."""
-    return _HAS_ONEDNN and (torch.compiler.is_compiling() or bool(torch.backends.mkldnn.enabled))
-
-
-def _time_first(x: Tensor) -> Tensor:
-    """A tensor (B, T, C) that is contiguous as (T, B, C), as in torch.nn.
-
-    Dropout draws its masks in that order, and outputs can be viewed as (T * B, C).
-    """
-    if 1 in x.shape[:2] and x.is_contiguous():  # then both orders are one
-        return x
-    time_major = x.transpose(0, 1)
-    return x if time_major.is_contiguous() else time_major.contiguous().transpose(0, 1)
+"""What a module's call depends on, apart from its cells and parameters."""
