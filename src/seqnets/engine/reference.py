@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell
 from seqnets.engine import onnx_export
-from seqnets.engine.lengths import where_rows
+from seqnets.engine.lengths import where_rows, with_filled_padding
 from seqnets.engine.modes import is_exporting
 from seqnets.engine.request import Request, rebuilt
 from seqnets.errors import ConfigError
@@ -41,7 +41,7 @@ def _run(request: Request) -> tuple[Tensor, State]:
         return _scanned(request, projected)
     lengths, inside = request.lengths, request.valid
     if lengths is not None and inside is not None:
-        projected = without_padding(projected, lengths, inside)
+        projected = with_filled_padding(projected, lengths, inside)
     wx = projected.unbind(1)
     valid = None if inside is None else inside.unsqueeze(-1).unbind(1)
     resets = None if request.resets is None else request.resets.unsqueeze(-1).unbind(1)
@@ -79,21 +79,6 @@ def _scanned(request: Request, projected: Tensor) -> tuple[Tensor, State]:
 
     given = [*tensors.values()]
     return onnx_export.scanned(step, given, projected, request.state, request.start, request)
-
-
-def without_padding(wx: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
-    """The same with what the longest row holds, at its last steps if need be, in place of padding.
-
-    A step's derivative may be infinite where its input is zero, and infinity times the zeros that
-    come back from padding would be no number.
-    """
-    if not wx.numel():
-        return wx
-    last = (lengths.max() - 1).clamp(min=0)
-    steps = torch.arange(wx.shape[1], device=wx.device).clamp(max=last)
-    longest = wx.detach().index_select(0, lengths.argmax()[None]).index_select(1, steps)
-    longest = torch.where(longest.isfinite(), longest, 0)  # else one row would spoil others
-    return torch.where(valid[..., None], wx, longest)
 
 
 def _first_step(cell: Cell, wx: Tensor, before: State) -> State:

@@ -16,11 +16,11 @@ from seqnets.cells import Cell, Wrapper
 from seqnets.cells.base import autocasts
 from seqnets.cells.matrix_memory import MatrixMemoryCell, divided
 from seqnets.cells.metaclass import users_classes
-from seqnets.engine.lengths import last_step
+from seqnets.engine.lengths import last_step, with_filled_padding
 from seqnets.engine.matrix_memory.remember import Task, as_operator, remembered
 from seqnets.engine.modes import refusal_of_one_operation, under_transform
 from seqnets.engine.recompute import in_modes, modes_of
-from seqnets.engine.reference import versions_of, without_padding
+from seqnets.engine.reference import versions_of
 from seqnets.engine.request import Request
 from seqnets.errors import BackendError
 from seqnets.typing import HALF, State
@@ -101,7 +101,7 @@ def _run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
     wx = request.cell.check_projected(request.cell.project(x), x)
     inside, lengths = request.valid, request.lengths
     if inside is not None and lengths is not None:
-        wx = without_padding(wx, lengths, inside)
+        wx = with_filled_padding(wx, lengths, inside)
     if cell._like.dtype in HALF:
         cell = _widened(cell)
     with torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext():

@@ -89,7 +89,7 @@ def _with_reach(task: Task, carry: Carry, *, looks: bool) -> Found:
         carry: How memories go from chunk to chunk.
         looks: Whether to see first, by the result, if there is any; this waits for a GPU.
     """
-    task = _without_padding(task)
+    task = _with_idle_padding(task)
     if looks and math.isfinite((done := _run(task, carry)).found.detach().sum()):
         return done
     clean, spoilt = reach.parted(task)
@@ -101,8 +101,8 @@ def _with_reach(task: Task, carry: Carry, *, looks: bool) -> Found:
     )
 
 
-def _without_padding(task: Task) -> Task:
-    """The same where steps of padding do nothing to the memory."""
+def _with_idle_padding(task: Task) -> Task:
+    """A task whose steps of padding do nothing to the memory."""
     at, valid = task.at, task.valid
     if valid is None:
         return task
@@ -210,7 +210,7 @@ def remember_backward(
     there: list[bool] = []
 
     def prepare(*parts):
-        made, m = _in_chunks(_without_padding(_task(parts, names, valid, resets)))
+        made, m = _in_chunks(_with_idle_padding(_task(parts, names, valid, resets)))
         there[:] = [part is not None for part in made]
         return (*compress(made, there), *([] if m is None else [m]))
 
