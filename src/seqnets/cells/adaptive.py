@@ -61,7 +61,7 @@ class ALIFCell(SpikingCell):
         **options: Any,
     ) -> None:
         check_number(self._name, least=0, beta=beta)
-        self.decay_v, self.decay_a, self.beta = decay_v, decay_a, beta  # the base asks for them
+        self.decay_v, self.decay_a, self.beta = decay_v, decay_a, beta  # read by super().__init__
         super().__init__(
             input_size, hidden_size, surrogate=surrogate, threshold=threshold, **options
         )

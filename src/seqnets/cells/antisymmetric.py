@@ -55,7 +55,7 @@ class AntisymmetricRNNCell(ComputedCell):
     ) -> None:
         check_number(self._name, above=0, epsilon=epsilon)
         check_number(self._name, least=0, gamma=gamma)
-        self.epsilon, self.gamma = epsilon, gamma  # the base asks for the parametrization
+        self.epsilon, self.gamma = epsilon, gamma  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def parametrization(self) -> nn.Module:

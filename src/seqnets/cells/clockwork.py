@@ -63,7 +63,7 @@ class ClockworkRNNCell(ComputedCell):
         periods: Sequence[int] = (1, 2, 4, 8),
         **options: Any,
     ) -> None:
-        self.group_periods = _checked(self._name, periods)  # the base asks for the parametrization
+        self.group_periods = _checked(self._name, periods)  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
         periods_of_units = _spread(self.group_periods, self.hidden_size, self._like)
         self.register_buffer("periods", periods_of_units)
@@ -80,7 +80,7 @@ class ClockworkRNNCell(ComputedCell):
     def reset_parameters(self) -> None:
         """As every cell with a computed matrix; buffers too, which may come from "meta"."""
         super().reset_parameters()
-        if "periods" not in self._buffers:  # the base is being built
+        if "periods" not in self._buffers:  # super().__init__ is still running
             return
         self.periods.copy_(_spread(self.group_periods, self.hidden_size, self._like))
         for module in self.modules():

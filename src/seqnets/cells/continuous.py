@@ -43,7 +43,7 @@ class TimedCell(GatedCell):
                 f"{self._name}: input_size is 1 with timed=True, expected at least 2.\n"
                 f"  The last feature is the time elapsed, and there has to be another."
             )
-        self.timed = timed  # the base asks for the parameters
+        self.timed = timed  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def advance(self, wx: Any, elapsed: Any, state: State) -> State:
@@ -147,7 +147,7 @@ class CfCCell(TimedCell):
     ) -> None:
         check_choice(self._name, self.HEADS, mode=mode)
         check_choice(self._name, _NONLINEARITIES, nonlinearity=nonlinearity)
-        self.mode, self.nonlinearity = mode, nonlinearity  # the base asks for the parameters
+        self.mode, self.nonlinearity = mode, nonlinearity  # read by super().__init__
         self.backbone_layers = check_size(self, "backbone_layers", backbone_layers)
         if backbone_size is None:
             self.backbone_size = check_size(self, "hidden_size", hidden_size)

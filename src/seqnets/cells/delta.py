@@ -197,7 +197,7 @@ class KimiDeltaAttentionCell(DeltaNetCell):
     ) -> None:
         values = check_size(self, "hidden_size", hidden_size)
         values //= check_size(self, "num_heads", num_heads)
-        # the base makes the parameters by it
+        # read by super().__init__
         self.rank = values if rank is None else check_size(self, "rank", rank)
         super().__init__(input_size, hidden_size, num_heads=num_heads, **options)
 

@@ -62,7 +62,7 @@ class HGRNCell(GatedCell):
         self, input_size: int, hidden_size: int, *, lower_bound: float = 0.5, **options: Any
     ) -> None:
         check_number(self._name, above=0, below=1, lower_bound=lower_bound)
-        self.lower_bound = lower_bound  # the base draws the parameters, and then reads this
+        self.lower_bound = lower_bound  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     @torch.no_grad()
@@ -130,7 +130,7 @@ class HGRN2Cell(MatrixMemoryCell):
         self, input_size: int, hidden_size: int, *, lower_bound: float = 0.5, **options: Any
     ) -> None:
         check_number(self._name, above=0, below=1, lower_bound=lower_bound)
-        self.lower_bound = lower_bound  # the base draws the parameters, and then reads this
+        self.lower_bound = lower_bound  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:

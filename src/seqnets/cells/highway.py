@@ -53,7 +53,7 @@ class RecurrentHighwayCell(GatedCell):
         transform_bias: float = -2.0,
         **options: Any,
     ) -> None:
-        self.depth = check_size(self, "depth", depth)  # the base sizes its weights by it
+        self.depth = check_size(self, "depth", depth)  # read by super().__init__
         self.recurrent = tuple(  # type: ignore[misc]  # each cell has as many as it is deep
             f"{gate}{layer}" for layer in range(1, depth + 1) for gate in self.gates
         )

@@ -74,7 +74,7 @@ class LMUCell(GatedCell):
         theta: float = 100.0,
         **options: Any,
     ) -> None:
-        self.order = check_size(self, "order", order)  # the base sizes states by it
+        self.order = check_size(self, "order", order)  # read by super().__init__
         if not is_number(theta) or not 0 < theta < math.inf:
             raise ConfigError(
                 f"{self._name}: theta is {theta!r}, expected a finite number of steps above 0."

@@ -83,7 +83,7 @@ class LRUCell(GatedCell):
                 f"0 <= r_min < r_max <= 1."
             )
         check_number(self._name, above=0, max_phase=max_phase)
-        self.r_min, self.r_max = r_min, r_max  # the base draws the parameters, and then reads these
+        self.r_min, self.r_max = r_min, r_max  # read by super().__init__
         self.max_phase = max_phase
         super().__init__(input_size, hidden_size, **options)
 

@@ -60,7 +60,7 @@ class MemoryCell(GatedCell):
                 f"{self._name}: proj_size is {proj_size}, expected 0: this cell does not project.\n"
                 f"  Put a linear layer behind it, or take LSTMCell."
             )
-        self.proj_size = proj_size  # the base sizes its weights by it
+        self.proj_size = proj_size  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     @property
@@ -122,7 +122,7 @@ class LSTMCell(MemoryCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, forget_bias: float = 1.0, **options: Any
     ) -> None:
-        self.forget_bias = forget_bias  # the base draws the parameters, and then reads this
+        self.forget_bias = forget_bias  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     @torch.no_grad()

@@ -134,7 +134,7 @@ class MatrixMemoryCell(GatedCell):
         **options: Any,
     ) -> None:
         check_divides(self, "num_heads", num_heads, hidden_size=hidden_size)
-        # the base makes and draws the parameters, and then reads these
+        # read by super().__init__
         self.num_heads, self.value_size = num_heads, hidden_size // num_heads
         key_size = self.value_size if key_size is None else key_size
         self.key_size = check_size(self, "key_size", key_size)

@@ -61,7 +61,7 @@ class ONLSTMCell(MemoryCell):
         self, input_size: int, hidden_size: int, *, chunk_size: int = 1, **options: Any
     ) -> None:
         check_divides(self, "chunk_size", chunk_size, hidden_size=hidden_size)
-        self.chunk_size = chunk_size  # the base sizes weights by it
+        self.chunk_size = chunk_size  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:

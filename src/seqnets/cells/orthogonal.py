@@ -62,7 +62,7 @@ class ExpRNNCell(ComputedCell):
         self, input_size: int, hidden_size: int, *, nonlinearity: str = "modrelu", **options: Any
     ) -> None:
         check_choice(self._name, ("modrelu", "tanh"), nonlinearity=nonlinearity)
-        self.nonlinearity = nonlinearity  # the base asks for the parameters
+        self.nonlinearity = nonlinearity  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:

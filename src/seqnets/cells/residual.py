@@ -71,8 +71,7 @@ class RRUCell(GatedCell):
         if inner_size is None:
             sizes = {"input_size": input_size, "hidden_size": hidden_size}
             inner_size = 2 * sum(check_size(self, name, size) for name, size in sizes.items())
-        # the base shapes weights by it
-        self.inner_size = check_size(self, "inner_size", inner_size)
+        self.inner_size = check_size(self, "inner_size", inner_size)  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def block_shape(self, features: int) -> tuple[int, ...]:

@@ -70,7 +70,7 @@ class RGLRUCell(FittingCell):
                 f"{self._name}: a_min and a_max are {a_min} and {a_max}, expected "
                 f"0 < a_min < a_max < 1."
             )
-        self.a_min, self.a_max = a_min, a_max  # the base draws the parameters, and then reads them
+        self.a_min, self.a_max = a_min, a_max  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     @torch.no_grad()

@@ -77,7 +77,7 @@ class IRNNCell(RNNCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, scale: float = 1.0, **options: Any
     ) -> None:
-        self.scale = scale  # the base draws the parameters, and then reads this
+        self.scale = scale  # read by super().__init__
         super().__init__(input_size, hidden_size, nonlinearity="relu", **options)
 
     @torch.no_grad()

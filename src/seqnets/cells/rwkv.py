@@ -82,7 +82,7 @@ class RWKV7Cell(MatrixMemoryCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, rank: int = 32, **options: Any
     ) -> None:
-        self.rank = check_size(self, "rank", rank)  # the base makes the parameters by it
+        self.rank = check_size(self, "rank", rank)  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:

@@ -63,7 +63,7 @@ class SCRNCell(GatedCell):
     ) -> None:
         check_number(self._name, above=0, below=1, alpha=alpha)
         size = hidden_size if context_size is None else context_size
-        self.context_size = check_size(self, "context_size", size)  # the base sizes states by it
+        self.context_size = check_size(self, "context_size", size)  # read by super().__init__
         self.alpha = alpha
         super().__init__(input_size, hidden_size, **options)
 

@@ -95,7 +95,7 @@ class LICell(LeakyCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, decay_v: float = 0.9, **options: Any
     ) -> None:
-        self.decay_v = decay_v  # the base asks for the parameters
+        self.decay_v = decay_v  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
@@ -235,7 +235,7 @@ class LIFCell(SpikingCell):
         **options: Any,
     ) -> None:
         check_choice(self._name, ("subtract", "zero", "none"), reset=reset)
-        self.decay_v, self.reset = decay_v, reset  # the base asks for the parameters
+        self.decay_v, self.reset = decay_v, reset  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def left(self, v: Tensor, s: Tensor) -> Tensor:
@@ -315,7 +315,7 @@ class CubaLIFCell(LIFCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, decay_i: float = 0.8, **options: Any
     ) -> None:
-        self.decay_i = decay_i  # the base asks for the parameters
+        self.decay_i = decay_i  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:

@@ -63,7 +63,7 @@ class SRUCell(FittingCell):
             raise ConfigError(
                 f"{self._name}: highway_bias is {highway_bias}, expected 0 where bias=False."
             )
-        self.highway_bias = highway_bias  # the base draws the parameters, and then reads this
+        self.highway_bias = highway_bias  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
     @torch.no_grad()

@@ -80,7 +80,7 @@ class SSDCell(MatrixMemoryCell):
     ) -> None:
         check_divides(self, "num_groups", num_groups, num_heads=num_heads)
         check_steps(self._name, dt_min, dt_max)
-        # the base makes and draws the parameters, and then reads these
+        # read by super().__init__
         self.num_groups, self.dt_min, self.dt_max = num_groups, dt_min, dt_max
         super().__init__(input_size, hidden_size, num_heads=num_heads, **options)
 

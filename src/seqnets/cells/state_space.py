@@ -89,7 +89,7 @@ class S5Cell(FittingCell):
     ) -> None:
         size = hidden_size if state_size is None else check_size(self, "state_size", state_size)
         check_steps(self._name, dt_min, dt_max)
-        self.state_size = size  # the base makes and draws the parameters, and then reads these
+        self.state_size = size  # read by super().__init__
         self.dt_min, self.dt_max = dt_min, dt_max
         super().__init__(input_size, hidden_size, **options)
 
@@ -210,7 +210,7 @@ class S6Cell(FittingCell):
     ) -> None:
         rank = -(-check_size(self, "hidden_size", hidden_size) // 16) if rank is None else rank
         check_steps(self._name, dt_min, dt_max)
-        # the base makes and draws the parameters, and then reads these
+        # read by super().__init__
         self.state_size = check_size(self, "state_size", state_size)
         self.rank = check_size(self, "rank", rank)
         self.dt_min, self.dt_max = dt_min, dt_max
