@@ -19,7 +19,7 @@ class ALIFCell(SpikingCell):
         a_t &= \rho a_{t-1} + (1 - \rho) s_{t-1}, \qquad \theta_t = \theta + \beta a_t \\
         s_t &= \Theta((v_t - \theta_t) / \theta_t)
 
-    As in the paper, without its refractory periods and delays. The letter of :math:`a` is b there.
+    As in the paper, without its refractory periods and delays. :math:`a` is called b there.
     Its authors' code subtracts the threshold after it has risen, :math:`\theta_t`, and has no
     weights from a neuron to itself. Their networks have some neurons without adaptation.
 
@@ -33,7 +33,7 @@ class ALIFCell(SpikingCell):
         beta: How much the threshold rises, at least 0.
         surrogate: As for every :class:`SpikingCell`.
         threshold: :math:`\theta`, above 0.
-        options: ``learn_decays`` and ``learn_threshold``, which the paper has not,
+        options: ``learn_decays`` and ``learn_threshold``, which the paper does not have,
             ``detach_reset``, ``bias``, ``device`` and ``dtype``, as for every :class:`SpikingCell`.
 
     Raises:

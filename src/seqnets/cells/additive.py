@@ -23,8 +23,8 @@ class RANCell(MemoryCell):
         c_t &= f_t \odot c_{t-1} + i_t \odot (W_g x_t + b_g) \\
         h_t &= \tanh(c_t)
 
-    As in the paper, but for :math:`b_g`, which starts at zero here. The paper shows the memory as
-    it is, too: ``Activations(cell, squash="identity")``.
+    As in the paper, but for :math:`b_g`, which starts at zero here. The paper also
+    outputs the memory as it is: ``Activations(cell, squash="identity")``.
 
     State: ``(h, c)``, (B, H) each. Output: ``h``.
 
@@ -146,7 +146,7 @@ class MinimalRNNCell(GatedCell):
     weight_z: Tensor
 
     def add_parameters(self, parameter: Any) -> None:
-        """The gate's matrix for what the input is mapped to."""
+        """The gate's matrix for the mapped input."""
         self.weight_z = parameter(self.hidden_size, self.hidden_size)
 
     @torch.no_grad()
@@ -200,7 +200,7 @@ class STARCell(GatedCell):
         z_t &= \tanh(W_z x_t + b_z) \\
         h_t &= \tanh((1 - k_t) \odot h_{t-1} + k_t \odot z_t)
 
-    As in the paper. It draws the input's weights orthogonal, too, and the gate's bias by
+    As in the paper, which also draws the input's weights orthogonal, and the gate's bias by
     :func:`chrono`: ``chrono(initialize(cell, weight_ih="orthogonal"), max_steps)``. The authors'
     code writes with :math:`\sigma(\tilde k + 1)` and keeps with :math:`1 - \sigma(\tilde k)`.
 

@@ -250,7 +250,7 @@ class Cell(Bindable, metaclass=CellType):
         return wx
 
     def check_projected_dtype(self, wx: Tensor, x: Tensor) -> None:
-        """Raise DtypeError unless ``project`` keeps the inputs' dtype, but under autocast."""
+        """Raise DtypeError unless ``project`` keeps the inputs' dtype, except under autocast."""
         if wx.dtype != x.dtype and x.is_floating_point() and not autocasts(x):
             raise DtypeError(
                 f"{self._name}: project gives {wx.dtype} for inputs of {x.dtype}, expected the "
@@ -350,18 +350,18 @@ _NO_VALUES = (
     "  A library that keeps the weights elsewhere must be given whole layers: accelerate takes "
     "preload_module_classes=['Recurrent']."
 )
-"""What to do where the parameters are on meta."""
+"""Advice where the parameters are on meta."""
 
 
 def _how_to_batch(legend: Sequence[str]) -> str:
-    """A line that says what an ``x`` that lacks one dimension of the legend can become."""
+    """Advice for an ``x`` that lacks one dimension of the legend."""
     if "T" not in legend:
         return "\n  x.unsqueeze(0) is a batch of one."
     return "\n  x.unsqueeze(0) is one sequence, x.unsqueeze(1) one step of each row."
 
 
 def _how_to_pad(x: Any) -> str:
-    """A line that says how sequences of other kinds are padded, and where their lengths are."""
+    """Advice on how to pad packed and nested sequences; empty for anything else."""
     if isinstance(x, PackedSequence):
         return "\n  pad_packed_sequence(x, batch_first=True) gives one, and lengths."
     if isinstance(x, Tensor):
@@ -370,7 +370,7 @@ def _how_to_pad(x: Any) -> str:
 
 
 def _name_of_argument(given: Any) -> str:
-    """A line that says by which name lengths or resets, given as the state, are passed."""
+    """Advice where lengths or resets seem to be given as the state; else empty."""
     if not isinstance(given, Tensor) or given.is_floating_point() or given.is_complex():
         return ""
     if given.dtype is torch.bool:

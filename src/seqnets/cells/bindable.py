@@ -1,4 +1,4 @@
-"""Modules of which a copy can be made that has other tensors or methods."""
+"""Modules that can be copied with other tensors or methods in place of their own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from seqnets.checks import is_torch_from
 
 
 class Bindable(nn.Module):
-    """A module that tells its tensors, and can be copied with others in their place.
+    """A module that lists its tensors, and can be copied with others in their place.
 
-    Engines run an equation over other tensors, options run it with other methods.
+    Engines use such copies to run an equation over other tensors, options to change its methods.
 
     Attributes:
-        parametrizations: What computes each parametrised tensor, by its name; only there if
+        parametrizations: What computes each parametrised tensor, by its name; it exists only if
             ``torch.nn.utils.parametrize`` computes any.
     """
 
@@ -135,7 +135,7 @@ class Bindable(nn.Module):
 
     @property
     def _is_parametrised(self) -> bool:
-        """Whether the cell itself is, submodules aside; torch's check is slow if it is not."""
+        """Whether the cell itself is parametrised; torch's check is slow for one that is not."""
         return "parametrizations" in self._modules and parametrize.is_parametrized(self)
 
     def _tensor(self, name: str) -> Any:

@@ -43,7 +43,7 @@ def wrong_argument(
 ) -> ConfigError:
     """The error for an argument that is not the cell or layer that it should be.
 
-    It says where parts of these kinds are inside it; those of a layer in a cell's place are cells.
+    It says where inside the argument parts of these kinds are; where a cell is expected, cells.
     """
     got = f"the class {given.__name__}" if isinstance(given, type) else name_of(given)
     if what == "cell":
@@ -121,8 +121,8 @@ def check_built(cell: Any) -> None:
     """Raise ConfigError if a new cell was not built by its base, or has no sizes."""
     if "_modules" not in vars(cell):
         raise ConfigError(
-            f"{name_of(cell)}: __init__ does not call its base's, expected this first.\n"
-            f"  Write super().__init__(input_size, hidden_size) before anything is set."
+            f"{name_of(cell)}: __init__ does not call super().__init__, expected a call.\n"
+            f"  Write super().__init__(input_size, hidden_size) before parameters are set."
         )
     for size in ("input_size", "hidden_size"):
         if not hasattr(cell, size):

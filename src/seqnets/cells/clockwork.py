@@ -73,12 +73,12 @@ class ClockworkRNNCell(ComputedCell):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def parametrization(self) -> nn.Module:
-        """What lets no unit read from faster ones."""
+        """The mask that keeps units from reading faster ones."""
         return _Masked(_slower(_spread(self.group_periods, self.hidden_size, self._like)))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As every cell with a computed matrix; buffers too, which may come from "meta"."""
+        """As every cell with a computed matrix; fills buffers too, which may come from "meta"."""
         super().reset_parameters()
         if "periods" not in self._buffers:  # super().__init__ is still running
             return

@@ -1,4 +1,4 @@
-"""Cells made of cells: what comes before a step, several steps as one, and steps apart."""
+"""Cells made of cells: gating before a step, several updates in a step, and dilation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Mogrifier(Wrapper):
         h^i &= 2 \sigma(R^i x^{i-1}) \odot h^{i-2} \quad\text{for even } i \le r
 
     with :math:`x^{-1} = x_t` and :math:`h^0 = h_{t-1}`; the cell takes the last of each. Differs
-    from the paper in one place: the matrices are whole, not products of two narrow ones.
+    from the paper in one place: the matrices are full, not products of two narrow ones.
 
     The cell's own projection happens inside the step, since what it multiplies depends on the
     state. So options that draw noise for a whole sequence go around it, and what normalises that
@@ -103,8 +103,8 @@ class DeepTransition(Wrapper):
 
     Args:
         cell: Sees the input.
-        others: What follows, in this order. They lose their ``weight_ih``. If omitted, copies of
-            ``cell`` with parameters drawn anew.
+        others: The cells that follow, in this order; they lose their ``weight_ih``. If omitted,
+            copies of ``cell`` with parameters drawn anew.
         depth: How many updates make a step, n, where ``others`` are omitted.
 
     Attributes:
@@ -143,7 +143,7 @@ class DeepTransition(Wrapper):
         super().reset_parameters()
         for other in self.others:
             rows = len(other.inputs) * other.hidden_size
-            other.weight_ih = nn.Parameter(self._like.new_empty(rows, 1))  # to be drawn, and gone
+            other.weight_ih = nn.Parameter(self._like.new_empty(rows, 1))  # so that it can be drawn
             redraw(other)
             _forget_input(other)
 
@@ -158,7 +158,7 @@ class DeepTransition(Wrapper):
         return state
 
     def check_parameters(self) -> None:
-        """Raise if somebody has given a parameter a shape, dtype or device it cannot have."""
+        """Raise if a parameter was replaced by one of another shape, dtype or device."""
         for cell in (self.cell, *self.others):
             cell.check_parameters()
 

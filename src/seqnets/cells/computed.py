@@ -1,4 +1,4 @@
-"""Weights that are computed from the numbers learned: once a call, whatever its steps."""
+"""Weights that are computed from what is learned, once per call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqnets.cells.gated import GatedCell
 class ComputedCell(GatedCell):
     """A gated cell whose recurrent matrix is computed from what is learned.
 
-    The matrix is ``weight_hh``, as everywhere; the numbers learned are its
+    The matrix is ``weight_hh``, as everywhere; what is learned is
     ``parametrizations.weight_hh.original``, of the same shape.
     """
 
@@ -25,12 +25,12 @@ class ComputedCell(GatedCell):
         compute(self, "weight_hh", self.parametrization())
 
     def parametrization(self) -> nn.Module:
-        """What computes the matrix from the numbers learned."""
+        """The module that computes the matrix from what is learned."""
         raise NotImplementedError(f"{self._name} does not say how its weight_hh is computed.")
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As every gated cell, and :meth:`draw_` for the numbers learned."""
+        """As every gated cell, and :meth:`draw_` for what is learned."""
         super().reset_parameters()
         self.draw_(self.learned("weight_hh"))
 
@@ -40,15 +40,15 @@ class ComputedCell(GatedCell):
 
 
 def compute(cell: Cell, name: str, parametrization: nn.Module) -> None:
-    """Let a parametrization compute a parameter of a cell, which can still be pickled."""
+    """Let a parametrization compute a parameter of a cell; the cell can still be pickled."""
     parametrize.register_parametrization(cell, name, parametrization)
     type(cell).__reduce_ex__ = _reduce  # type: ignore[assignment]  # a class of its own by now
 
 
 def can_be_set(cell: Cell, name: str) -> bool:
-    """Whether any values can be given to a parameter: it is learned as it is, masked or in blocks.
+    """Whether a parameter can be set to any values: it is learned as it is, masked or in blocks.
 
-    A rotation, or what has one sign, is computed from numbers that a value does not tell.
+    A rotation, or a matrix with given signs, does not determine the numbers it is computed from.
     """
     return not parametrize.is_parametrized(cell, name) or all(
         hasattr(part, "right_inverse") for part in cell.parametrizations[name]
@@ -56,7 +56,7 @@ def can_be_set(cell: Cell, name: str) -> bool:
 
 
 def _reduce(cell: Cell, protocol: Any) -> tuple[Any, ...]:
-    """A parametrized module has a class that torch made for it alone, and no pickle can name."""
+    """Pickle a parametrized cell, whose class torch made for it alone, by its original class."""
     return _revived, (parametrize.type_before_parametrizations(cell), vars(cell))
 
 

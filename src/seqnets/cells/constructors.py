@@ -1,4 +1,4 @@
-"""Calls of constructors: arguments that do not fit are answered by those that would."""
+"""Errors for calls of constructors, which name the arguments that would fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _P = ParamSpec("_P")
 
 
 def explained(init: Callable[_P, None]) -> Callable[_P, None]:
-    """Decorate a constructor: a call that does not fit is answered by :func:`check_call`."""
+    """Decorate a constructor, so that :func:`check_call` explains a call that does not fit."""
 
     @wraps(init)
     def build(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -100,12 +100,12 @@ def _written(value: Any) -> str:
 
 
 def _in_a_line(written: str) -> str:
-    """As it is, but for large arrays, of which a line shows the beginning."""
+    """The same in one line: of several lines, such as a large array's, the beginning."""
     return shorten(written, 60, placeholder=" …") if "\n" in written else written
 
 
 def _defaults_of(cls: type[Any]) -> dict[str, Any]:
-    """The arguments of a constructor, as above, and the default of each."""
+    """The arguments of a constructor, as :func:`arguments_of` lists them, and their defaults."""
     defaults: dict[str, Any] = {}
     for base in cls.__mro__:
         if "__init__" in vars(base):

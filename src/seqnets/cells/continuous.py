@@ -57,7 +57,7 @@ class TimedCell(GatedCell):
         raise NotImplementedError(f"{self._name} does not define advance.")
 
     def add_parameters(self, parameter: Any) -> None:
-        """The input's weight for one feature less, if that is the time."""
+        """The input's weight, for one feature fewer if the last one is the time."""
         if self.timed:
             rows, columns = self.block_shape(self.input_size - 1)
             self.weight_ih = parameter(len(self.inputs) * rows, columns)
@@ -156,13 +156,13 @@ class CfCCell(TimedCell):
         super().__init__(input_size, hidden_size, **options)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """As of any module; cells pickled before they had these options had no others."""
+        """Restore a pickled cell; one from before these options existed gets their old values."""
         before = {"backbone_size": state["hidden_size"], "nonlinearity": "lecun_tanh"}
         before["backbone_layers"] = state.get("deeper", 0) + 1
         super().__setstate__(before | state)
 
     def block_shape(self, features: int) -> tuple[int, ...]:
-        """Of the first layer of the backbone."""
+        """Shape of the backbone's first layer."""
         return self.backbone_size, features
 
     def add_parameters(self, parameter: Any) -> None:

@@ -19,12 +19,12 @@ from seqnets.errors import ConfigError
 
 
 class ConvolutionalCell(GatedCell):
-    """What turns a gated cell into one over frames: its weights are kernels, shared by all places.
+    """Turns a gated cell into one over frames: its weights are kernels, shared by all places.
 
-    Goes before the cell whose equation it takes: ``class ConvLSTMCell(ConvolutionalCell,
-    LSTMCell)``. Inputs and states are frames laid flat, channel by channel and row by row, as
-    ``Tensor.flatten`` lays (C, height, width); so that sizes count channels times places. Beyond
-    its border a frame is zero. :class:`seqnets.layers.Video` takes frames as they are.
+    It is listed before the cell whose equation it uses: ``class ConvLSTMCell(ConvolutionalCell,
+    LSTMCell)``. Inputs and states are flattened frames, in the order of ``Tensor.flatten`` of
+    (C, height, width), so that sizes count channels times places. Beyond its border a frame is
+    zero. :class:`seqnets.layers.Video` takes frames as they are.
 
     Attributes:
         weight_ih: (G*C', C, kernel, kernel), for C channels of the input and C' of the state.
@@ -73,7 +73,7 @@ class ConvolutionalCell(GatedCell):
     def over(
         cls, channels_in: int, channels_hidden: int, frame: Sequence[int], **options: Any
     ) -> Self:
-        """A cell of so many channels.
+        """A cell for these numbers of channels.
 
         Args:
             channels_in: Channels of the input, C.
@@ -200,7 +200,7 @@ class ConvGRUCell(ConvolutionalCell, OriginalGRUCell):
 
 
 def height_and_width(owner: str, frame: Sequence[int]) -> tuple[int, int]:
-    """Height and width; raise if they are none."""
+    """Height and width as a tuple; raise unless they are two positive integers."""
     sizes = tuple(frame) if isinstance(frame, Sequence) else ()
     if len(sizes) != 2 or not all(is_whole(size) and size > 0 for size in sizes):
         raise ConfigError(

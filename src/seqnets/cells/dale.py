@@ -1,4 +1,4 @@
-"""Units that excite all others or inhibit them: Dale's law."""
+"""Units that either excite or inhibit all others: Dale's law."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from seqnets.errors import ConfigError
 
 
 def dale(cell: Cell, excitatory: float = 0.8) -> Cell:
-    r"""Let each unit excite all others or inhibit them, in any gated cell: :math:`|U| D`.
+    r"""Let each unit either excite or inhibit all others, in any gated cell: :math:`|U| D`.
 
-    D is diagonal: 1 for the first units, which excite, and -1 for the others. What a unit sends to
-    others, a column of ``weight_hh``, so has one sign. A parametrization
+    D is diagonal: 1 for the first units, which excite, and -1 for the others. So what a unit sends
+    to others, a column of ``weight_hh``, has one sign. This is a parametrization
     (``torch.nn.utils.parametrize``): the cell keeps its class, its kernels and the name of its
-    weight, and learns ``parametrizations.weight_hh.original``, of which the signs do not count.
+    weight, and learns ``parametrizations.weight_hh.original``, whose signs do not count.
 
-    It starts anew: with numbers from a normal distribution, those of inhibitory units larger, so
-    that all units together excite as much as they inhibit; then each gate's matrix is scaled to a
+    The weights are drawn anew from a normal distribution, those of inhibitory units larger, so that
+    all units together excite as much as they inhibit; then each gate's matrix is scaled to a
     spectral radius of 1. The paper draws from a gamma distribution, scales to 1.5, and keeps the
     signs by :math:`[U]_+`. Its weights of the input have one sign, too, and its readout is from
     excitatory units alone.

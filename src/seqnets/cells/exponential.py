@@ -31,10 +31,10 @@ class SLSTMCell(LSTMCell):
 
     ``c`` and ``n`` are both the paper's times :math:`\exp(-m_t)`, so that ``h`` is the same and
     nothing overflows. Where nothing is stored yet, :math:`n_{t-1} = 0`, :math:`m_t = \tilde i_t`.
-    From then on :math:`n_t \ge 1`; it counts as 1 where a state that is given says less.
+    From then on :math:`n_t \ge 1`; it counts as 1 where a given state has less.
     With several heads the matrices :math:`U` are block-diagonal: units recur within their head.
 
-    As in the paper, where the letter of :math:`g` is z. What its block has around the cell, a
+    As in the paper, where :math:`g` is called z. What its block has around the cell, a
     convolution before and a group norm behind, is not part of it.
 
     State: ``(h, c, n, m)``, (B, H) each. Output: ``h``.

@@ -61,7 +61,7 @@ class FastGRNNCell(GatedCell):
         z_t &= \sigma(a_t + b_z) \\
         h_t &= (\sigma(\zeta)\,(1 - z_t) + \sigma(\nu)) \odot \tanh(a_t) + z_t \odot h_{t-1}
 
-    As in the paper, but that the gate's bias counts from the candidate's. The paper's matrices of
+    As in the paper, except that the gate's bias adds to the candidate's. The paper's matrices of
     low rank, and its sparse ones, are not here. :math:`\zeta` starts at 1 and :math:`\nu` at -4.
 
     State: ``(h,)``, (B, H). Output: ``h``.

@@ -138,8 +138,8 @@ class GatedCell(Cell):
     def reset_parameters(self) -> None:
         """Draw the parameters: Xavier for input, orthogonal for recurrent weights, others zero.
 
-        A module inside the cell draws its own, and those of what it has inside, by its
-        ``reset_parameters``; in one without it, each module inside does so.
+        A module inside the cell draws its own parameters, and those of the modules inside it, by
+        its ``reset_parameters``; if it has no such method, each module inside it does so.
         """
         for parameter in self.parameters(recurse=False):
             nn.init.zeros_(parameter)
@@ -184,7 +184,7 @@ class GatedCell(Cell):
 
         Returns:
             These gates by name, in their order, as in ``recur(h, "r", "z").r``. A plain tuple
-            if the cell gave itself other recurrent gates than its class has.
+            if the cell has set itself other recurrent gates than its class.
         """
         if not self.recurrent:
             return self._recurrent_gates[()]()

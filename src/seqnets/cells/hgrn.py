@@ -27,9 +27,9 @@ class HGRNCell(GatedCell):
     In a deep network let the bound rise from layer to layer: the lower ones then forget, the upper
     ones remember.
 
-    Differs from the paper in three places: the memory is real, which there is turned by a complex
-    number at every step; the norm and the matrix behind the output gate are left out; and each
-    cell learns its bound :math:`\gamma` alone, where the paper's bounds add up over the layers.
+    Differs from the paper in three places: the memory is real, where the paper's is turned by a
+    complex number at every step; the norm and the matrix behind the output gate are left out; and
+    each cell learns its bound :math:`\gamma` alone, where the paper's add up over the layers.
 
     State: ``(y, h)``, (B, H) each; y is not read back. Output: ``y``.
 

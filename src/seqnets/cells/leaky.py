@@ -20,7 +20,7 @@ class LeakyRNNCell(RNNCell):
     :math:`\alpha = \Delta t / \tau`. :class:`CTRNNCell` is the one in currents, and
     :func:`reservoir` makes an echo state network of it.
 
-    As in the paper, but that its output is not fed back.
+    As in the paper, except that its output is not fed back.
 
     State: ``(h,)``, (B, H). Output: ``h``.
 

@@ -27,7 +27,7 @@ class LRUCell(GatedCell):
     radii, and :math:`e^{\gamma} = \sqrt{1 - |\lambda|^2}`, so that memories that last do not grow
     large.
 
-    As in the paper, which has no biases, but that B and D start by Xavier's rule, as in every cell.
+    As in the paper, which has no biases; but B and D start by Xavier's rule, as in every cell.
     There are as many complex memories as outputs, in real arithmetic: ``re`` and ``im``.
 
     State: ``(y, re, im)``, (B, H) each; y is not read back. Output: ``y``.
@@ -88,7 +88,7 @@ class LRUCell(GatedCell):
         super().__init__(input_size, hidden_size, **options)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """As of any module; cells pickled before these three had names had them in a ring."""
+        """Restore a pickled cell; older ones have these three options as a tuple, ``ring``."""
         named = zip(("r_min", "r_max", "max_phase"), state.get("ring", ()), strict=False)
         super().__setstate__(dict(named) | state)
 

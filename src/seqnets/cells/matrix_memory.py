@@ -16,21 +16,21 @@ from seqnets.typing import HALF, State
 
 
 class Access(NamedTuple):
-    """What steps ask of a matrix memory and write to it, by head: from the input alone.
+    """What steps read from a matrix memory and write to it, by head; it follows from the input.
 
     Attributes:
-        q: By what the memory is read, (..., N, K).
-        k: By what it is written, (..., N, K).
-        v: What is written, (..., N, V).
-        log_decay: Logarithm of what is kept of the memory: (..., N, 1), or (..., N, K) where each
-            key has its own.
-        log_write: Logarithm of the weight of what is written, (..., N, 1), where the cell is
+        q: Queries, by which the memory is read, (..., N, K).
+        k: Keys, under which it is written, (..., N, K).
+        v: Values, which are written, (..., N, V).
+        log_decay: Logarithm of the share of the memory that is kept: (..., N, 1), or (..., N, K)
+            where each key has its own.
+        log_write: Logarithm of the weight of the values, (..., N, 1), where the cell is
             ``normalised``.
         rate: How much of what the memory holds under ``k`` is replaced by ``v``, (..., N, 1); None
             if ``v`` is added to it.
-        erase_q: By what the memory is read, once it faded, for what is then taken from it,
-            (..., N, K); None if nothing is. Where something is, ``v`` is added.
-        erase_k: Under what that is taken, (..., N, K).
+        erase_q: Queries for what is subtracted from the memory after its decay, (..., N, K); None
+            if nothing is. Where something is, ``v`` is added.
+        erase_k: Keys under which that is subtracted, (..., N, K).
     """
 
     q: Tensor
@@ -56,8 +56,8 @@ class MatrixMemoryCell(GatedCell):
         S_t = \mathrm{diag}(a_t)\, S_{t-1}
         + \beta_t\, k_t \left(v_t - (\mathrm{diag}(a_t)\, S_{t-1})^\top k_t\right)^\top
 
-    or, where what :math:`z_t` finds is taken from what is under :math:`e_t` (``erase_q`` and
-    ``erase_k``), and a value is added under a third key,
+    or, where what :math:`z_t` finds is subtracted under :math:`e_t` (``erase_q`` and ``erase_k``),
+    and a value is added under a third key,
 
     .. math::
         S_t = (1 - e_t z_t^\top)\, \mathrm{diag}(a_t)\, S_{t-1} + k_t v_t^\top
@@ -197,7 +197,7 @@ class MatrixMemoryCell(GatedCell):
         raise NotImplementedError(f"{self._name} does not say how it uses its memory: no access.")
 
     def checked_access(self, wx: Tensor) -> Access:
-        """The same; raise unless all has the shapes of :class:`Access`, and the weight is there."""
+        """The same; raise unless its parts fit each other and the shapes of :class:`Access`."""
         at = self.access(wx)
         if (at.log_write is not None) != self.normalised:
             gives, expected = ("no", "one") if self.normalised else ("a", "none")

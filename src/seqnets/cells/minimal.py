@@ -29,9 +29,9 @@ class MinGRUCell(_MinimalCell):
         g(a) = a + 0.5 \text{ for } a \ge 0, \text{ else } \sigma(a) \\
         h_t &= (1 - z_t) \odot h_{t-1} + z_t \odot \tilde h_t
 
-    As in the paper's form in log-space, whose :math:`g` keeps the memory positive, but that the
-    state before the first step is :math:`h_0` itself: there :math:`g(h_0)` takes its place, and a
-    sequence in two halves does not give what the whole gives.
+    As in the paper's form in log-space, whose :math:`g` keeps the memory positive, except that the
+    state before the first step is :math:`h_0` itself. The paper takes :math:`g(h_0)`, with which
+    two halves of a sequence do not give what the whole gives.
 
     State: ``(h,)``, (B, H). Output: ``h``.
 
@@ -60,8 +60,8 @@ class MinLSTMCell(_MinimalCell):
         g(a) = a + 0.5 \text{ for } a \ge 0, \text{ else } \sigma(a) \\
         h_t &= f'_t \odot h_{t-1} + i'_t \odot \tilde h_t
 
-    As in the paper's form in log-space, with :math:`f' = \sigma(\log f - \log i)`, which two gates
-    that are both shut do not make 0/0; but the state before the first step is :math:`h_0`, as in
+    As in the paper's form in log-space, with :math:`f' = \sigma(\log f - \log i)`, which is
+    not 0/0 where both gates are shut; but the state before the first step is :math:`h_0`, as in
     :class:`MinGRUCell`.
 
     State: ``(h,)``, (B, H). Output: ``h``.

@@ -1,4 +1,4 @@
-"""Recurrences for inputs of which some are missing at some steps."""
+"""Recurrences for inputs with missing values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from seqnets.typing import State
 class GRUDCell(TimedCell):
     r"""GRU of values that may be missing: they fade towards their mean, and the state with them.
 
-    A value that is missing is NaN. From the values the cell knows the paper's mask :math:`m_t`, 1
-    where there is a value and 0 where it is missing, and the time :math:`\delta_t` since each value
-    was last there:
+    A value that is missing is NaN. The cell finds the paper's mask :math:`m_t` from the values, 1
+    where there is one and 0 where it is missing, and the time :math:`\delta_t` since each value was
+    last there:
 
     .. math::
         \delta_t &= \Delta t + (1 - m_{t-1}) \odot \delta_{t-1} \\

@@ -282,8 +282,8 @@ class ClipState(Wrapper):
 class AllStates(Wrapper):
     """Output all parts of the state at every step, side by side: an LSTM's memory, too.
 
-    It goes around all other options, which would change the state that it has output already. Parts
-    of more than 1024 numbers together run in the plain loop.
+    It goes around all other options, which would change the state after it was output. If the parts
+    have more than 1024 numbers together, the cell runs in the plain loop.
 
     State: ``(all, ...)``: the output, then the cell's state. Output: ``all``, as wide as the parts
     together.

@@ -31,7 +31,7 @@ class ExpRNNCell(ComputedCell):
     are :math:`e^{A - A^\top}`. It starts with rotations of pairs of units, by angles uniform in
     :math:`(-\pi, \pi)`, and :math:`m` at zero, where the network is linear.
 
-    As in the paper, which has no biases; of its two ways to start this is the one after Henaff et
+    As in the paper, which has no biases; of its two initialisations, this is the one of Henaff et
     al.
 
     State: ``(h,)``, (B, H). Output: ``h``.
@@ -89,10 +89,11 @@ class ExpRNNCell(ComputedCell):
 def orthogonal(cell: Cell) -> Cell:
     r"""Let each gate's recurrent matrix be a rotation, :math:`e^{A - A^\top}`, in any gated cell.
 
-    A parametrization (``torch.nn.utils.parametrize``): the cell keeps its class, its kernels and
-    the name of its weight, and learns ``parametrizations.weight_hh.original``, of which what is
-    below the diagonal of each gate's block counts. The matrices start anew, as those of
-    :class:`ExpRNNCell`. Of a projected output's (H, P) the P columns are orthonormal.
+    This is a parametrization (``torch.nn.utils.parametrize``): the cell keeps its class, its
+    kernels and the name of its weight, and learns ``parametrizations.weight_hh.original``, of which
+    only the part below the diagonal of each gate's block counts. The matrices are drawn anew, like
+    those of :class:`ExpRNNCell`. Where the output is projected, they are (H, P) with orthonormal
+    columns.
 
     Args:
         cell: The recurrence, around a :class:`GatedCell` with recurrent gates.

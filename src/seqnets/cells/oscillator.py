@@ -91,8 +91,8 @@ class UnICORNNCell(GatedCell):
                (\tanh(W x_t + b + w_y \odot y_{t-1}) + \alpha y_{t-1}) \\
         y_t &= y_{t-1} + \Delta t\, \sigma(c) \odot z_t
 
-    As in the paper, but that W starts by Xavier's rule, as in every cell. A step can be undone, so
-    that gradients neither explode nor vanish. Units mix in the next layer's W: use it in a deep
+    As in the paper, except that W starts by Xavier's rule, as in every cell. A step can be undone,
+    so that gradients neither explode nor vanish. Units mix in the next layer's W: use it in a deep
     network. :math:`w_y` starts uniform in [0, 1), and :math:`c` in [-0.1, 0.1).
 
     State: ``(y, z)``, position and velocity, (B, H) each. Output: ``y``.

@@ -35,8 +35,8 @@ class PhasedLSTMCell(PeepholeLSTMCell):
     :math:`\tilde c_t`.
 
     State: ``(h, c, t)``, (B, H) each, where ``t`` counts the steps before; with time stamps
-    ``(h, c)``. Output: ``h``. Time is a number of the cell's dtype: in bfloat16 a count stands
-    still at 256 steps, in float16 at 2,048.
+    ``(h, c)``. Output: ``h``. Time is a number of the cell's dtype: in bfloat16 a count
+    stops at 256 steps, in float16 at 2,048.
 
     Attributes:
         log_tau: :math:`\log \tau`, of each unit's period in units of time, (H,).
@@ -45,7 +45,7 @@ class PhasedLSTMCell(PeepholeLSTMCell):
     Args:
         input_size: Features of the input, I, with the time stamp.
         hidden_size: Units, H.
-        timed: Whether the input's last feature is the time, and stands in the time gate alone.
+        timed: Whether the input's last feature is the time, which enters the time gate alone.
             Else time is the number of steps before.
         open_ratio: Share of its period in which a unit is open, r in (0, 1).
         leak: How far a shut unit opens in training, :math:`\alpha` in [0, 1).

@@ -42,7 +42,7 @@ def apply_initializers(cell: Cell) -> None:
 def then_initialized(reset: Callable[..., Any]) -> Callable[..., Any]:
     """A method ``reset_parameters`` that then runs what ``register_initializer`` registered.
 
-    Both see parameters whole that ``fully_shard`` has split.
+    Both see whole parameters where ``fully_shard`` has split them.
     """
     if hasattr(reset, "then_initializes"):
         return reset

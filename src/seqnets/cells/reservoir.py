@@ -20,13 +20,13 @@ def reservoir(cell: Cell, spectral_radius: float = 0.9, connectivity: float = 0.
     r"""Keep a gated cell as it is drawn: an echo state network, of which only the readout learns.
 
     Each gate's recurrent matrix is sparse, with numbers uniform around 0, and is scaled to a
-    spectral radius; one whose eigenvalues are all 0, as few units may have, is drawn again. All
-    parameters of the cell are fixed (``requires_grad`` is False); its inputs' weights and biases
-    are drawn as those of the cell, or by ``initialize``, before or after. Around
+    spectral radius; if all its eigenvalues are 0, which happens with few units, it is drawn again.
+    All parameters of the cell are fixed (``requires_grad`` is False); the input's weights and the
+    biases are drawn as in any cell, or by ``initialize``, before or after. Around
     :class:`LeakyRNNCell` this is the leaky echo state network.
 
-    Differs from the paper in one place: the readout is what the model has, learned by gradients,
-    and not linear regression of all outputs at once.
+    Differs from the paper in one place: the readout is the model's output layer, learned by
+    gradients, and not a linear regression on all outputs at once.
 
     Args:
         cell: The recurrence, around a :class:`GatedCell` with recurrent gates.

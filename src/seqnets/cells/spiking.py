@@ -16,7 +16,7 @@ from seqnets.typing import State
 
 
 class LeakyCell(GatedCell):
-    r"""What neurons share: a step leaves a share of their states, which is given or learned.
+    r"""The base of neurons: a step keeps a share of their states, which is given or learned.
 
     For each state X that is ``decaying`` a subclass sets ``decay_X``, in (0, 1), before it calls
     this constructor.
@@ -62,7 +62,7 @@ class LeakyCell(GatedCell):
             self.learned(f"logit_{state}").fill_(initializers.logit(decay))
 
     def decay(self, state: str) -> Any:
-        """The share of a state that a step leaves: a number, or one for each neuron, (H,)."""
+        """The share of a state that a step keeps: a number, or one for each neuron, (H,)."""
         logit = getattr(self, f"logit_{state}")
         return getattr(self, f"decay_{state}") if logit is None else torch.sigmoid(logit)
 
@@ -73,7 +73,7 @@ class LICell(LeakyCell):
     .. math::
         v_t = \beta v_{t-1} + W x_t + b
 
-    As in the paper, whose readout they are. The letter of :math:`\beta` is :math:`\kappa` there.
+    As in the paper, whose readout they are. :math:`\beta` is called :math:`\kappa` there.
 
     State: ``(v,)``, the potential, (B, H). Output: ``v``.
 
@@ -81,7 +81,7 @@ class LICell(LeakyCell):
         input_size: Features of the input, I.
         hidden_size: Neurons, H.
         decay_v: :math:`\beta`, in (0, 1): where it starts, if it is learned.
-        options: ``learn_decays``, which the paper has not, ``bias``, ``device`` and ``dtype``.
+        options: ``learn_decays``, which the paper does not have; ``bias``, ``device``, ``dtype``.
 
     References:
         Bellec et al., 2020, "A solution to the learning dilemma for recurrent networks of spiking
@@ -105,7 +105,7 @@ class LICell(LeakyCell):
 
 
 class SpikingCell(LeakyCell):
-    r"""What spiking neurons share: they fire above a threshold, and gradients pass it.
+    r"""The base of spiking neurons: they fire above a threshold, and gradients pass through it.
 
     A spike is :math:`\Theta(a)`: 1 where :math:`a > 0`, and else 0. Its derivative, which is 0
     nearly everywhere, is replaced by a surrogate; the rest of the gradient is that of the equation.
@@ -117,12 +117,12 @@ class SpikingCell(LeakyCell):
     Args:
         input_size: Features of the input, I.
         hidden_size: Neurons, H.
-        surrogate: What stands for the derivative of a spike: "fast_sigmoid", "arctan", "triangle"
+        surrogate: What replaces the derivative of a spike: "fast_sigmoid", "arctan", "triangle"
             or "boxcar", or a function of the distance above the threshold (see
             ``seqnets.cells.surrogates``).
         threshold: :math:`\theta`, above 0: where it starts, if it is learned.
         learn_threshold: Whether each neuron learns its threshold.
-        detach_reset: Whether gradients pass by the reset, rather than through its spike, too.
+        detach_reset: Whether no gradient flows through the spike in the reset.
         options: ``learn_decays``, as for every :class:`LeakyCell`; ``bias``, ``device`` and
             ``dtype``.
 
@@ -152,7 +152,7 @@ class SpikingCell(LeakyCell):
         super().__init__(input_size, hidden_size, **options)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """As of any module; neurons pickled before thresholds could be learned keep theirs."""
+        """Restore a pickled cell; one from before thresholds could be learned has a fixed one."""
         super().__setstate__({"learn_threshold": False} | state)
         if "learn_threshold" not in state:
             self.register_parameter("log_threshold", None)
@@ -195,11 +195,11 @@ class LIFCell(SpikingCell):
         v_t &= \beta v_{t-1} + W x_t + b \quad\text{("none")} \\
         s_t &= \Theta(v_t - \theta)
 
-    As in the paper, but that the input reaches the potential at once and neurons do not see each
+    As in the paper, except that the input reaches the potential at once and neurons do not see each
     other: :class:`CubaLIFCell` has both. The paper resets by subtraction. Gradients pass through
     the reset as through all of the equation; with ``detach_reset`` they do not, as in the authors'
     code, which Zenke & Vogels (2021) found better. With ``reset="zero"`` and ``learn_decays`` this
-    is the parametric LIF of Fang et al. (2021), but that it does not scale its input by
+    is the parametric LIF of Fang et al. (2021), except that it does not scale its input by
     :math:`1 - \beta`.
 
     State: ``(s, v)``, spikes and potential, (B, H) each. Output: ``s``.
@@ -262,7 +262,7 @@ class RLIFCell(LIFCell):
                \quad\text{("zero")} \\
         s_t &= \Theta(v_t - \theta)
 
-    As in the paper, but that the input reaches the potential at once, as in :class:`LIFCell`.
+    As in the paper, except that the input reaches the potential at once, as in :class:`LIFCell`.
 
     The arguments are those of :class:`LIFCell`.
 

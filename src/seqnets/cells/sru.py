@@ -29,7 +29,7 @@ class SRUCell(FittingCell):
     Differs from the paper in two places: there the gates see the last memory too, which is
     :class:`PeepholeSRUCell` and no longer linear in the state; and there is no :math:`b_n`, which
     starts at zero here. The weights start by Xavier's rule, as those of every cell. The paper's
-    first version squashes the memory where it is shown: ``Activations(cell, squash="tanh")``.
+    first version squashes the memory where it is output: ``Activations(cell, squash="tanh")``.
 
     State: ``(h, c)``, (B, H) each; h is not read back. Output: ``h``.
 
@@ -74,7 +74,7 @@ class SRUCell(FittingCell):
             self.split(self.learned("bias_ih")).r.fill_(self.highway_bias)
 
     def squash(self, a: Tensor) -> Tensor:
-        """The memory is shown as it is."""
+        """The memory is output as it is."""
         return a
 
     def opened(self, f: Tensor, r: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What stands for the derivative of a spike: functions of the distance above the threshold."""
+"""Surrogates for the derivative of a spike: functions of the distance above the threshold."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Wrapper(Cell):
             raise ConfigError(
                 f"{inside}: got {outside} inside, expected it outside: {outside}({inside}(cell)).\n"
                 f"  {outside} outputs what the options inside it make of the state. A wrapper that "
-                f"only looks on declares outermost = True."
+                f"only observes declares outermost = True."
             )
         self.cell = cell
         self.input_size, self.hidden_size = cell.input_size, cell.hidden_size
