@@ -52,7 +52,7 @@ def test_a_trace_of_the_plain_loop_says_for_which_length_it_is_right():
         warnings.simplefilter("always")
         torch.jit.trace(Recurrent(PeepholeLSTMCell(3, 4)), (numbers(),))
 
-    assert any("writes down all T = 5 steps" in str(warning.message) for warning in told)
+    assert any("records all T = 5 steps" in str(warning.message) for warning in told)
 
 
 TRACED = """
@@ -142,7 +142,7 @@ def test_make_fx_says_where_it_closes_a_size_that_it_may_leave_open(make):
     layer = make(3, 4, batch_first=True)
     call = partial(torch.func.functional_call, layer)
 
-    with pytest.warns(UserWarning, match="all T = 5 steps written down"):
+    with pytest.warns(UserWarning, match="records all T = 5 steps"):
         make_fx(call, tracing_mode="symbolic")(dict(layer.named_parameters()), numbers())
 
 

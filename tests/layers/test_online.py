@@ -43,7 +43,7 @@ APART = {
     cells.S5Cell: 2,
     cells.SRUCell: 1,
 }
-"""Cells whose units hear of no other's past, and the parts of their states that count."""
+"""Cells whose units depend on no other's past, and the parts of their states that count."""
 
 
 @pytest.fixture(autouse=True)
@@ -602,17 +602,17 @@ REFUSED = {
     "mixed otherwise": (
         lambda: SnAp1(Recurrent(CfCCell(I, H))),
         ConfigError,
-        "units of CfCCell hear of each other otherwise",
+        "units of CfCCell depend on each other by more",
     ),
     "mixed twice a step": (
         lambda: SnAp1(Recurrent(OriginalGRUCell(I, H))),
         ConfigError,
-        "products of the state before",
+        "by more than recur of the state before",
     ),
     "a parameter of several units": (
         lambda: SnAp1(Recurrent(cells.orthogonal(GRUCell(I, H)))),
         ConfigError,
-        "or share parameters, as by a parametrization, expected neither",
+        "or share parameters, as in a parametrization, expected neither",
     ),
     "mixed by a norm": (lambda: EProp(Recurrent(LayerNorm(GRUCell(I, H)))), ConfigError, "EProp"),
     "no gates": (

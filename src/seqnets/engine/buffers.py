@@ -1,4 +1,4 @@
-"""The buffers of loops that are printed, by the names that their source has for them."""
+"""The buffers of printed loops, by their names in the source."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Requests under ``torch.compile`` and ``torch.export``: one operator in place of the loops.
 
 A compiler sees the projection, what is prepared from parameters, and ``seqnets::unroll``
-(``operator.py``). What the engine knows of a cell is asked for outside of its sight
-(``Cell.asked``), as text, which it takes for a constant.
+(``operator.py``). What the engine knows of a cell is asked for out of the compiler's sight
+(``Cell.asked``), as text that the compiler treats as a constant.
 """
 
 from __future__ import annotations

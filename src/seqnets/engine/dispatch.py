@@ -38,7 +38,7 @@ class Backend(Protocol):
         """Outputs (B, T, H), and the state after each row's last valid step."""
 
 
-# What Python asks of sizes decides who runs, or is a check: a trace of one length is told by run().
+# Sizes are read to choose a backend and to check arguments; run() warns of traces of one length.
 warnings.filterwarnings(
     "ignore",
     "Converting a tensor|Using len|torch.as_tensor",
@@ -104,8 +104,8 @@ def run(request: Request, backend: str) -> tuple[Tensor, State]:
     """
     if backend == reference.name and torch.jit.is_tracing():
         warnings.warn(
-            f"{request.cell._name}: torch.jit.trace writes down all T = {request.x.shape[1]} steps "
-            f"of its plain loop; what it makes is right for sequences of that length alone.",
+            f"{request.cell._name}: torch.jit.trace records all T = {request.x.shape[1]} steps of "
+            f"its plain loop; the trace is right for sequences of that length only.",
             torch.jit.TracerWarning,
             stacklevel=2,
         )
@@ -114,8 +114,8 @@ def run(request: Request, backend: str) -> tuple[Tensor, State]:
     y, state = run_at_once(request, backend)
     if isinstance(y.shape[1], int) and not isinstance(request.x.shape[1], int):
         warnings.warn(
-            f"{request.cell._name}: a trace that leaves sizes open has all T = {y.shape[1]} steps "
-            f"written down; what it makes is right for sequences of that length alone.\n"
+            f"{request.cell._name}: a trace with open sizes records all T = {y.shape[1]} steps; it "
+            f"is right for sequences of that length only.\n"
             f"  torch.export leaves T open by its dynamic_shapes.",
             stacklevel=2,
         )

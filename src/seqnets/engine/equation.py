@@ -121,7 +121,7 @@ def _frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
         return kind, parts
     if isinstance(value, Sequence):
         return kind, tuple(_frozen(part, owners) for part in value)
-    if isinstance(value, (Tensor, nn.Module)) or not _is_told_by_vars(value):
+    if isinstance(value, (Tensor, nn.Module)) or not _is_only_a_dict(value):
         raise TypeError(f"{type(value).__name__} is not compared")
     return kind, _frozen(vars(value), owners)
 
@@ -140,7 +140,7 @@ class _Plain:
     """A class with a ``__dict__`` and nothing else."""
 
 
-def _is_told_by_vars(value: Any) -> bool:
+def _is_only_a_dict(value: Any) -> bool:
     """Whether an object's state is its ``__dict__`` alone, without slots or C fields."""
     kind = type(value)
     return (

@@ -1,4 +1,4 @@
-"""Which cells have exactly the equation of a cell of torch.nn: the class's, unchanged."""
+"""Which cells have exactly the equation of one of torch.nn's: subclasses that do not change it."""
 
 from __future__ import annotations
 

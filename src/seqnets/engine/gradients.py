@@ -65,7 +65,7 @@ def parameter_gradients(
 
 @lru_cache(maxsize=1024)
 def _products(program: Program) -> list[tuple[Weight, int | None, bool]]:
-    """The weight of each product, its operand as ``part_of`` tells it, and if it is a parameter."""
+    """The weight of each product, its operand by ``part_of``, and if it is a whole parameter."""
     step = program.step
     weights = [product.weight for product in step.products]
     return [

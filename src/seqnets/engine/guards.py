@@ -1,7 +1,8 @@
 """Guards of ``torch.compile``: what it must compare at each call of a compiled cell.
 
-A trace holds for the attributes that its cell had. The compiler guards what it sees read, but not
-what the engine asks a cell outside of its sight (``Cell.asked``): ``stays`` reads all of it anew.
+A trace holds for the attributes that its cell had. The compiler guards what it sees being read,
+but not what the engine asks a cell out of its sight (``Cell.asked``): ``stays`` reads all of that
+where the compiler sees it.
 """
 
 from __future__ import annotations

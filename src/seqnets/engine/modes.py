@@ -81,7 +81,7 @@ def refusal_of_memory(tensors: Mapping[str, Tensor]) -> str | None:
     if (name := next(others, None)) is None:
         return None
     kind = type(tensors[name]).__name__
-    return f"{name} is of class {kind}, which runs torch's operations without a look at its memory"
+    return f"{name} is of class {kind}, which runs torch's operations itself, not on plain memory"
 
 
 def refusal_of_one_operation(x: Tensor) -> str | None:
@@ -109,9 +109,9 @@ def refusal_of_operations(x: Tensor) -> str | None:
 
 
 class _AnomalyMode:
-    """torch's anomaly mode, one of the whole process; blind to NaN while a thread wants it so.
+    """torch's anomaly mode, one for the whole process; blind to NaN while any thread wants that.
 
-    It stays on meanwhile: whether it is on belongs to the user, who may leave it at any time.
+    It stays on meanwhile: only the user, who may leave it at any time, decides whether it is on.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """What torch's exporter to ONNX sees in place of a loop, for any number of rows and steps.
 
-Cells that ONNX has become its operators GRU, LSTM and RNN. All others become torch's operator
+Cells that ONNX has operators for become GRU, LSTM and RNN. All others become torch's operator
 ``scan``, which the exporter writes as ONNX's ``Scan``: a graph of one step, run over time. The
 older exporter, ``dynamo=False``, traces the plain loop as any other code. ``torch.export`` sees
 ``scan`` in place of the plain loop, where it leaves the number of steps open without gradients.

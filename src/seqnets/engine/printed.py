@@ -1,4 +1,4 @@
-"""What backends with printed loops, ``c`` and ``triton``, refuse alike."""
+"""What both backends with printed loops, ``c`` and ``triton``, refuse."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _kernels(a: Tensor, b: Tensor, bias: Tensor | None, tiled: bool) -> list[boo
 
 
 def _are_taken(a: Tensor, b: Tensor, bias: Tensor | None) -> bool:
-    """Whether the operands agree in kind and shape; if not, torch raises the error."""
+    """Whether the operands agree in type and shape; if not, torch raises the error."""
     k, n = b.shape
     return (
         a.shape[-1] == k

@@ -45,9 +45,9 @@ class Kind:
     def fits(self, cells: Sequence[Cell], x: Tensor, *options: Any) -> bool:
         """Whether a call with these arguments, as many cells, is of this kind.
 
-        Never so where the checks and the choice may depend on more, or may fail: for cells with an
-        equation, hooks, buffers or modules of their own, and where a parameter is no plain tensor,
-        its shape is not the cell's, or its dtype or device is not the input's.
+        Never where the checks and the choice may depend on more, or may fail: for cells with an
+        equation, hooks, buffers or modules of their own, and where a parameter is not a plain
+        tensor, its shape is not the cell's, or its dtype or device is not the input's.
         """
         dtype, device = self._dtype, self._device
         if (

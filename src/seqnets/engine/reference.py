@@ -20,7 +20,7 @@ name = "reference"
 
 
 def refusal(request: Request) -> str | None:
-    """It runs everything."""
+    """None: it runs everything."""
     return None
 
 
@@ -89,13 +89,13 @@ def _first_step(cell: Cell, wx: Tensor, before: State) -> State:
     if versions_of((wx, *before)) != versions:
         raise ConfigError(
             f"{cell._name}: its step changes its input or state in place, expected new tensors.\n"
-            f"  Other steps and whoever gave the state read them: write h = h * z, not h *= z."
+            f"  Other steps, and the caller, read them too: write h = h * z, not h *= z."
         )
     return after
 
 
 def versions_of(tensors: Sequence[Tensor]) -> list[int]:
-    """How often tensors were changed, where somebody counts."""
+    """How often tensors were changed in place; empty where torch does not count."""
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return []
     return [tensor._version for tensor in tensors if not tensor.is_inference()]

@@ -1,4 +1,4 @@
-"""The text form of a step: an exported model contains it, and by it equal steps are found."""
+"""The text form of a step, which exported models contain, and by which equal steps are found."""
 
 from __future__ import annotations
 

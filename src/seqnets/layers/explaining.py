@@ -21,7 +21,7 @@ from seqnets.engine import Explanation, native
 from seqnets.engine.stack import OneCall, one_call
 from seqnets.engine.unroll import unroll
 from seqnets.layers.recurrent import Recurrent
-from seqnets.layers.stand_ins import having, names_of_layers, ran_none
+from seqnets.layers.stand_ins import names_of_layers, ran_none, replaced_attributes
 from seqnets.layers.torch_like import TorchLike
 from seqnets.typing import State
 
@@ -87,7 +87,7 @@ def explain(
     if not isinstance(layer, nn.Module):
         raise wrong_argument("explain", "layer", layer, "a cell or a layer")
     calls = _Calls()
-    with _unchanged(layer), having(_places(layer, calls.tell)):
+    with _unchanged(layer), replaced_attributes(_places(layer, calls.tell)):
         layer(*args, **kwargs)
     if not calls.told:
         raise ran_none("explain", "the call", layer)
@@ -95,7 +95,7 @@ def explain(
 
 
 class _Calls:
-    """The calls of recurrent layers; a copy of a layer, as RTRL makes one, tells a copy of it."""
+    """What runs the calls of recurrent layers, also of copies of a layer, such as RTRL makes."""
 
     def __init__(self) -> None:
         self.told = Explanations()
@@ -113,7 +113,7 @@ _Tell = Callable[[str, Explanation], None]
 
 
 def _places(model: nn.Module, tell: _Tell) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
-    """The modules that run cells, and what runs them while it is told."""
+    """The modules that run cells, and the attributes that report what runs them."""
     for name, module in model.named_modules():
         if isinstance(module, Recurrent):
             yield module, {"_unroll": partial(_unroll, partial(tell, name))}
@@ -131,7 +131,7 @@ def _unroll(
     backend: str = "auto",
     **kwargs: Any,
 ) -> tuple[Tensor, State]:
-    """As the engine's, and told."""
+    """The engine's ``unroll``, after a report of what runs it."""
     explanation = engine.explain(cell, *args, **kwargs)
     if backend != "auto":  # which runs or raises
         explanation = replace(explanation, chosen=backend, slower=(), how=f"{backend=}")
@@ -149,7 +149,7 @@ def _one_call(
     batch_first: bool,
     **options: Any,
 ) -> OneCall | None:
-    """As the engine's, and told if there is one."""
+    """The engine's ``one_call``, with a report of each layer if there is one."""
     call = one_call(cells, x, state, batch_first=batch_first, **options)
     if call is not None:
         B, T = x.shape[:2] if batch_first else x.shape[1::-1]

@@ -1,8 +1,8 @@
-"""The influence of a layer's parameters on its state: the derivative of one by the other.
+"""The influence of a layer's parameters on its state: the derivative of the state by them.
 
-It is carried forwards from call to call, where a graph would have to be kept. What a layer made of
-its parameters before a call reaches the loss through the state before the call alone: the gradient
-there, times the influence, is the gradient by way of all earlier calls.
+It is carried forwards from call to call, in place of a graph of earlier calls. What these did with
+the parameters reaches the loss only through the state before the present call: the gradient there,
+times the influence, is the gradient by way of all earlier calls.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Numbers = tuple[Tensor, ...]
 class Influence(NamedTuple):
     """Which derivatives of a layer's state by its parameters are kept.
 
-    All (B, S, ...), for S units of the state, or (B, K, ...), for K of its parts, if each parameter
-    influences one unit alone: in any part the one whose number is that of the parameter's row. They
-    have the parameter's dtype, whatever autocast makes of the state.
+    Each is (B, S, ...), for S units of the state; or (B, K, ...), for K of its parts, if each row
+    of a parameter influences only the unit that it belongs to, in any part. They have the
+    parameter's dtype, whatever autocast makes of the state.
 
     Attributes:
         names: The parameters with an influence.
         parts: The parts of the state under an influence that later steps read, counted from 0.
         units: Units of each part if a parameter influences one alone, U; 0 if it influences all.
-        shown: The parts under an influence that no later step reads, such as an output. None is
-            kept: only a row without a step passes them on.
+        shown: The parts under an influence that no later step reads, such as an output. That
+            influence is not kept: only a row without a step passes such a part on.
     """
 
     names: tuple[str, ...]
@@ -131,7 +131,7 @@ class Influence(NamedTuple):
         sizes = [1 if self.units else len(part) for part in parts]
         probes = torch.eye(sum(sizes), dtype=parts[0].dtype, device=parts[0].device)
         columns = probes.split(sizes, 1)
-        # of units apart, the sum over all of them has each one's derivatives in its own places
+        # for separate units, the sum over all has each unit's derivatives in its own places
         return [column.expand(-1, len(part)) for column, part in zip(columns, parts, strict=True)]
 
     def _moved(self, carried: Sequence[Tensor], old: Tensor, new: Tensor) -> Tensor:

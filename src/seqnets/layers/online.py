@@ -1,4 +1,4 @@
-"""Real-time recurrent learning: what parameters did to a state is carried with it."""
+"""Real-time recurrent learning: the influence of parameters on a state is carried with it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from seqnets.layers.truncated import Truncated
 
 
 class RTRL(Around):
-    r"""Real-time recurrent learning: gradients as of whole streams, from calls over their pieces.
+    r"""Real-time recurrent learning: the gradients of whole streams, from calls over their pieces.
 
-    With the state goes the influence of the layer's parameters on it,
+    The state carries with it the influence of the layer's parameters,
 
     .. math::
         J_t = \frac{\partial s_t}{\partial \theta} =
         \frac{\partial s_t}{\partial s_{t-1}} J_{t-1} +
         \left.\frac{\partial s_t}{\partial \theta}\right|_{s_{t-1}}
 
-    and stands in for the graph of earlier calls: the state is detached between two calls, and the
-    gradient is that of backpropagation through all of them, as long as the parameters stand still.
-    Inside a call gradients flow back in time as ever. Calls of one step are the algorithm of
-    Williams & Zipser; longer ones are Schmidhuber's, with the same gradients in less time.
+    which takes the place of the graph of earlier calls: the state is detached between two calls,
+    and the gradient is that of backpropagation through all of them, as long as the parameters do
+    not change. Inside a call gradients flow back in time as usual. Calls of one step are the
+    algorithm of Williams & Zipser; longer ones are Schmidhuber's, with the same gradients in less
+    time.
 
     The influence is that of the layer's own parameters. What lies below it learns from gradients
     of the inputs, which end where a call begins; around a whole stack all its layers are exact.
 
-    It takes B·S·P numbers for S units of state and P parameters. Where no unit hears of another's
-    past (IndRNN, LRU, minGRU, SRU, QRNN, ...), which is found by itself, it takes B·K·P for the K
-    parts of the state. Each call takes its steps a second time, in Python, and pulls S gradients,
-    or K, back through them.
+    It takes B·S·P numbers for S units of state and P parameters. Where no unit depends on another's
+    past (IndRNN, LRU, minGRU, SRU, QRNN, ...), which is detected, it takes B·K·P for the K parts of
+    the state. Each call takes its steps a second time, in Python, and pulls S gradients, or K, back
+    through them.
 
     Outputs are the layer's own. Where gradients are off, it runs as without RTRL, and there is no
     influence.
@@ -51,7 +52,7 @@ class RTRL(Around):
 
     Raises:
         ConfigError: The layer is not recurrent, runs backwards or in both directions, mixes
-            several steps, or has a rule of its own inside: RTRL or Truncated.
+            several steps, or contains RTRL or Truncated.
 
     Example:
         >>> layer, state = RTRL(Recurrent(cells.GRUCell(8, 16))), None
@@ -197,7 +198,7 @@ class RTRL(Around):
             f"{counted(ways, 'unit' if mixes else 'part')} of the state, "
             f"{counted(count // (B * ways), 'parameter')}.\n"
             f"  Take fewer rows or units"
-            + ", a cell whose units hear of no other's past (minGRU, LRU, ...), or SnAp1" * mixes
+            + ", a cell whose units depend on no other's past (minGRU, ...), or SnAp1" * mixes
             + "."
         )
 

@@ -1,4 +1,4 @@
-"""Real-time recurrent learning where a unit's past reaches the unit itself alone."""
+"""Approximations of RTRL in which a unit's past reaches only the unit itself: SnAp-1, e-prop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seqnets.typing import State
 
 
 class _Cut(Wrapper):
-    """A cell with the same step, but less of a derivative."""
+    """A cell with the same step, whose derivative lacks recurrent products."""
 
     outermost = True
 
@@ -33,7 +33,7 @@ class _Cut(Wrapper):
 
 
 class _OwnWeight(_Cut):
-    """Of recurrent products, the weight by which a unit reaches itself keeps its derivative."""
+    """A cut that keeps the derivative of the weight by which each unit reaches itself."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
@@ -64,9 +64,9 @@ class SnAp1(RTRL):
     """The sparsest approximation of RTRL: parameters influence their own unit alone.
 
     A unit's past counts as far as it reaches the unit itself within a step, its recurrent weight
-    on itself included. By way of other units nothing goes back in time, between calls and inside
-    them. The influence takes B·K·P numbers, for K parts of the state and P parameters. For cells
-    whose units hear of no other's past this is RTRL.
+    on itself included. Nothing flows back in time by way of other units, neither between calls nor
+    inside them. The influence takes B·K·P numbers, for K parts of the state and P parameters. For
+    cells whose units depend on no other's past this is RTRL.
 
     Args:
         layer: Of a cell that mixes its units by ``recur`` of the state before alone.
@@ -99,16 +99,16 @@ class SnAp1(RTRL):
             self._known = None
             if self.influence.mixes or not _multiplies_states_alone(layer.cell):
                 raise ConfigError(
-                    f"{who}: the units of {layer.cell._name} hear of each other otherwise than by "
-                    f"products of the state before, by recur, or share parameters, as by a "
-                    f"parametrization, expected neither.\n  RTRL takes any cell."
+                    f"{who}: the units of {layer.cell._name} depend on each other by more than "
+                    f"recur of the state before, or share parameters, as in a parametrization, "
+                    f"expected neither.\n  RTRL takes any cell."
                 )
 
 
 class EProp(SnAp1):
-    """Eligibility propagation: a unit's past counts by way of its own memory alone.
+    """Eligibility propagation: a unit's past counts only by way of its own memory.
 
-    As :class:`SnAp1`, but no recurrent product leads back in time, nor does a unit's weight on
+    As :class:`SnAp1`, but no recurrent product leads back in time, not even a unit's weight on
     itself. What remains is the memory: what an LSTM's forget gate lets through, the leak of a
     neuron; of a plain RNN nothing. Errors reach the outputs by the loss's own weights, which the
     paper calls symmetric; it has random ones too.
@@ -129,7 +129,7 @@ class EProp(SnAp1):
 
 
 def _multiplies_states_alone(cell: Cell) -> bool:
-    """Whether no recurrent product is of what the step itself has made."""
+    """Whether recurrent products multiply the state alone, not what the step computed from it."""
     multiplied: list[Tensor] = []
 
     def kept(recur: Callable[..., Any]) -> Callable[..., Any]:

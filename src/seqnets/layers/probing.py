@@ -1,6 +1,6 @@
 """Which derivatives of a layer's state by its parameters can be other than zero.
 
-Zeros that were seen prove nothing: a spike's derivative is zero far from the threshold, and so is
+Zeros at some numbers prove nothing: a spike's derivative is zero far from the threshold, and so is
 that of a default where no value is missing. What counts is whether a graph leads from one to the
 other, and for single units, whether a gradient of NaN arrives: NaN times 0 is NaN.
 """
@@ -52,7 +52,7 @@ class _Tried(NamedTuple):
 
 
 def influence_of(layer: nn.Module) -> Influence:
-    """The influence to be kept for a layer: as little as surely tells all of it.
+    """The influence to keep for a layer: as little as certainly suffices.
 
     A parameter has an influence on a part of the state, and a part on a later one, if a graph leads
     there, whatever the numbers. Parameters that are not trained have no influence. Units are

@@ -40,7 +40,7 @@ class Recurrent(nn.Module):
     """
 
     _unroll = staticmethod(unroll)
-    """What runs the cell; another function while somebody asks what runs."""
+    """What runs the cell; replaced while the layer is explained."""
 
     @explained
     def __init__(

@@ -1,4 +1,4 @@
-"""Stand-ins: what runs a model's recurrent layers for a while, in the place of their own."""
+"""Stand-ins: functions that run a model's recurrent layers for a while, in place of their own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def running(
             if None not in runs:
                 unrolls = [partial(_unrolled_by, run) for run in runs]
                 places.append((module, {"_unrolls": unrolls, "_watched": True, "_last": None}))
-    with having(places):
+    with replaced_attributes(places):
         yield
 
 
@@ -49,8 +49,10 @@ def _unrolled_by(
 
 
 @contextmanager
-def having(places: Iterable[tuple[nn.Module, Mapping[str, Any]]]) -> Iterator[None]:
-    """Give modules attributes, or methods, of their own, and then those that they had before."""
+def replaced_attributes(
+    places: Iterable[tuple[nn.Module, Mapping[str, Any]]],
+) -> Iterator[None]:
+    """Set attributes or methods of modules within the context; restore what they had after it."""
     own = [(vars(module), attributes) for module, attributes in places]
     before = [{name: had[name] for name in given if name in had} for had, given in own]
     for had, given in own:

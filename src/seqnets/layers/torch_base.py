@@ -28,7 +28,7 @@ Pair = tuple[Tensor, Tensor]
 know the length of ``tuple(part.detach() for part in hx)``."""
 
 _OPTIONS_DOC = "What the cell takes beyond these"
-"""How the classes below begin the description of ``options``, which each cell's then completes."""
+"""How the classes below describe ``options``; the names that each cell takes are appended."""
 
 
 class TorchBase(nn.Module):
@@ -144,7 +144,7 @@ class TorchBase(nn.Module):
         return equation.bind({name: getattr(self, name + suffix) for name in names})
 
     def _say_as_own(self, error: SeqnetsError) -> None:
-        """Have an error of the cell begin with the name of the module, which users have written."""
+        """Make an error of the cell begin with the module's name, which is what users wrote."""
         whose, colon, what = str(error).partition(": ")
         if whose == self.cell_class.__name__:
             error.args = (f"{self._name}{colon}{what}",)

@@ -1,8 +1,8 @@
 """Modules with torch.nn's interfaces, for the cells that torch.nn has and for all others by name.
 
 ``LSTM`` is ``torch.nn.LSTM`` over :class:`seqnets.cells.LSTMCell`, and ``LSTMCell`` one step of it.
-The classes below are written out; any other is made when its name is first looked up. Type checkers
-read of those in ``torch_made.pyi``.
+The classes below are written out; any other is made when its name is first looked up, and type
+checkers find it in ``torch_made.pyi``.
 """
 
 from __future__ import annotations

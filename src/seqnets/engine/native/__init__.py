@@ -74,7 +74,7 @@ def _refusal_of_autocast(cell: Cell) -> str:
 def computes_in_half(request: Request) -> bool:
     """Whether a kernel on the CPU computes in float16 or bfloat16 itself, which makes it faster.
 
-    That is oneDNN's, of LSTMs; the others are operations of a step each, which convert.
+    Only oneDNN's does, for LSTMs; the others run operations step by step, which convert.
     """
     return _is_onednns(request.cell) and _has_onednn(request.dtype)
 

@@ -80,7 +80,7 @@ def _holding_memory(
 def function_of(cell: GatedCell) -> Any:
     """Torch's function over time for such a cell.
 
-    It is told from the number of states and gates, which is quicker than from the class.
+    It follows from the number of states and gates, which is quicker to look up than the class.
     """
     if len(cell.states) > 1:
         return _LSTM

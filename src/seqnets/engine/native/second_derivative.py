@@ -37,7 +37,7 @@ def let_derive_twice(h: Tensor) -> None:
 
 
 def _hook(_: Tensor | None) -> None:
-    """A hook that runs before a kernel's gradient: replace it, if somebody derives it again."""
+    """A hook that runs before a kernel's gradient: replace that, if it is to be derived again."""
     if not torch.is_grad_enabled():
         return
 
@@ -51,7 +51,7 @@ def _hook(_: Tensor | None) -> None:
 
 
 _HOOKED = torch.empty(0, device="cpu")
-"""A tensor with that hook: to lend its hooks to a node is quicker than to register one."""
+"""A tensor with that hook: lending its hooks to a node is quicker than registering one."""
 
 _HOOKED._backward_hooks = OrderedDict({0: _hook})
 
@@ -59,7 +59,7 @@ _HOOKED._backward_hooks = OrderedDict({0: _hook})
 def _again_by_the_plain_loop(
     found: Sequence[Tensor | None], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients in place of a kernel's, that can be derived again; None where nobody does.
+    """Gradients in place of a kernel's, that can be derived again.
 
     Args:
         found: The kernel's gradients: of its input, of each weight, and of two state parts.

@@ -76,5 +76,5 @@ def stepped(
 
 
 def keeps_result(cell: GatedCell) -> bool:
-    """Whether torch keeps the result of such a cell's step, which then nobody may change."""
+    """Whether torch keeps the result of such a cell's step for its gradient; callers get a copy."""
     return len(cell.gates) == 1 and torch.is_grad_enabled()  # a plain network
