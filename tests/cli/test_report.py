@@ -12,6 +12,7 @@ from seqnets.cli import report
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.report import figures_table, show
 from seqnets.insight.canvas import new_figure
+from seqnets.quoting import shell
 from seqnets.training import Classification, LanguageModelling, Tagging, Transduction
 
 
@@ -31,7 +32,7 @@ def test_text_is_printed_as_it_stands(capsys):
     ],
 )
 def test_a_path_is_typed_as_the_shell_and_hydra_read_it(path, argument):
-    typed = report.typed("path", Path(path))
+    typed = shell(report.path_override("path", Path(path)))
 
     (read,) = OverridesParser.create().parse_overrides(shlex.split(typed))
     assert read.value() == path

@@ -114,7 +114,9 @@ def test_the_commands_at_the_end_work(seqnets, small_text, tmp_path):
 def test_tensorboard_is_named_only_where_it_has_something_to_show(logger, seqnets, small_text):
     done = seqnets("train", *small_text, f"logger={logger}", "trainer.max_steps=1")
 
-    commands = done.out.partition("\nTo sample, to score, to go on:\n")[2].splitlines()
+    lines = done.out.partition("\nWhat to do next:\n")[2].splitlines()
+    commands = lines[1::2]
+    assert lines[::2] == ["# generate text", "# score the model", "# train for as long again"]
     assert [line.split()[1] for line in commands] == ["generate", "evaluate", "train"]
     assert "trainer.max_steps=2" in commands[-1]
 
@@ -126,8 +128,8 @@ def test_commands_that_the_shell_would_not_find_are_told_with_their_path(
     monkeypatch.setenv("PATH", "")
     done = seqnets("train", *small_text)
 
-    commands = done.out.partition("to go on:\n")[2].splitlines()
-    programs = [Path(shlex.split(line)[0]) for line in commands]
+    lines = done.out.partition("\nWhat to do next:\n")[2].splitlines()
+    programs = [Path(shlex.split(line)[0]) for line in lines if not line.startswith("#")]
     assert {program.name for program in programs} == {"seqnets", "tensorboard"}
     assert all(program.is_file() for program in programs)
 

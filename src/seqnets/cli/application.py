@@ -43,7 +43,7 @@ from seqnets.cli.listing import configs
 from seqnets.cli.names import UsageError
 from seqnets.cli.repeated import without_settled
 from seqnets.errors import DivergenceError, SeqnetsError
-from seqnets.quoting import override, shell
+from seqnets.quoting import override
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -162,8 +162,7 @@ class _Application:
     def _run_verb(self, config: DictConfig) -> sweep.Trained | None:
         """Run the verb on a composed configuration; return a training's result, None of others."""
         composed = HydraConfig.get()
-        needed = [*_allowing(config), *config_flags(self.arguments)]
-        also = "".join(f" {shell(argument)}" for argument in needed)
+        also = [*_allowing(config), *config_flags(self.arguments)]
         if self.base == self.verb:  # a checkpoint may hold keys that others were interpolated from
             check_keys_of_files(self.verb, self.arguments, config)
         check_added_keys(self.verb, self.arguments, config)

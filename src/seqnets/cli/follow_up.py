@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, Trainer
 from seqnets.cli import report
 from seqnets.cli.options import Config
 from seqnets.cli.runs import place_of
-from seqnets.quoting import shell
 from seqnets.training import LanguageModelling, Objective
 from seqnets.training.callbacks import EarlyStopping
 from seqnets.training.loggers import writer_of
@@ -19,9 +18,9 @@ _MIN_PATIENCE = 5
 """Minimum patience, in validations, suggested for resuming a run that stopped early."""
 
 
-def resuming(folder: Path, also: str) -> str:
-    """The command that resumes a run; ``also`` are options that it needs too, after a space."""
-    return f"{report.called('seqnets')} train {report.typed('resume', folder)}{also}"
+def resuming(folder: Path, arguments: Sequence[str]) -> str:
+    """The command that resumes a run, with these arguments too."""
+    return report.command("seqnets", "train", report.path_override("resume", folder), *arguments)
 
 
 def follow_ups(
@@ -30,9 +29,9 @@ def follow_ups(
     trainer: Trainer,
     objective: Objective,
     longer: Sequence[str],
-    also: str,
+    also: Sequence[str],
 ) -> dict[str, str]:
-    """Return the follow-up commands for a finished run, by purpose.
+    """Return the commands that may follow a finished run, by what they do.
 
     Args:
         folder: The run's folder.
@@ -40,22 +39,25 @@ def follow_ups(
         trainer: The run's trainer.
         objective: What the model was trained for.
         longer: Overrides that extend the run.
-        also: Options that all commands on this run need too, quoted, each after a space.
+        also: Arguments that all commands on this run need too.
     """
     commands = {}
     if writer_of(trainer) is not None:
-        all_runs = shell(report.shown(folder.parent.parent))
-        commands["to look"] = f"{report.called('tensorboard')} --logdir {all_runs}"
+        all_runs = report.shown(folder.parent.parent)
+        commands["see the curves"] = report.command("tensorboard", "--logdir", all_runs)
     if kept is None:
         return commands
-    program = report.called("seqnets")
-    checkpoint = report.typed("checkpoint", place_of(kept))
+    checkpoint = report.path_override("checkpoint", place_of(kept))
+
+    def of_model(verb: str, *arguments: str) -> str:
+        return report.command("seqnets", verb, checkpoint, *arguments, *also)
+
     if isinstance(objective, LanguageModelling):
-        commands["to sample"] = f"{program} generate {checkpoint} temperature=0.8{also}"
+        commands["generate text"] = of_model("generate", "temperature=0.8")
     elif type(objective).rows is not Objective.rows:
-        commands["to predict"] = f"{program} predict {checkpoint}{also}"
-    commands["to score"] = f"{program} evaluate {checkpoint}{also}"
-    commands["to go on"] = resuming(folder, "".join(f" {o}" for o in longer) + also)
+        commands["write predictions"] = of_model("predict")
+    commands["score the model"] = of_model("evaluate")
+    commands["train for as long again"] = resuming(folder, [*longer, *also])
     return commands
 
 

@@ -23,7 +23,6 @@ from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.sequences import SequenceData
 from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
-from seqnets.quoting import shell
 from seqnets.training import Objective
 from seqnets.typing import BLANK
 
@@ -59,8 +58,7 @@ def inspect_data(options: Config) -> None:
         console.print(shown)
     own = (*OWN, "checkpoint")
     given = [argument for argument in sys.argv[2:] if key_of(argument) not in own]
-    command = " ".join([report.called("seqnets"), "train", *map(shell, given)])
-    report.show(console, "To train:", command)
+    report.show(console, "To train:", report.command("seqnets", "train", *given))
 
 
 def _check(options: Config) -> None:

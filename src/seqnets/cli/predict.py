@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -34,12 +34,12 @@ from seqnets.typing import Batch
 from_checkpoint = with_its_task
 
 
-def run(options: Config, *, also: str, **_: Any) -> None:
+def run(options: Config, *, also: Sequence[str], **_: Any) -> None:
     """Run the model and write its predictions as the objective's rows.
 
     Args:
         options: The verb's configuration.
-        also: Options that commands which follow need too, each after a space.
+        also: Arguments that a command which scores the predictions needs too.
 
     Raises:
         SeqnetsError: An option, the data or the checkpoint are faulty, the file exists already, or
@@ -126,7 +126,7 @@ def _rows(module: SequenceModule, batches: Iterable[Batch], trainer: Trainer) ->
         )
 
 
-def _tell(options: Config, count: int, targets: int, path: Path, also: str) -> None:
+def _tell(options: Config, count: int, targets: int, path: Path, also: Sequence[str]) -> None:
     to, given = options["to"], options["input"]
     if given == standard_input.NAME:
         what = "standard input"
@@ -136,7 +136,7 @@ def _tell(options: Config, count: int, targets: int, path: Path, also: str) -> N
     console = terminal(stderr=to == STDOUT)
     console.print(f"{counted(count, 'row')} of {what} written to {where}.", soft_wrap=True)
     if targets and Path(to).suffix.lower() in SUFFIXES:
-        checkpoint = report.typed("checkpoint", place_of(path))
-        line = f"{report.called('seqnets')} evaluate {checkpoint}"
-        scored = report.typed("predictions", Path(to))
-        report.show(console, "To score them:", f"{line} {scored}{also}")
+        checkpoint = report.path_override("checkpoint", place_of(path))
+        predictions = report.path_override("predictions", Path(to))
+        line = report.command("seqnets", "evaluate", checkpoint, predictions, *also)
+        report.show(console, "To score them:", line)

@@ -1,4 +1,4 @@
-"""What commands print: figures in a table, titled passages, and commands to go on with."""
+"""What commands print: figures in a table, titled passages, and commands to continue with."""
 
 from __future__ import annotations
 
@@ -81,7 +81,12 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def called(program: str) -> str:
+def command(program: str, *arguments: str) -> str:
+    """Return a command line that calls an installed program, quoted for the shell."""
+    return " ".join([_called(program), *map(shell, arguments)])
+
+
+def _called(program: str) -> str:
     """Return how to call an installed program: by path if it is not the one on PATH."""
     beside = Path(sys.executable).with_name(program)
     found = shutil.which(program)
@@ -90,6 +95,6 @@ def called(program: str) -> str:
     return shell(shown(beside))
 
 
-def typed(key: str, path: Path) -> str:
-    """Return a path override, quoted for the shell."""
-    return shell(override(key, shown(path)))
+def path_override(key: str, path: Path) -> str:
+    """Return an override by a path, as :func:`shown` formats it."""
+    return override(key, shown(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,13 +71,13 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     return {**saved, "trainer": trainer, **ours}, {"resume": str(path)}
 
 
-def run(options: Config, *, choices: Mapping[str, Any], also: str) -> Trained:
+def run(options: Config, *, choices: Mapping[str, Any], also: Sequence[str]) -> Trained:
     """Train, test and report.
 
     Args:
         options: The verb's configuration.
         choices: The chosen option of each config group.
-        also: Options that commands on this run need too, quoted, each after a space.
+        also: Arguments that later commands on this run need too.
 
     Raises:
         SeqnetsError: The configuration, data or checkpoint is faulty, or training diverged.
@@ -163,13 +163,13 @@ class _Training:
     Args:
         options: The resolved configuration.
         running: The run's folder; it is given the trainer.
-        also: Options that commands on this run need too, quoted, each after a space.
+        also: Arguments that later commands on this run need too.
 
     Attributes:
         result: What marks the run as finished; None while it is not.
     """
 
-    def __init__(self, options: Config, running: Running, also: str) -> None:
+    def __init__(self, options: Config, running: Running, also: Sequence[str]) -> None:
         allow = options["allow"]
         self.options, self.folder, self.also = options, running.folder, also
         seed_everything(options["seed"], verbose=False)
@@ -230,7 +230,7 @@ class _Training:
         stop = self._callback(StopOnSignal)
         if stop is not None and stop.received is not None:
             name, step = signal.Signals(stop.received).name, self.trainer.global_step
-            self._report_stop(f"Stopped by {name} at step {step}", "to go on:")
+            self._report_stop(f"Stopped by {name} at step {step}", "to continue:")
             return trained._replace(code=128 + stop.received)
 
         if self.module.last_loss is None and checkpoint is None:
@@ -241,7 +241,7 @@ class _Training:
         pruning = self._callback(Pruning)
         if pruning is not None and pruning.reason is not None:
             self.result = {"pruned": pruning.reason}
-            self._report_stop(f"Pruned: {pruning.reason}", "to go on all the same:")
+            self._report_stop(f"Pruned: {pruning.reason}", "to continue all the same:")
             return trained._replace(pruned=True)
         try:
             self._conclude(trained)
@@ -315,8 +315,8 @@ class _Training:
         longer = extended_limits(self.options, trainer, early, limits)
         commands = follow_ups(self.folder, kept, trainer, module.objective, longer, self.also)
         if commands:
-            purposes = ", ".join(commands).capitalize()
-            report.show(console, f"{purposes}:", "\n".join(commands.values()))
+            lines = (f"# {purpose}\n{command}" for purpose, command in commands.items())
+            report.show(console, "What to do next:", "\n".join(lines))
         self.result = result
 
     def _test(self, trained: Trained) -> tuple[Path | None, dict[str, Any]]:
