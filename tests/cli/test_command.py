@@ -927,7 +927,7 @@ def test_a_model_that_no_memory_can_hold_is_told_in_one_clean_error(seqnets, mon
     done = seqnets("train", "dataset=parity", "model.hidden_size=4000000")
 
     assert done.code == 1
-    assert re.match("seqnets: the memory is not enough: [\\w' ]+ memory: ", done.err), done.err
+    assert re.match("seqnets: there is not enough memory: [\\w' ]+ memory: ", done.err), done.err
     assert "A smaller model, batch or dataset needs less" in done.err
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(RuntimeError, match="allocate memory"):

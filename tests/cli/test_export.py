@@ -94,7 +94,7 @@ def test_what_goes_in_and_out_is_told_and_for_what_it_was_compared(seqnets, clas
 
     assert (done.code, done.err) == (0, "")
     assert "pt2    differs by at most " in done.out
-    assert "for random inputs; its data cannot be read" in done.out
+    assert "on random inputs alone, since the run's data cannot be read" in done.out
     assert "\nmodel.pt2 (SequenceClassifier, " in done.out
     assert " KiB)\n" in done.out
     assert "\nx (B, T, 2) float64\nlengths (B) int64\n" in done.out
@@ -109,7 +109,7 @@ def test_where_the_data_are_some_of_them_are_compared(
     done = seqnets("export", *classifier, f"target={tmp_path / 'model.pt2'}")
 
     assert done.code == 0, done.err
-    assert "for random inputs and some of the test part" in done.out
+    assert "on random inputs and on some of the test part" in done.out
 
 
 def test_a_file_that_is_there_is_overwritten_only_if_told_to(seqnets, classifier, tmp_path):
@@ -138,7 +138,7 @@ def test_a_model_that_writes_becomes_two_files_and_neither_is_overwritten(seqnet
     assert "target: model.decoder.pt2 exists already, expected a new file" in refused.err
     assert kept == ["precious"]
     assert done.code == 0, done.err
-    assert "for random inputs and some of the test part" in done.out
+    assert "on random inputs and on some of the test part" in done.out
     for half in ("encoder", "decoder"):
         assert f"\nmodel.{half}.pt2 (SequenceToSequence, " in done.out
     assert "\nlogits (B, 12) float32\n" in done.out

@@ -26,7 +26,7 @@ def test_sequences_show_sizes_lengths_classes_tokens_padding_and_samples(seqnets
     lines = lines_of(done.out)
     assert done.code == 0, done.err
     assert lines[0].startswith("Parity: whether a string of bits")
-    assert "A model is told: vocab_size 2, num_classes 2." in lines
+    assert "Sizes that a model is given: vocab_size 2, num_classes 2." in lines
     assert "sequences 200 20 20" in lines
     assert "longest 6 6 6" in lines
     for length in range(2, 7):
@@ -165,8 +165,8 @@ def test_a_series_shows_its_columns_and_how_much_of_them_is_missing(seqnets, tmp
     )
 
     told = [line.split() for line in done.out.splitlines()]
-    assert ["sales", "told", "7", "0", "25.7%"] in told, "18 of 70 steps"
-    assert ["event", "given", "0.5", "0.5", "0.0%"] in told
+    assert ["sales", "target", "7", "0", "25.7%"] in told, "18 of 70 steps"
+    assert ["event", "input", "only", "0.5", "0.5", "0.0%"] in told
 
 
 def test_it_fits_a_terminal_of_80_columns(seqnets, monkeypatch):

@@ -57,7 +57,7 @@ def test_words_that_the_model_does_not_know_are_written_as_the_file_has_them(
     assert [row["source"] for row in said] == ["a huge house !", "a house"]
     assert [row["target"] for row in said] == ["ein haus !", None]
     assert {row["target"] for row in known} <= {"ein haus !", "das große haus !"}
-    assert "Figures of 1 row" in scored.out
+    assert "Results on 1 row" in scored.out
 
 
 def test_a_model_may_have_no_attention(seqnets):

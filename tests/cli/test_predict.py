@@ -80,7 +80,7 @@ def test_a_part_is_written_a_row_a_sequence_and_scores_as_the_part_does(
     scored = seqnets(*shlex.split(line)[1:])
     tested = seqnets("evaluate", f"checkpoint={classifier}", f"part={part}")
     assert scored.code == tested.code == 0, scored.err
-    assert f"Figures of {len(rows)} rows" in scored.out
+    assert f"Results on {len(rows)} rows" in scored.out
     ours, others = figures_of(scored.out)
     assert ours == figures_of(tested.out)[0]
     assert others in figures_of(tested.out)[1]
@@ -384,7 +384,7 @@ def test_new_data_with_labels_are_scored(seqnets, trained, classifier, tmp_path)
     assert done.code == scored.code == 0, done.err + scored.err
     assert targets == ["abc"[n % 3] for n in range(60)] + [None]
     assert "predictions=new.jsonl" in done.out
-    assert "Figures of 60 rows" in scored.out
+    assert "Results on 60 rows" in scored.out
 
 
 def test_data_that_differ_are_refused_with_the_way_to_score_them(seqnets, classifier, tmp_path):

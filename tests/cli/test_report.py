@@ -63,7 +63,7 @@ def test_title_and_figures_of_a_table_without_baselines_are_one_line_each(capsys
     Console(width=80).print(figures_table("the test part", figures, Classification("f1"), {}))
 
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == "Figures of the test part"
+    assert lines[0] == "Results on the test part"
     assert lines[-1] == "loss=1.000, accuracy=0.5000"
 
 

@@ -90,7 +90,7 @@ def test_without_test_batches_the_run_is_finished_and_nothing_is_scored(
 
     assert done.code == 0, done.err
     assert "The test part is not scored: trainer.limit_test_batches=0." in done.out
-    assert "Figures of" not in done.out
+    assert "Results on" not in done.out
     assert "evaluate checkpoint=" in done.out
     assert json.loads((folder / "result.json").read_text()) == {}
     assert scored.code != 0
@@ -692,7 +692,7 @@ def test_a_command_that_is_stopped_while_it_scores_says_so(
     assert scored.err == f"Stopped by {number.name}.\n"
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert resumed.code == 0
-    assert "Figures of the test part" in resumed.out
+    assert "Results on the test part" in resumed.out
 
 
 def test_a_signal_that_is_ignored_stays_so():
@@ -939,7 +939,7 @@ def test_empty_lists_mean_no_callbacks_and_no_loggers(seqnets, tmp_path):
     left = {path.name for path in only_run(tmp_path).rglob("*") if path.is_file()}
     assert left == {"config.yaml", "result.json", "run.lock", "run.log"}
     assert done.out.endswith("\nThere is no checkpoint: no callback has written one.\n")
-    before, _, _ = done.out.partition("Figures of the test part")
+    before, _, _ = done.out.partition("Results on the test part")
     lost = "None of the callbacks writes checkpoints"
     assert lost in before, "when that can still be changed"
     assert (done.out + done.err).count(lost) == 1
@@ -1138,7 +1138,7 @@ def test_several_checkpoints_are_scored_in_one_sweep(seqnets, small_text, tmp_pa
     done = seqnets("evaluate", "-m", f"checkpoint={folder / 'best.ckpt'},{folder / 'last.ckpt'}")
 
     assert done.code == 0, done.err
-    assert done.out.count("Figures of the test part") == 2
+    assert done.out.count("Results on the test part") == 2
 
 
 @pytest.mark.parametrize("option", AROUND)

@@ -25,7 +25,7 @@ def test_transcripts_of_new_data_are_written_and_scored_as_they_stand(seqnets, t
     assert predicted.code == scored.code == 0, predicted.err + scored.err
     assert [row["target"] for row in written] == ["b a", "bäh", "", None, "ab" * 9, "b"]
     assert all(isinstance(row["prediction"], str) for row in written)
-    assert "Figures of 5 rows" in scored.out
+    assert "Results on 5 rows" in scored.out
 
 
 def test_models_whose_labels_are_words_are_compared_by_errors_per_word(seqnets, tmp_path):

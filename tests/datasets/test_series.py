@@ -466,7 +466,7 @@ def test_columns_that_are_known_ahead_are_read_over_the_horizon(table):
 
     assert data.series.columns == ["sales", "price", "promotion"]
     assert data.sizes == {"input_size": 3, "output_size": 1, "horizon": 2, "ahead_size": 1}
-    assert [row["is"] for row in data.features()] == ["told", "given", "known ahead"]
+    assert [row["is"] for row in data.features()] == ["target", "input only", "known ahead"]
     for part in ("train", "val", "test"):
         for batch in data.loader(part):
             assert (batch.x.shape[1:], batch.ahead.shape[1:]) == ((4, 3), (2, 1))
@@ -750,8 +750,8 @@ def test_examples_say_when_windows_are(table):
 
     assert data.examples("train", 1) == [
         {
-            "given": "2026-01-01T00:00 to 2026-01-01T03:00",
-            "to tell": "2026-01-01T04:00 to 2026-01-01T05:00",
+            "input": "2026-01-01T00:00 to 2026-01-01T03:00",
+            "to forecast": "2026-01-01T04:00 to 2026-01-01T05:00",
             "last of a": "1  2  3",
         }
     ]
@@ -830,7 +830,7 @@ def test_etth1_tests_from_month_16_to_20(transformer):
     (first, *_) = transformer.examples("test", 1)
     last = transformer.windows["test"].starts[-1] + 336 + 96
 
-    assert first["to tell"].startswith("2017-10-24 00:00:00")
+    assert first["to forecast"].startswith("2017-10-24 00:00:00")
     assert last == 20 * 30 * 24
 
 

@@ -74,7 +74,9 @@ def _format(named: str | None, path: Path, key: str) -> str:
 
 def _report_check(console: Console, form: str, found: float | None) -> None:
     """Print by how much the outputs of one side differ; None if its library is missing."""
-    text = "is not installed: not checked" if found is None else f"differs by at most {found:.1g}"
+    text = "not checked: its library is not installed"
+    if found is not None:
+        text = f"differs by at most {found:.1g}"
     console.print(f"{form:7}{text}")
 
 

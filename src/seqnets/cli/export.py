@@ -82,11 +82,12 @@ def _batches(module: SequenceModule, options: Config, path: Path) -> Iterator[Ba
 def _tell_check(console: Console, form: str, done: Exported) -> None:
     """Print by how much the outputs differ, and for which inputs, or why this is not known."""
     if done.difference is None:
-        console.print(f"{form:7}{done.runner} is not installed: not checked")
+        console.print(f"{form:7}not checked: {done.runner} is not installed")
         return
-    data = "of the test part" if done.batches else "; its data cannot be read"
-    inputs = f"for random inputs{' and some ' if done.batches else ''}{data}"
-    console.print(f"{form:7}differs by at most {done.difference:.1g}, {inputs}", soft_wrap=True)
+    inputs = "random inputs and on some of the test part"
+    if not done.batches:
+        inputs = "random inputs alone, since the run's data cannot be read"
+    console.print(f"{form:7}differs by at most {done.difference:.1g} on {inputs}", soft_wrap=True)
 
 
 def _size(path: Path) -> str:

@@ -13,8 +13,8 @@ from seqnets.cli.keys import groups_of
 from seqnets.cli.lines import hanging
 from seqnets.cli.listing import configs, options
 
-_KEYS = "Keys, and their values where nothing is said (???: there is none):"
-_GROUPS = "Groups, set by GROUP=NAME (`seqnets list` says what each is):"
+_KEYS = "Keys and their defaults (??? marks a key that has to be given):"
+_GROUPS = "Groups to choose from by GROUP=NAME (`seqnets list` describes each choice):"
 
 
 def help_of(verb: str, folders: Sequence[Path]) -> str:
@@ -31,7 +31,7 @@ def help_of(verb: str, folders: Sequence[Path]) -> str:
     explained = "\n".join(hanging(line, line.find("#") + 2) if line else line for line in lines)
     blocks = [hanging(told.header, 2), f"{hanging(_KEYS, 0)}\n\n{explained}"]
     if groups := "\n".join(_groups(verb, [configs(), *folders])):
-        more = f"`seqnets {verb} --cfg job` prints what they set, for KEY=VALUE to change."
+        more = f"`seqnets {verb} --cfg job` prints the keys that these set; KEY=VALUE changes one."
         blocks += [hanging(_GROUPS, 0), groups, hanging(more, 0)]
     if told.footer:
         blocks.append(hanging(told.footer, 0))

@@ -52,7 +52,7 @@ def inspect_data(options: Config) -> None:
     about = " ".join(about.replace("``", "").split()).removeprefix(f"{name}: ")
     console.print(Text(f"{name}: ", "bold") + Text(about))
     sizes = ", ".join(f"{name} {size:,}" for name, size in data.sizes.items())
-    console.print(Text(f"A model is told: {sizes}."))
+    console.print(Text(f"Sizes that a model is given: {sizes}."))
     for title, shown in _sections(data, objective, options):
         console.print(f"\n{title}", style="bold")
         console.print(shown)

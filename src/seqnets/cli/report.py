@@ -49,7 +49,7 @@ def figures_table(
     reached = dict(baselines)
     if published is not None and published["metric"] == metric:
         reached[f"published: {published['source']}"] = published["value"]
-    title = f"Figures of {what}"
+    title = f"Results on {what}"
     others = [f"{name}={rounded(value)}" for name, value in figures.items() if name != metric]
     caption = ", ".join(other.replace(" ", "\N{NO-BREAK SPACE}") for other in others)
     table = Table(title=title, caption=caption, min_width=max(len(title), min(len(caption), _WIDE)))

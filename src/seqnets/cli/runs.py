@@ -79,7 +79,7 @@ def locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             raise ConfigError(
                 f"Run {folder}: is in use by process {file.read() or 'unknown'}, expected a run "
-                "that nobody trains.\n  Wait until it has ended, or stop it."
+                "that is not in use.\n  Wait until that process has ended, or stop it."
             ) from error
         except OSError:
             pass
@@ -208,8 +208,8 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
         return None if last is None or (last.parents[1] / _RESULT).exists() else last
     if last is None:
         raise CheckpointError(
-            f"resume=last: no run in {str(output)!r} has a checkpoint, expected one to go on "
-            f"from.\n  Say where runs are with output=FOLDER, or start afresh without resume."
+            f"resume=last: no run in {str(output)!r} has a checkpoint, expected one to "
+            f"continue.\n  Say where runs are with output=FOLDER, or start afresh without resume."
         )
     return last
 

@@ -307,8 +307,8 @@ class SeriesData(DataModule):
     def features(self) -> list[dict[str, str]]:
         """Return each column's role, and its statistics in the training part."""
         sizes, last = self.sizes, len(self.known_ahead)
-        roles = ["told"] * sizes["output_size"]
-        roles += ["given"] * (sizes["input_size"] - len(roles) - last) + ["known ahead"] * last
+        roles = ["target"] * sizes["output_size"]
+        roles += ["input only"] * (sizes["input_size"] - len(roles) - last) + ["known ahead"] * last
         missing = 1 - self.series.observed[self._training].mean(0)
         values = torch.from_numpy(self.series.values[self._training])
         rows = show_features(self.series.columns, values, self.scaling)
@@ -331,8 +331,8 @@ class SeriesData(DataModule):
             last = self.series.values[max(start, now - 3) : now, 0]
             rows.append(
                 {
-                    "given": f"{times[start]} to {times[now - 1]}",
-                    "to tell": f"{times[now]} to {times[now + self.horizon - 1]}",
+                    "input": f"{times[start]} to {times[now - 1]}",
+                    "to forecast": f"{times[now]} to {times[now + self.horizon - 1]}",
                     f"last of {columns[0]}": "  ".join(f"{value:.4g}" for value in last),
                 }
             )
