@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import gc
 import io
 import os
@@ -17,7 +16,7 @@ from typing import TextIO
 import seqnets
 from seqnets.cli.lines import hanging
 from seqnets.cli.names import UsageError, near
-from seqnets.cli.stopping import Stopped, stoppable
+from seqnets.cli.stopping import Stopped, is_full, is_unread, stoppable
 from seqnets.errors import SeqnetsError
 from seqnets.quoting import override, shell
 
@@ -37,23 +36,20 @@ VERBS = {
 _MEANT = {"resume": ("train", "resume"), "test": ("evaluate", "checkpoint")}
 """Verbs of other programs: the verb here that does the same, and its key for a run."""
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The system's errors for a disk or quota that is full."""
-
 _MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
 
 _SOURCE = Path(seqnets.__file__).parent
 
-_formatted = warnings.formatwarning
+_formatwarning = warnings.formatwarning
 
 HELP = """\
 seqnets: recurrent sequence models.
 
 {verbs}
 
-seqnets VERB --help explains a verb; --version prints the version.
-Keys and groups are set by key=value:
+seqnets VERB --help explains a verb; seqnets --version prints the version.
+Options are given as key=value:
   seqnets train dataset=text dataset.path=book.txt
 """
 
@@ -64,13 +60,13 @@ def main() -> None:
     Unless the user's environment says otherwise, waiting threads soon sleep instead of spinning
     (docs/decisions/0008), and freed memory is kept (0015). A benchmark changes neither, so that it
     measures what other PyTorch code would see. Characters that the output's encoding lacks are
-    written as escapes, since no run should end for a table's rules.
+    written as escapes: no run should fail because of the lines of a table.
     """
     open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    warnings.formatwarning = told
+    warnings.formatwarning = _format_warning
     if sys.argv[1:2] != ["benchmark"]:
         if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, which happens later
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -82,26 +78,26 @@ def main() -> None:
 
 
 def open_streams() -> None:
-    """Open standard streams that were closed when the process began, which Python has as None.
+    """Open standard streams that were closed when the process began, for which Python has None.
 
-    In them is nothing, and what is printed there is discarded.
+    There is nothing to read from them, and what is written to them is discarded.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for the whole process)
 
 
-def told(
+def _format_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """A warning as text: one of seqnets without the line of its source, which explains nothing."""
+    """A warning as text; one of seqnets' own without a line of source, which explains nothing."""
     if _SOURCE in Path(filename).parents:
         return f"Warning: {message}\n"
-    return _formatted(message, category, filename, lineno, line)
+    return _formatwarning(message, category, filename, lineno, line)
 
 
 def keep_memory() -> None:
@@ -134,7 +130,7 @@ def command(arguments: Sequence[str]) -> int:
         _discard(sys.stdout)
         return 0
     except OSError as error:
-        if error.errno not in FULL:
+        if not is_full(error):
             raise
         _discard(sys.stdout)
         _complain(f"seqnets: the output cannot be written: {error.strerror}.")
@@ -156,11 +152,11 @@ def _run(arguments: Sequence[str]) -> int:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not _lacks_memory(error):
             raise
         said = str(error).partition("\n")[0] or "Python got none"
-        told = re.sub(r"^\[enforce fail at .*?\] .*?: ", "", said)  # where in torch's source
+        cause = re.sub(r"^\[enforce fail at .*?\] .*?: ", "", said)  # where in torch's source
         _complain(
-            f"seqnets: the memory is not enough: {told}\n"
+            f"seqnets: there is not enough memory: {cause}\n"
             "  A smaller model, batch or dataset needs less; HYDRA_FULL_ERROR=1 shows where it "
-            "ended."
+            "ran out."
         )
         return 1
 
@@ -169,11 +165,6 @@ def _lacks_memory(error: Exception) -> bool:
     """Whether Python, or torch on some device, got no memory."""
     said = re.search(r"(can't allocate|not enough|out of) memory", str(error))
     return isinstance(error, MemoryError) or said is not None
-
-
-def is_unread(end: BaseException) -> bool:
-    """Whether a command ended since the reader of its output has closed the pipe."""
-    return isinstance(end.__context__ if isinstance(end, SystemExit) else end, BrokenPipeError)
 
 
 def _complain(message: str) -> None:

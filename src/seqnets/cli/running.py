@@ -21,9 +21,8 @@ from omegaconf import OmegaConf
 
 import seqnets
 from seqnets.cli import report, runs
-from seqnets.cli.main import FULL, is_unread
 from seqnets.cli.options import Config
-from seqnets.cli.stopping import Stopped
+from seqnets.cli.stopping import Stopped, is_full, is_unread
 from seqnets.cli.sweep import note_folder
 from seqnets.errors import ConfigError, SeqnetsError
 
@@ -170,11 +169,11 @@ def _full_disk() -> Iterator[None]:
     TensorBoard writes in a thread, whose error reaches the run later: its traceback is not printed.
     """
     before = threading.excepthook
-    threading.excepthook = lambda raised: None if _is_full(raised.exc_value) else before(raised)
+    threading.excepthook = lambda raised: None if is_full(raised.exc_value) else before(raised)
     try:
         yield
     except OSError as error:
-        if not _is_full(error):
+        if not is_full(error):
             raise
         raise ConfigError(
             f"output: the run's files, or what it prints, cannot be written: {error.strerror}.\n"
@@ -183,10 +182,6 @@ def _full_disk() -> Iterator[None]:
         ) from error
     finally:
         threading.excepthook = before
-
-
-def _is_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""Ending a command when a signal asks for it."""
+"""What ends a command from outside: a signal, an output that nobody reads, or a full disk."""
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from types import FrameType
 from typing import NoReturn
 
 from seqnets.signals import HANGUP, heeded, outlive_terminal
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(BaseException):
@@ -52,3 +55,14 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+def is_unread(error: BaseException) -> bool:
+    """Whether an error comes from a reader of the output that has closed the pipe."""
+    cause = error.__context__ if isinstance(error, SystemExit) else error
+    return isinstance(cause, BrokenPipeError)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error comes from a disk or quota that is full."""
+    return isinstance(error, OSError) and error.errno in _FULL
