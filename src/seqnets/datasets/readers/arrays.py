@@ -10,14 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from seqnets.datasets.readers.cells import LARGEST, Row
-from seqnets.datasets.readers.records import (
-    SPLIT,
-    Names,
-    Record,
-    Source,
-    Wanted,
-    split_of,
-)
+from seqnets.datasets.readers.records import SPLIT, Names, Source, Wanted
 from seqnets.errors import DataError, counted
 
 _KEYS = ("x", "lengths", "y", "ids", "split")
@@ -65,9 +58,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
         if "ids" in row:
             names.add(where, row["ids"])
         _check_values(where, steps, wanted)
-        target, split = wanted.target_of(where, row), split_of(where, row)
-        group, weight = wanted.group_of(where, row), wanted.weight_of(where, row)
-        records.append(Record(where, steps, target, split, row.get("ids"), group, weight))
+        records.append(wanted.record(where, row, steps, row.get("ids")))
     return Source(records)
 
 

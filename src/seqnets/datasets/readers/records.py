@@ -145,11 +145,23 @@ class Wanted:
                 return None
             raise
 
-    def group_of(self, where: str, row: Row) -> str | None:
-        """Return the group that a row's sequence belongs to; None in new data."""
-        return None if self.new else group_of(where, row, self.groups)
+    def record(self, where: str, row: Row, steps: np.ndarray | str, id: Any = None) -> Record:
+        """Return a sequence with all that a row says of it: target, part, group and weight.
 
-    def weight_of(self, where: str, row: Row) -> float | None:
+        Raises:
+            DataError: One of these is missing or invalid.
+        """
+        return Record(
+            where,
+            steps,
+            target=self.target_of(where, row),
+            split=split_of(where, row),
+            id=id,
+            group=None if self.new else group_of(where, row, self.groups),
+            weight=self._weight_of(where, row),
+        )
+
+    def _weight_of(self, where: str, row: Row) -> float | None:
         """Return how much a row's sequence counts; None in new data, or if all count alike.
 
         Raises:

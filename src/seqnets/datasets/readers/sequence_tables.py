@@ -30,7 +30,6 @@ from seqnets.datasets.readers.records import (
     Record,
     Source,
     Wanted,
-    split_of,
 )
 from seqnets.datasets.readers.tables import read_rows
 from seqnets.errors import DataError, counted
@@ -87,27 +86,24 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
     names = Names()
     records: list[Record] = []
     steps: list[list[list[float]]] = []
-    last: Any = None
     for where, row in rows:
         check_columns(where, row, first, features)
-        target, split = wanted.target_of(where, row), split_of(where, row)
-        group, weight = wanted.group_of(where, row), wanted.weight_of(where, row)
-        if row[SEQUENCE] != last or not records:
-            names.add(where, row[SEQUENCE])
-            records.append(Record(where, "", target, split, row[SEQUENCE], group, weight))
+        step = wanted.record(where, row, "", row[SEQUENCE])
+        if not records or step.id != records[-1].id:
+            names.add(where, step.id)
+            records.append(step)
             steps.append([])
-            last = row[SEQUENCE]
-        current = records[-1]
+        first_step = records[-1]
         for what, found, expected in (
-            (", ".join(wanted.columns), target, current.target),
-            (SPLIT, split, current.split),
-            (wanted.groups, group, current.group),
-            (wanted.weight, weight, current.weight),
+            (", ".join(wanted.columns), step.target, first_step.target),
+            (SPLIT, step.split, first_step.split),
+            (wanted.groups, step.group, first_step.group),
+            (wanted.weight, step.weight, first_step.weight),
         ):
             if found != expected:
                 raise DataError(
                     f"{where}: {what} is {shown(found)}, expected {shown(expected)}.\n"
-                    f"  Sequence {shown(last)} has that value since {current.where}."
+                    f"  Sequence {shown(step.id)} has that value since {first_step.where}."
                 )
         steps[-1].append(features_of(where, row, features, wanted.leave_out, wanted.value))
     for record, values in zip(records, steps, strict=True):
@@ -127,9 +123,7 @@ def _rows_of_sequences(
         steps = (
             text_of(where, kind, row[kind]) if kind == TEXT else _steps(where, row[kind], wanted)
         )
-        target, split = wanted.target_of(where, row), split_of(where, row)
-        group, weight = wanted.group_of(where, row), wanted.weight_of(where, row)
-        yield Record(where, steps, target, split, row.get(ID), group, weight)
+        yield wanted.record(where, row, steps, row.get(ID))
 
 
 def _rows_of_files(
@@ -147,10 +141,7 @@ def _rows_of_files(
             steps, facts = read_file(folder / Path(name).expanduser(), wanted)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
-        target, split = wanted.target_of(where, row), split_of(where, row)
-        group, weight = wanted.group_of(where, row), wanted.weight_of(where, row)
-        record = Record(where, steps, target, split, row.get(ID, name), group, weight)
-        yield f"{where}, {name}", record, facts
+        yield f"{where}, {name}", wanted.record(where, row, steps, row.get(ID, name)), facts
 
 
 def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
