@@ -34,7 +34,7 @@ from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes
 
-Tagging = dict[Part, list[Tagged]]
+TaggedParts = dict[Part, list[Tagged]]
 """The sequences of each part."""
 
 
@@ -77,11 +77,11 @@ class TaggedData(SequenceData):
         self.characters, self.lowercase, self.min_count = characters, lowercase, min_count
 
     @abstractmethod
-    def read_parts(self) -> Tagging:
+    def read_parts(self) -> TaggedParts:
         """Return the sequences of all parts: words everywhere, or features everywhere."""
 
     @cached_property
-    def parts(self) -> Tagging:
+    def parts(self) -> TaggedParts:
         """The sequences, cut into windows, read on first access."""
         return {part: self._cut(found) for part, found in self.read_parts().items()}
 

@@ -13,7 +13,7 @@ from seqnets.datasets.base import PARTS, Part, paths_of
 from seqnets.datasets.dealing import deal_grouped
 from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
-from seqnets.datasets.tagged_data import TaggedData, Tagging
+from seqnets.datasets.tagged_data import TaggedData, TaggedParts
 from seqnets.errors import DataError, counted
 
 
@@ -72,14 +72,14 @@ class TaggingFiles(TaggedData):
             return None
         return {part: len({s.group for s in found}) for part, found in self.parts.items()}
 
-    def read_parts(self) -> Tagging:
+    def read_parts(self) -> TaggedParts:
         """Return the sequences of all parts.
 
         Raises:
             DataError: A file is malformed, a row belongs to a part with a file of its own, a group
                 is in two parts, or there are too few sequences, or groups, for three parts.
         """
-        parts: Tagging = {part: [] for part in PARTS}
+        parts: TaggedParts = {part: [] for part in PARTS}
         features: tuple[str, ...] = ()
         for own, path in self.paths.items():
             file = Path(path).expanduser()
@@ -96,7 +96,9 @@ class TaggingFiles(TaggedData):
         return {**parts, **{part: [train[row] for row in rows] for part, rows in dealt.items()}}
 
 
-def _split(path: str, sequences: list[Tagged], fractions: dict[Part, float], seed: int) -> Tagging:
+def _split(
+    path: str, sequences: list[Tagged], fractions: dict[Part, float], seed: int
+) -> TaggedParts:
     """Hold out random sequences for the parts; of a single sequence, steps at its end."""
     if len(sequences) == 1:
         sequence = sequences[0]

@@ -7,7 +7,7 @@ from typing import Any
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import find_folder
 from seqnets.datasets.readers.tagged import read_tagged
-from seqnets.datasets.tagged_data import TaggedData, Tagging
+from seqnets.datasets.tagged_data import TaggedData, TaggedParts
 
 _FILES: dict[Part, str] = {"train": "train.conll", "val": "dev.conll", "test": "test.conll"}
 
@@ -30,7 +30,7 @@ class WNUT17(TaggedData):
         super().__init__(**data)
         self.root = root
 
-    def read_parts(self) -> Tagging:
+    def read_parts(self) -> TaggedParts:
         """Return the sentences of all parts.
 
         Raises:
