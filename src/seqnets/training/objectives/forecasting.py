@@ -95,7 +95,7 @@ class Forecasting(Objective):
             "mae": MeanError(lambda predicted, true: (predicted[..., median] - true).abs()),
         }
         if known.get("scaling") is not None:
-            scaling = _scaling(known)
+            scaling = self.scaling(known)
             found["smape"] = MeanError(
                 lambda predicted, true: _symmetric(predicted[..., median], true, scaling)
             )
@@ -119,15 +119,16 @@ class Forecasting(Objective):
         return found, state
 
     def scaling(self, known: Known) -> Scaling:
-        """The standardisation of the forecast columns."""
-        return _scaling(known)
+        """The standardisation of the forecast columns, K."""
+        whole, K = Scaling.read(known["scaling"]), known["sizes"]["output_size"]
+        return Scaling(whole.mean[:K], whole.deviation[:K])
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per window: predictions and targets by column, in the data's units.
 
         With several quantiles, ``quantiles`` has the predictions by level.
         """
-        scaling, names = _scaling(known), _target_columns(known)
+        scaling, names = self.scaling(known), _target_columns(known)
         predicted = scaling.undo(outcome.predictions.cpu().mT)  # (windows, horizon, Q, K)
         targets = scaling.undo(batch.y.cpu())
         by_column = partial(_by_column, names, scaling.places)
@@ -158,12 +159,12 @@ class Forecasting(Objective):
                 torch.stack([_values(number, known, by_level[level]) for level in levels], -1)
             )
             targets.append(_values(number, known, row.get("target")))
-        scaling = _scaling(known)
+        scaling = self.scaling(known)
         return scaling(torch.stack(predicted).mT).mT, scaling(torch.stack(targets))
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """A few windows of the batch: past, future and forecast."""
-        scaling, names = _scaling(known), _target_columns(known)
+        scaling, names = self.scaling(known), _target_columns(known)
         predicted = scaling.undo(outcome.predictions.cpu().mT).mT.numpy()
         true, past = (scaling.undo(v.cpu()).numpy() for v in (batch.y, batch.x[..., : len(names)]))
         shown = torch.linspace(0, len(batch.y) - 1, min(_WINDOWS, len(batch.y))).round().long()
@@ -187,12 +188,6 @@ def _symmetric(predicted: Tensor, true: Tensor, scaling: Scaling) -> Tensor:
 def _target_columns(known: Known) -> list[str]:
     """The forecast columns: the first ones."""
     return known["columns"][: known["sizes"]["output_size"]]
-
-
-def _scaling(known: Known) -> Scaling:
-    """The scaling of the forecast columns, K."""
-    whole, K = Scaling.read(known["scaling"]), known["sizes"]["output_size"]
-    return Scaling(whole.mean[:K], whole.deviation[:K])
 
 
 def _by_column(

@@ -52,7 +52,7 @@ class Regression(Objective):
     def metrics(self, known: Known) -> dict[str, Metric]:
         """Mean squared and mean absolute error; the latter also in the units of each number."""
         metrics: dict[str, Metric] = {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
-        scaling = _scaling(known)
+        scaling = self.scaling(known)
         if scaling is not None:
             for k, (name, unit) in enumerate(
                 zip(known["targets"], scaling.deviation.tolist(), strict=True)
@@ -69,15 +69,16 @@ class Regression(Objective):
 
     def scaling(self, known: Known) -> Scaling | None:
         """The standardisation of the numbers, if the dataset has one."""
-        return _scaling(known)
+        scale = (known.get("scaling") or {}).get("y")
+        return None if scale is None else Scaling.read(scale)
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per sequence: the predicted and the true number, in the data's own units.
 
         Several numbers are a mapping by column name, or a list if columns have no names.
         """
-        predicted, right = (_own_units(v, known) for v in (outcome.predictions, outcome.targets))
-        scaling, names = _scaling(known), known.get("targets")
+        scaling, names = self.scaling(known), known.get("targets")
+        predicted, right = (_own_units(v, scaling) for v in (outcome.predictions, outcome.targets))
         return [
             {
                 "prediction": _plain(numbers, scaling, names),
@@ -89,15 +90,16 @@ class Regression(Objective):
     def read(self, rows: Sequence[Row], known: Known) -> tuple[Tensor, Tensor]:
         """Predicted and true numbers, (N, K) each, standardised as the metrics take them."""
         predicted, right = (_numbers(rows, key, known) for key in ("prediction", "target"))
-        scaling = _scaling(known)
+        scaling = self.scaling(known)
         if scaling is None:
             return predicted.float(), right.float()
         return scaling(predicted), scaling(right)
 
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """Predicted against true values of the batch, one picture per number."""
+        scaling = self.scaling(known)
         predicted, right = (
-            _own_units(v, known).numpy() for v in (outcome.predictions, outcome.targets)
+            _own_units(v, scaling).numpy() for v in (outcome.predictions, outcome.targets)
         )
         names = known.get("targets") or [f"number {k + 1}" for k in range(predicted.shape[1])]
         return {
@@ -106,15 +108,9 @@ class Regression(Objective):
         }
 
 
-def _scaling(known: Known) -> Scaling | None:
-    """The dataset's scaling of the numbers, if it has one."""
-    scale = (known.get("scaling") or {}).get("y")
-    return None if scale is None else Scaling.read(scale)
-
-
-def _own_units(values: Tensor, known: Known) -> Tensor:
+def _own_units(values: Tensor, scaling: Scaling | None) -> Tensor:
     """Numbers (N, K) in the units of the dataset's files, float64."""
-    scaling, values = _scaling(known), values.cpu().double()  # a GPU may have no float64
+    values = values.cpu().double()  # a GPU may have no float64
     return values if scaling is None else scaling.undo(values)
 
 
