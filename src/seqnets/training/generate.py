@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -64,7 +63,7 @@ def generate(
         (``top_k``).
     """
     check_options("generate", length, temperature, top_k, top_p)
-    choose = _choosing(vocabulary, temperature, top_k, top_p, seed)
+    choose = _Choice(vocabulary, temperature, top_k, top_p, seed)
     tokens = _tokens(model, read_prompt(vocabulary, prompt)[None], length, choose)
     return _written(tokens, _Text(vocabulary, prompt, stop), length)
 
@@ -112,7 +111,7 @@ def generate_several(
             f"generate: samples is {samples} and temperature 0, expected one sample or a "
             f"temperature above 0.\n  At 0 each token is the likeliest, so that all are the same."
         )
-    choose = _choosing(vocabulary, temperature, top_k, top_p, seed)
+    choose = _Choice(vocabulary, temperature, top_k, top_p, seed)
     ids = read_prompt(vocabulary, prompt).expand(samples, -1)
     texts = [_Text(vocabulary, prompt, stop) for _ in range(samples)]
     written: list[list[str]] = [[] for _ in texts]
@@ -216,9 +215,7 @@ def _written(tokens: Iterator[Tensor], text: _Text, length: int) -> Iterator[str
             return
 
 
-def _tokens(
-    model: nn.Module, ids: Tensor, length: int, choose: Callable[[Tensor], Tensor]
-) -> Iterator[Tensor]:
+def _tokens(model: nn.Module, ids: Tensor, length: int, choose: _Choice) -> Iterator[Tensor]:
     """Yield the tokens of each step, (N,), after prompts (N, T)."""
     device = next(model.parameters()).device
     state: Any = None
@@ -231,49 +228,46 @@ def _tokens(
             ids = chosen[:, None]
 
 
-def _choosing(
-    vocabulary: Vocabulary,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int,
-) -> Callable[[Tensor], Tensor]:
-    """The function from logits (N, V) to a token of each row."""
-    random = torch.Generator().manual_seed(seed)
-    return partial(_choose, vocabulary.unknown, temperature, top_k, top_p, random)
+class _Choice:
+    """How the next token is chosen; the arguments are those of :func:`generate`."""
 
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        seed: int,
+    ) -> None:
+        self.unknown = vocabulary.unknown
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self.random = torch.Generator().manual_seed(seed)
 
-def _choose(
-    unknown: int | None,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    random: torch.Generator,
-    logits: Tensor,
-) -> Tensor:
-    """A token of each row, (N,), from logits (N, V)."""
-    if not logits.isfinite().all():
-        raise DivergenceError(
-            "generate: the model gives logits that are infinite or NaN, expected finite numbers.\n"
-            "  Its training has diverged. Take an earlier checkpoint, or train with a lower "
-            "learning rate (optimizer.lr) or gradient clipping (trainer.gradient_clip_val)."
-        )
-    if unknown is not None:
-        logits = logits.index_fill(-1, torch.tensor(unknown), -torch.inf)
-    if temperature == 0:
-        return logits.argmax(-1)
-    if top_k is not None and top_k < logits.shape[1]:
-        least = logits.topk(top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    # the largest logit becomes 0, and float64 does not overflow at tiny temperatures
-    scaled = (logits.double() - logits.amax(-1, keepdim=True)) / temperature
-    shares = scaled.softmax(-1)
-    if top_p is not None and top_p < 1:
-        ranked, tokens = shares.sort(dim=-1, descending=True, stable=True)
-        of_likelier = ranked.cumsum(-1) - ranked
-        kept = ranked.masked_fill(of_likelier >= top_p, 0)
-        shares = torch.zeros_like(shares).scatter(-1, tokens, kept)
-    return torch.multinomial(shares, 1, generator=random)[:, 0]
+    def __call__(self, logits: Tensor) -> Tensor:
+        """A token of each row, (N,), from logits (N, V)."""
+        if not logits.isfinite().all():
+            raise DivergenceError(
+                "generate: the model gives logits that are infinite or NaN, expected finite "
+                "numbers.\n"
+                "  Its training has diverged. Take an earlier checkpoint, or train with a lower "
+                "learning rate (optimizer.lr) or gradient clipping (trainer.gradient_clip_val)."
+            )
+        if self.unknown is not None:
+            logits = logits.index_fill(-1, torch.tensor(self.unknown), -torch.inf)
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        if self.top_k is not None and self.top_k < logits.shape[1]:
+            least = logits.topk(self.top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        # the largest logit becomes 0, and float64 does not overflow at tiny temperatures
+        scaled = (logits.double() - logits.amax(-1, keepdim=True)) / self.temperature
+        shares = scaled.softmax(-1)
+        if self.top_p is not None and self.top_p < 1:
+            ranked, tokens = shares.sort(dim=-1, descending=True, stable=True)
+            of_likelier = ranked.cumsum(-1) - ranked
+            kept = ranked.masked_fill(of_likelier >= self.top_p, 0)
+            shares = torch.zeros_like(shares).scatter(-1, tokens, kept)
+        return torch.multinomial(shares, 1, generator=self.random)[:, 0]
 
 
 def _default_prompt(vocabulary: Vocabulary) -> str:
