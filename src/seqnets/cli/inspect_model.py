@@ -27,6 +27,7 @@ from seqnets.insight.fixed_points import KINDS, kinds_of, slowest_of, time_const
 from seqnets.insight.fonts import give_fonts
 from seqnets.layers import WatchedLayer, watch_layers
 from seqnets.training import SequenceModule
+from seqnets.training.callbacks.showing import first_rows
 from seqnets.training.dynamics import Rest, draw_read, draw_seen, rest_of
 from seqnets.typing import Batch
 
@@ -54,9 +55,7 @@ def inspect_model(options: Config) -> None:
     path = find_checkpoint(options["checkpoint"])
     module = load_module(path, options["allow"], options["objective"])
     loader = load_data(module, options, path).loader(options["part"])
-    row, sample = _row(loader, options), loader.sample()
-    count = max(1, min(_ROWS, _STEPS // max(1, sample.x.shape[1])))
-    sample = sample.map(itemgetter(slice(count)))
+    row, sample = _row(loader, options), first_rows(loader.sample(), _ROWS, _STEPS)
     console, known = terminal(), module.card["data"]
     with console.status("Looking into the model ..."):
         seen = _seen(module, row)
