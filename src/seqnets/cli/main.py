@@ -48,7 +48,7 @@ seqnets: recurrent sequence models.
 
 {verbs}
 
-seqnets VERB --help explains a verb; seqnets --version prints the version.
+seqnets VERB --help explains a verb; --version prints the version.
 Options are given as key=value:
   seqnets train dataset=text dataset.path=book.txt
 """
