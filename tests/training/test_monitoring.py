@@ -34,9 +34,9 @@ from seqnets.training.callbacks import (
     monitor,
     pictures,
 )
+from seqnets.training.callbacks.display import first_rows, write
 from seqnets.training.callbacks.hyperparameters import flatten
 from seqnets.training.callbacks.model_card import summary
-from seqnets.training.callbacks.showing import first_rows, write
 from seqnets.training.callbacks.throughput import Timed
 from seqnets.typing import Batch
 

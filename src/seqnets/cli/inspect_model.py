@@ -27,7 +27,7 @@ from seqnets.insight.fixed_points import KINDS, kinds_of, slowest_of, time_const
 from seqnets.insight.fonts import give_fonts
 from seqnets.layers import WatchedLayer, watch_layers
 from seqnets.training import SequenceModule
-from seqnets.training.callbacks.showing import first_rows
+from seqnets.training.callbacks.display import first_rows
 from seqnets.training.dynamics import Rest, draw_read, draw_seen, rest_of
 from seqnets.typing import Batch
 

@@ -13,8 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from seqnets.checks import check_count
 from seqnets.layers import Recurrent, WatchedLayer, watch_layers
 from seqnets.layers.torch_like import TorchLike
-from seqnets.training.callbacks.showing import can_draw, first_rows, sample_batch, write
-from seqnets.training.callbacks.sparingly import Sparingly
+from seqnets.training.callbacks.display import Display, can_draw, first_rows, sample_batch, write
 from seqnets.training.dynamics import draw_read, draw_seen, rest_of
 from seqnets.training.evaluating import evaluating
 from seqnets.typing import Batch
@@ -22,7 +21,7 @@ from seqnets.typing import Batch
 logger = logging.getLogger(__name__)
 
 
-class Dynamics(Sparingly):
+class Dynamics(Display):
     """Show after validations what recurrent layers hold over time, and where they come to rest.
 
     For each layer a heat map of its states, gates and candidates over the steps of one sequence of

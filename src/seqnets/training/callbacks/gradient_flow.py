@@ -13,8 +13,7 @@ from seqnets.checks import check_count
 from seqnets.insight.gradient_flow import draw_gradient_flow, per_step, reach
 from seqnets.layers import Recurrent, Truncated, gradient_flow
 from seqnets.layers.torch_like import TorchLike
-from seqnets.training.callbacks.showing import can_draw, first_rows, sample_batch, write
-from seqnets.training.callbacks.sparingly import Sparingly
+from seqnets.training.callbacks.display import Display, can_draw, first_rows, sample_batch, write
 from seqnets.training.evaluating import evaluating
 from seqnets.training.objectives import LanguageModelling, Polyphony, Tagging
 from seqnets.typing import IGNORE, Batch
@@ -23,7 +22,7 @@ _SCORES_STEPS = (LanguageModelling, Polyphony, Tagging)
 """Objectives with a target per step."""
 
 
-class GradientFlow(Sparingly):
+class GradientFlow(Display):
     """Show after validations how strongly the loss depends on the states of earlier steps.
 
     For each recurrent layer: the norm of the loss's gradient with respect to the state k steps

@@ -10,7 +10,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from seqnets.insight.model_graph import Layer, layers_of
-from seqnets.training.callbacks.showing import first_rows, sample_batch
+from seqnets.training.callbacks.display import first_rows, sample_batch
 from seqnets.training.evaluating import evaluating
 from seqnets.training.loggers import writer_of
 

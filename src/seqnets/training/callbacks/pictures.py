@@ -11,8 +11,7 @@ from lightning.pytorch import Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.models.heads import upcast
-from seqnets.training.callbacks.showing import can_draw, sample_batch, write
-from seqnets.training.callbacks.sparingly import Sparingly
+from seqnets.training.callbacks.display import Display, can_draw, sample_batch, write
 from seqnets.training.evaluating import evaluating
 from seqnets.training.loggers import writer_of
 from seqnets.training.objectives import Objective
@@ -20,7 +19,7 @@ from seqnets.training.objectives import Objective
 logger = logging.getLogger(__name__)
 
 
-class Pictures(Sparingly):
+class Pictures(Display):
     """Show predictions after validations: all that were validated, and those for a sample.
 
     The objective says what is shown of all (:meth:`~seqnets.training.Objective.overviews`), and

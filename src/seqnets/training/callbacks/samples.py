@@ -14,8 +14,7 @@ from seqnets.datasets.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
 from seqnets.insight.visible import visible
 from seqnets.models.heads import upcast
-from seqnets.training.callbacks.showing import can_draw, sample_batch, write
-from seqnets.training.callbacks.sparingly import Sparingly
+from seqnets.training.callbacks.display import Display, can_draw, sample_batch, write
 from seqnets.training.compose import compose
 from seqnets.training.evaluating import evaluating
 from seqnets.training.generate import check_options, generate, read_prompt
@@ -23,7 +22,7 @@ from seqnets.training.objectives import LanguageModelling, Polyphony
 from seqnets.training.objectives.rows import lengths_of
 
 
-class TextSamples(Sparingly):
+class TextSamples(Display):
     """Write a sampled passage into TensorBoard's TEXT tab after validations.
 
     The random seed is fixed, so that passages differ only by what the model has learned.
@@ -64,7 +63,7 @@ class TextSamples(Sparingly):
         return self.prompt + "".join(pieces)
 
 
-class MusicSamples(Sparingly):
+class MusicSamples(Display):
     """Write a sampled continuation of a piece into TensorBoard's AUDIO tab after validations.
 
     The piece is the first of the validation part. The random seed is fixed, so that continuations

@@ -14,12 +14,12 @@ from seqnets.training.callbacks import (
     GradientFlow,
     MovingAverage,
     Pictures,
-    sparingly,
+    display,
 )
 from tests.training.runs import SignalAt, fit, language_module, text_data
 
 
-class Shown(sparingly.Sparingly):
+class Shown(display.Display):
     def __init__(self):
         self.steps = []
 
@@ -31,7 +31,7 @@ class Shown(sparingly.Sparingly):
 def test_the_first_and_the_last_are_shown_and_those_between_if_there_is_time(
     share, shown, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(sparingly, "SHARE", share)
+    monkeypatch.setattr(display, "SHARE", share)
     callback = Shown()
     logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
     fit(
@@ -84,7 +84,7 @@ def test_averages_are_shown_that_are_validated_wherever_their_callback_stands(
             totals[trainer.global_step] = total(pl_module)
 
     totals, before, after = {}, Weights(), Weights()
-    monkeypatch.setattr(sparingly, "SHARE", 1e9)
+    monkeypatch.setattr(display, "SHARE", 1e9)
     logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
     options = {"max_steps": 20, "val_check_interval": 4, "num_sanity_val_steps": 0}
 
@@ -117,7 +117,7 @@ def test_nothing_is_dropped_out_of_what_is_shown_after_training(callback_cls, tm
 
 
 def test_without_matplotlib_nothing_is_drawn_and_training_goes_on(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("seqnets.training.callbacks.showing.find_spec", lambda name: None)
+    monkeypatch.setattr("seqnets.training.callbacks.display.find_spec", lambda name: None)
     logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
     callbacks = [Pictures(), Dynamics(), GradientFlow()]
     fit(language_module, text_data(tmp_path), tmp_path, *callbacks, logger=logger, max_steps=1)
