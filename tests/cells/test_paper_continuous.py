@@ -7,7 +7,19 @@ from functools import partial
 import pytest
 import torch
 
-from seqnets import CfC, DeepRNN, explain, unroll
+from seqnets import (
+    Bidirectional,
+    CfC,
+    ConvFront1d,
+    ConvFront2d,
+    DeepOutput,
+    DeepRNN,
+    Fronted,
+    Hierarchical,
+    Recurrent,
+    explain,
+    unroll,
+)
 from seqnets.cells import (
     CfCCell,
     GRUCell,
@@ -378,6 +390,18 @@ ABOVE = r"layer 1: .*Cell has timed=True, expected False.\n  It would take the l
         (lambda cell: DeepRNN([GRUCell, cell], 4, 5), f"DeepRNN, {ABOVE}"),
         (lambda cell: InputDropout(cell(4, 5)), "InputDropout: .*Cell has timed=True"),
         (lambda cell: Mogrifier(cell(4, 5)), "Mogrifier: .*Cell has timed=True"),
+        (
+            lambda cell: Hierarchical(Recurrent(GRUCell(4, 5)), Recurrent(cell(5, 6)), 2),
+            "Hierarchical: .*Cell has timed=True, .*\n  No feature of the lower layer's output is",
+        ),
+        (
+            lambda cell: Fronted(ConvFront1d(4, [5]), Bidirectional(cell(5, 6))),
+            "Fronted: .*Cell has timed=True, .*\n  No feature of a convolution's output is",
+        ),
+        (
+            lambda cell: Fronted(ConvFront2d(3, [5]), DeepOutput(Recurrent(cell(5, 6)), [2])),
+            "Fronted: .*Cell has timed=True",
+        ),
     ],
 )
 @pytest.mark.parametrize("cell_cls", [CfCCell, LTCCell, PhasedLSTMCell, GRUDCell])

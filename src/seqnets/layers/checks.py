@@ -66,16 +66,16 @@ def check_reads_units(who: str, depth: int, cell: Cell) -> None:
 
 
 def check_reads_no_times(who: str, layer: nn.Module, what: str) -> None:
-    """Raise ConfigError if a cell takes for the time what a model embeds.
+    """Raise ConfigError if a cell takes for the time what a model or another layer computes.
 
     Args:
-        who: The model.
-        layer: A layer over what is embedded.
+        who: The model, or what has both layers.
+        layer: A layer over what is computed.
         what: What that is.
     """
     for part in layer.modules():
         if isinstance(part, Cell):
-            check_untimed(who, part, f"No feature of an embedded {what} is the time.")
+            check_untimed(who, part, f"No feature of {what} is the time.")
 
 
 def check_run_options(who: str, backend: str, memory: str) -> None:

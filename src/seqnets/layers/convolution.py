@@ -13,7 +13,7 @@ from seqnets.cells.convolutional import height_and_width
 from seqnets.checks import check_flags, is_whole
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.around import Around
-from seqnets.layers.checks import check_is_layer
+from seqnets.layers.checks import check_is_layer, check_reads_no_times
 from seqnets.layers.lengths import checked_lengths, strided_lengths, without_padding
 
 
@@ -198,7 +198,8 @@ class Fronted(Around):
         layer: The recurrent layer.
 
     Raises:
-        ConfigError: ``layer`` is not a recurrent layer, or ``front`` has no ``output_size``.
+        ConfigError: ``layer`` is not a recurrent layer, ``front`` has no ``output_size``, or a cell
+            over convolutions takes times (``timed``).
         ShapeError: ``front`` and ``layer`` disagree about the number of features.
     """
 
@@ -213,6 +214,8 @@ class Fronted(Around):
                 f"that maps inputs and lengths to features and lengths.\n"
                 f"  ConvFront1d and ConvFront2d are such modules, of convolutions."
             )
+        if isinstance(front, (ConvFront1d, ConvFront2d)):
+            check_reads_no_times("Fronted", layer, "a convolution's output")
         self.front, self.layer = front, layer
         if self.front.output_size != self.layer.input_size:
             raise ShapeError(

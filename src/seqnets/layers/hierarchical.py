@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqnets.checks import check_count, check_flags
 from seqnets.engine.lengths import at_steps
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers.checks import check_is_layer, check_parts
+from seqnets.layers.checks import check_is_layer, check_parts, check_reads_no_times
 from seqnets.layers.lengths import checked_lengths, strided_lengths, valid_steps
 
 
@@ -28,7 +28,8 @@ class Hierarchical(nn.Module):
             each, so that a segment is read the same way wherever it stands.
 
     Raises:
-        ConfigError: ``stride`` is not a positive integer, or a layer is not a recurrent layer.
+        ConfigError: ``stride`` is not a positive integer, a layer is not a recurrent layer, or a
+            cell of the upper one takes times (``timed``).
         ShapeError: The output size of ``lower`` is not the input size of ``upper``.
 
     Example:
@@ -52,6 +53,7 @@ class Hierarchical(nn.Module):
         check_flags("Hierarchical", carry=carry)
         check_is_layer("Hierarchical", lower, "lower")
         check_is_layer("Hierarchical", upper, "upper")
+        check_reads_no_times("Hierarchical", upper, "the lower layer's output")
         self.lower, self.upper = lower, upper
         self.stride, self.carry = stride, carry
         if self.lower.output_size != self.upper.input_size:

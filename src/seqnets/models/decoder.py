@@ -100,7 +100,7 @@ class Decoder(nn.Module):
         rates = dropout_rates(dropout)
         self.input_dropout, self.dropout = nn.Dropout(rates["input"]), nn.Dropout(rates["output"])
         self.recurrent = make_stack(embedding.embedding_dim + fed)
-        check_reads_no_times("Decoder", self.recurrent, "token")
+        check_reads_no_times("Decoder", self.recurrent, "an embedded token")
         size = self.recurrent.output_size
         self.attention = None if attention is None else attention(size, memory_size)
         combined = size if attention is None else memory_size + size

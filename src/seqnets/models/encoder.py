@@ -100,7 +100,7 @@ class Encoder(nn.Module):
             **options,
         )
         if vocab_size is not None:
-            check_reads_no_times("Encoder", stack, "token")
+            check_reads_no_times("Encoder", stack, "an embedded token")
         self.recurrent = stack if bptt_steps is None else Truncated(stack, bptt_steps)
         kind = LockedDropout if locked else nn.Dropout
         self.input_dropout, self.dropout = kind(rates["input"]), kind(rates["output"])

@@ -108,7 +108,7 @@ class Forecaster(nn.Module):
             ahead_size=segment * ahead_size,
         )
         self.strategy = strategy(cell, task, **options)
-        check_reads_no_times("Forecaster", self.strategy, "segment")
+        check_reads_no_times("Forecaster", self.strategy, "an embedded segment")
 
     def forward(
         self,

@@ -67,7 +67,7 @@ class Transcriber(nn.Module):
             input_size = self.front.output_size
         self.encoder = Encoder(cell, input_size=input_size, **options)
         if self.front is not None:
-            check_reads_no_times("Transcriber", self.encoder, "frame")
+            check_reads_no_times("Transcriber", self.encoder, "an embedded frame")
         self.output = Linear(self.encoder.output_size, num_classes)
 
     def forward(

@@ -54,7 +54,7 @@ class VideoClassifier(SequenceClassifier):
     ) -> None:
         front = ConvFront2d(channels, filters, kernel_size, stride, frame=(height, width))
         super().__init__(cell, num_classes, input_size=front.output_size, **options)
-        check_reads_no_times("VideoClassifier", self.encoder, "frame")
+        check_reads_no_times("VideoClassifier", self.encoder, "an embedded frame")
         self.front = front
 
     def forward(
