@@ -16,6 +16,7 @@ from seqnets import (
     DeepRNN,
     Fronted,
     Hierarchical,
+    PhasedLSTM,
     Recurrent,
     explain,
     unroll,
@@ -410,10 +411,10 @@ def test_nothing_is_taken_for_the_time_or_changes_it_unseen(cell_cls, make, told
         make(partial(cell_cls, timed=True))
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_no_unit_of_a_module_is_taken_for_the_time(bidirectional):
-    with pytest.raises(ConfigError, match=f"CfC, {ABOVE}"):
-        CfC(4, 5, num_layers=2, bidirectional=bidirectional, timed=True)
+@pytest.mark.parametrize(("module", "bidirectional"), [(CfC, False), (PhasedLSTM, True)])
+def test_no_unit_of_a_module_is_taken_for_the_time(module, bidirectional):
+    with pytest.raises(ConfigError, match=f"{module.__name__}, {ABOVE}"):
+        module(4, 5, num_layers=2, bidirectional=bidirectional, timed=True)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,22 @@ def check_is_cell(who: str, given: Any) -> None:
         raise wrong_argument(who, "cell", given, "a cell")
 
 
+def is_timed(cell: Any) -> bool:
+    """Whether a cell takes the last feature of its input for the time."""
+    return getattr(cell.innermost, "timed", False) is True
+
+
+def takes_elapsed(cell: Any) -> bool:
+    """Whether that is the time elapsed since the step before, which depends on the direction."""
+    return is_timed(cell) and not getattr(cell.innermost, "stamped", False)
+
+
 def check_untimed(who: str, cell: Any, why: str) -> None:
     """Raise ConfigError if a cell takes the last feature of its input for the time."""
-    inner = cell.innermost
-    if getattr(inner, "timed", False) is True:
-        raise ConfigError(f"{who}: {name_of(inner)} has timed=True, expected False.\n  {why}")
+    if is_timed(cell):
+        raise ConfigError(
+            f"{who}: {name_of(cell.innermost)} has timed=True, expected False.\n  {why}"
+        )
 
 
 def not_scriptable(module: nn.Module) -> BackendError:

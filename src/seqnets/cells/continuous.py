@@ -26,8 +26,9 @@ class TimedCell(GatedCell):
         input_size: Features of the input, I.
         hidden_size: Units, H.
         timed: Whether the last feature of the input is the time elapsed since the step before, at
-            least 0 and in any unit; it has no weights. Else each step takes a time of 1. In a layer
-            that runs backwards, the step before is the one that follows in the sequence.
+            least 0 and in any unit; it has no weights. Else each step takes a time of 1. In
+            ``Recurrent`` or ``Reversed`` that runs backwards, the step before is the one that
+            follows in the sequence; ``Bidirectional`` and ``DeepRNN`` see to that themselves.
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
     Raises:

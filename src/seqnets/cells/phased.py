@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class PhasedLSTMCell(PeepholeLSTMCell):
     stops at 256 steps, in float16 at 2,048.
 
     Attributes:
+        stamped: That times are those of the steps, rather than of what lies between two.
         log_tau: :math:`\log \tau`, of each unit's period in units of time, (H,).
         shift: s, when the period begins, (H,).
 
@@ -65,6 +66,7 @@ class PhasedLSTMCell(PeepholeLSTMCell):
     clocks: tuple[str, ...] = ("t",)
     per_unit = ("p_i", "p_f", "p_o", "log_tau", "shift")
     projects = False
+    stamped: ClassVar[bool] = True
     log_tau: Tensor
     shift: Tensor
 

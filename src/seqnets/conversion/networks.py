@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from torch import nn
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import takes_elapsed
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent
 from seqnets.layers.torch_like import TorchLike
@@ -25,8 +26,9 @@ def layers_of(module: nn.Module, merges: Collection[str] = ("concat",)) -> Layer
         merges: The ways to merge directions that the other library has, by their names here.
 
     Raises:
-        ConfigError: The module contains none or several, or its layers have residual or dense
-            connections, merge directions in another way, or run backwards only.
+        ConfigError: The module contains none or several, or its layers have more than outputs to
+            read, merge directions in another way, run backwards only, or in both directions of
+            times elapsed.
     """
     merge = merge_of(module)
     if merge not in merges:
@@ -82,6 +84,11 @@ def _iter_layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
             raise ConfigError(
                 f"convert: the directions are {type(pair[0]).__name__} layers, expected two cells."
             )
+        if takes_elapsed(pair[1].cell):
+            raise ConfigError(
+                "convert: the directions take times elapsed, expected time stamps, or no times.\n"
+                "  Backwards they are those to the steps that follow; convert each cell alone."
+            )
         yield tuple(layer.cell for layer in pair)
     elif getattr(module, "reverse", False):
         raise ConfigError(
@@ -92,8 +99,8 @@ def _iter_layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
     elif isinstance(module, DeepRNN):
         if not module.is_bare:
             raise ConfigError(
-                "convert: the network has skip connections, norms or feed-forward layers, expected "
-                "connection='none', norm='none' and feed_forward=0.\n"
+                "convert: the network has skip connections, norms, feed-forward layers or times, "
+                "expected connection='none', norm='none', feed_forward=0 and timed=False.\n"
                 "  Its layers, in `network.layers`, can be converted one by one."
             )
         for layer in module.layers:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import takes_elapsed
 from seqnets.cells.constructors import explained
 from seqnets.cells.redrawing import redraw
 from seqnets.checks import check_choice, name_of
@@ -24,7 +25,7 @@ from seqnets.layers.checks import (
     runs_forward,
 )
 from seqnets.layers.cuda_streams import run_concurrently
-from seqnets.layers.lengths import checked_lengths, resets_for_reverse
+from seqnets.layers.lengths import checked_lengths, resets_for_reverse, times_for_reverse
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.torch_base import leaf_call
 
@@ -96,7 +97,8 @@ class Bidirectional(nn.Module):
     """Run one cell forwards and one backwards, and merge their outputs at each step.
 
     Whole layers may take the place of the cells: two :class:`DeepRNN` are independent stacks whose
-    final outputs are merged.
+    final outputs are merged. Where a cell takes the time elapsed (``timed``), the backward one
+    reads the time to the step that follows, and at the last step that of the first.
 
     Args:
         cell: Runs from first step to last: a cell or a unidirectional layer.
@@ -123,6 +125,7 @@ class Bidirectional(nn.Module):
 
     forward_layer: Any
     backward_layer: Any
+    _elapses = False
 
     @explained
     def __init__(
@@ -142,6 +145,8 @@ class Bidirectional(nn.Module):
         self.forward_layer = _layer(cell, options, reverse=False)
         back = _redrawn(cell) if backward_cell is None else backward_cell
         self.backward_layer = _layer(back, options, reverse=True)
+        inside = self.backward_layer.modules()
+        self._elapses = any(isinstance(part, Cell) and takes_elapsed(part) for part in inside)
         widths = self.forward_layer.output_size, self.backward_layer.output_size
         if self.forward_layer.input_size != self.backward_layer.input_size:
             raise ShapeError(
@@ -186,10 +191,11 @@ class Bidirectional(nn.Module):
             return leaf_call(self, x, state, lengths, resets)
         forward_start, backward_start = _pair(state)
         backward_resets = resets_for_reverse(resets, lengths)
+        backward = self._with_times if self._elapses else self.backward_layer
         (forward_y, forward_state), (backward_y, backward_state) = run_concurrently(
             x,
             partial(self.forward_layer, x, forward_start, lengths, resets),
-            partial(self.backward_layer, x, backward_start, lengths, backward_resets),
+            partial(backward, x, backward_start, lengths, backward_resets),
         )
         return self._merge(forward_y, backward_y), (forward_state, backward_state)
 
@@ -207,6 +213,12 @@ class Bidirectional(nn.Module):
     def extra_repr(self) -> str:
         """How the directions are merged."""
         return f"merge={self.merge!r}"
+
+    def _with_times(
+        self, x: Tensor, state: Any, lengths: Tensor | None, resets: Tensor | None
+    ) -> tuple[Any, Any]:
+        """The backward layer, over inputs with the times to the steps that follow."""
+        return self.backward_layer(times_for_reverse(x, lengths, resets), state, lengths, resets)
 
     def _merge(self, forward: Tensor, backward: Tensor) -> Any:
         if self.merge == "concat":

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import check_untimed, wrong_argument
-from seqnets.checks import check_choice
+from seqnets.cells.checks import check_untimed, is_timed, takes_elapsed, wrong_argument
+from seqnets.checks import check_choice, name_of
 from seqnets.engine import BACKENDS
 from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
 from seqnets.layers.torch_base import TorchBase
@@ -59,9 +59,28 @@ def check_reads_units(who: str, depth: int, cell: Cell) -> None:
         check_untimed(
             f"{who}, layer {depth}",
             cell,
-            "It would take the last unit of the layer below for the time. Make DeepRNN of one cell "
-            "per layer, of\n  which the first has times; or call layers one by one, each on "
-            "torch.cat([y, time], -1).",
+            "It would take the last unit of the layer below for the time. DeepRNN(..., timed=True) "
+            "gives the time to\n  all layers; of a list of cells, one per layer, the first may "
+            "have times alone.",
+        )
+
+
+def check_reads_times(who: str, cell: Cell) -> None:
+    """Raise ConfigError unless a cell takes times."""
+    if not is_timed(cell):
+        raise ConfigError(
+            f"{who}: got timed=True, and {name_of(cell.innermost)} takes no times, expected a cell "
+            f"with timed=True.\n  Every layer gets the time, and it would be a feature to this one."
+        )
+
+
+def check_forward_in_time(who: str, cell: Cell) -> None:
+    """Raise ConfigError if a cell would take the time before a step for the time after it."""
+    if takes_elapsed(cell):
+        raise ConfigError(
+            f"{who}: got bidirectional and timed=True, expected one of the two.\n"
+            f"  Backwards the time elapsed is that to the next step: Bidirectional and DeepRNN see "
+            f"to it."
         )
 
 

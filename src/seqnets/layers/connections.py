@@ -129,16 +129,32 @@ class FeedForward(nn.Module):
         return x + self.leave(F.silu(gate) * value)
 
 
+Join = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""What is above a layer, from what is below it and its output; and what is read of that."""
+
+
 def joined(
     dropout: Callable[[Tensor], Tensor],
+    is_top: bool,
     connection: nn.Module,
     feed_forward: nn.Module | None,
     norm: nn.Module | None,
     x: Tensor,
     y: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """What is above a layer, from what is below it and its output, and the same through a norm."""
+    """A :data:`Join`: what is read is behind norm and dropout, above the top layer a norm alone."""
     x = connection(x, y)
     if feed_forward is not None:
         x = feed_forward(x, dropout)
-    return x, x if norm is None else norm(x)
+    read = x if norm is None else norm(x)
+    return x, read if is_top else dropout(read)
+
+
+def beside_time(join: Join, is_top: bool, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A :data:`Join` under which, and over which but for the top, the last feature is the time."""
+    x, time = x[..., :-1], x[..., -1:]
+    above, read = join(x, y)
+    if is_top:
+        return above, read
+    timed = torch.cat([above, time], -1)
+    return timed, timed if read is above else torch.cat([read, time], -1)

@@ -12,24 +12,36 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import check_is_cell, check_makes_cells
+from seqnets.cells.checks import check_is_cell, check_makes_cells, takes_elapsed
 from seqnets.cells.constructors import explained
 from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.checks import check_choice, check_count, check_flags, check_number, check_probability
 from seqnets.errors import ConfigError, counted
 from seqnets.layers.bidirectional import Bidirectional
-from seqnets.layers.checks import cannot_step, check_parts, check_reads_units, check_run_options
+from seqnets.layers.checks import (
+    cannot_step,
+    check_parts,
+    check_reads_times,
+    check_reads_units,
+    check_run_options,
+)
 from seqnets.layers.connections import (
     CONNECTIONS,
     NORMS,
     Dense,
     FeedForward,
+    Join,
     NoConnection,
+    beside_time,
     connect,
     joined,
 )
 from seqnets.layers.dropout import LockedDropout
-from seqnets.layers.lengths import resets_for_reverse, without_padding
+from seqnets.layers.lengths import (
+    resets_for_reverse,
+    times_for_reverse,
+    without_padding,
+)
 from seqnets.layers.recurrent import Recurrent
 from seqnets.layers.torch_base import leaf_call
 
@@ -62,6 +74,9 @@ class DeepRNN(nn.Module):
         feed_forward: Width of a feed-forward layer with a gate (SwiGLU) behind each layer, as a
             multiple of its input's width; none if 0. It reads through a norm too, and what it makes
             is added to its input, whatever the connection.
+        timed: Whether the input's last feature is the time. The cells are made with ``timed=True``,
+            and every layer reads the time, as it is, beside what is below it; connections, norms,
+            feed-forward layers and dropout are of the other features.
         tied: Whether all layers share the parameters of one cell, or of two if bidirectional.
         dropout: Probability in [0, 1) of dropping an output between layers, in training, where a
             layer or a feed-forward layer reads it.
@@ -71,8 +86,8 @@ class DeepRNN(nn.Module):
 
     Raises:
         ConfigError: Options are unknown or contradict each other, ``cell`` does not build cells,
-            lists disagree in length, tied layers differ in sizes or kind, or a cell above the first
-            layer has times (``timed``).
+            lists disagree in length, tied layers differ in sizes or kind, a cell takes no times
+            with ``timed``, or one above the first layer takes times without.
         DtypeError: An option that is true or false is something else.
         ShapeError: A skip connection spans a layer whose input and output widths differ.
 
@@ -80,6 +95,8 @@ class DeepRNN(nn.Module):
         >>> net = DeepRNN(cells.GRUCell, 8, 64, num_layers=3, connection="residual", dropout=0.2)
         >>> y, state = net(torch.randn(4, 100, 8))  # y: (4, 100, 64)
     """
+
+    timed = False
 
     @explained
     def __init__(
@@ -95,6 +112,7 @@ class DeepRNN(nn.Module):
         connection: str = "none",
         norm: str = "none",
         feed_forward: float = 0,
+        timed: bool = False,
         tied: bool = False,
         dropout: float = 0.0,
         locked: bool = False,
@@ -107,37 +125,41 @@ class DeepRNN(nn.Module):
         check_number("DeepRNN", least=0, below=math.inf, feed_forward=feed_forward)
         check_run_options("DeepRNN", backend, memory)
         check_probability("DeepRNN", dropout=dropout)
-        check_flags("DeepRNN", alternating=alternating, tied=tied, locked=locked)
+        check_flags("DeepRNN", alternating=alternating, timed=timed, tied=tied, locked=locked)
         L = _depth_of(num_layers, hidden_size=hidden_size, cell=cell)
         cells = _per_layer("cell", cell, L)
         sizes = _per_layer("hidden_size", hidden_size, L)
         directions = _per_layer("bidirectional", bidirectional, L)
         for make, both in zip(cells, directions, strict=True):
-            check_makes_cells("DeepRNN", make, "input_size", "hidden_size")
+            named = ("input_size", "hidden_size") + ("timed",) * timed
+            check_makes_cells("DeepRNN", make, *named)
             check_flags("DeepRNN", bidirectional=both)
         _check_directions(directions, alternating, merge)
 
-        self.input_size = input_size
+        self.input_size, self.timed = input_size, timed
         self.dropout = (LockedDropout if locked else nn.Dropout)(dropout)
         self.layers = nn.ModuleList()
         self.connections = nn.ModuleList()
         self.feed_forwards = nn.ModuleList()  # one per layer, or none
         self.norms = nn.ModuleList()  # likewise: of what is above each layer
-        width = input_size
+        taken = input_size
         for depth, (make, size, both) in enumerate(zip(cells, sizes, directions, strict=True)):
-            spec = _LayerSpec(width, make, size, both)
+            spec = _LayerSpec(taken, make, size, both, timed)
             if depth == 0 or not tied:
                 pair, first = spec.make_cells(), spec
             else:
                 first.check_is_same(spec, depth)
                 pair = [_share_parameters(cell) for cell in pair]
-            check_reads_units("DeepRNN", depth, pair[0])
+            if timed:
+                check_reads_times("DeepRNN", pair[0])
+            else:
+                check_reads_units("DeepRNN", depth, pair[0])
             backwards = alternating and depth % 2 == 1
             layer = _layer(pair, merge, reverse=backwards, backend=backend, memory=memory)
             self.layers.append(layer)
             own = pair[0]._like
             like = {"device": own.device, "dtype": own.dtype}
-            places = _places_of(pair[0])
+            places, width = _places_of(pair[0]), taken - timed
             skip = connect(connection, depth, L, width, layer.output_size, places, **like)
             self.connections.append(skip)
             width = layer.output_size + (width if isinstance(skip, Dense) else 0)
@@ -146,6 +168,7 @@ class DeepRNN(nn.Module):
                 self.feed_forwards.append(FeedForward(width, inside, norm, **like))
             if norm != "none":
                 self.norms.append(NORMS[norm](width, **like))
+            taken = width + timed
 
     @property
     def output_size(self) -> int:
@@ -170,17 +193,18 @@ class DeepRNN(nn.Module):
         """
         if isinstance(x, torch.fx.Proxy):
             return leaf_call(self, x, state, lengths, resets)
-        dropout = self.dropout
-        states, parts = self._states(state), self.above(dropout)
+        states, parts = self._states(state), self.above()
         after = []
         read, filled = x, None
         if lengths is not None and (self.norms or self.feed_forwards):  # they fill padding
             filled = lengths
         for depth, (layer, above) in enumerate(zip(self.layers, parts, strict=True)):
             own = resets
-            if resets is not None and _runs_backwards(layer):
+            if (resets is not None or self.timed) and _runs_backwards(layer):
                 own = resets_for_reverse(resets, lengths)
-            y, final = layer(dropout(read) if depth else read, states[depth], lengths, own)
+                if self.timed and takes_elapsed(layer.cell):
+                    read = times_for_reverse(read, lengths, own)
+            y, final = layer(read, states[depth], lengths, own)
             if filled is not None and depth == 0 and type(self.connections[0]) is not NoConnection:
                 x = without_padding(x, filled)  # which the connection reads
             x, read = above(x, y)
@@ -203,41 +227,44 @@ class DeepRNN(nn.Module):
         Raises:
             ConfigError: A layer runs backwards or in both directions.
         """
-        states, parts = self._states(state), self.above(self.dropout)
+        states, parts = self._states(state), self.above()
         after, read = [], x
         for depth, (layer, above) in enumerate(zip(self.layers, parts, strict=True)):
             if isinstance(layer, Bidirectional) or _runs_backwards(layer):
                 where = "backwards" if _runs_backwards(layer) else "in both directions"
                 raise cannot_step("DeepRNN", f"layer {depth} runs {where}")
-            taken = self.dropout(read) if depth else read
-            y, final = layer.step(taken, states[depth], resets)  # type: ignore[operator]
+            y, final = layer.step(read, states[depth], resets)  # type: ignore[operator]
             x, read = above(x, y)
             after.append(final)
         return read, tuple(after)
 
-    def above(
-        self, dropout: Callable[[Tensor], Tensor]
-    ) -> list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    def above(self, dropout: Callable[[Tensor], Tensor] | None = None) -> list[Join]:
         """What is above each layer.
 
         Args:
-            dropout: What drops features that feed-forward layers read.
+            dropout: What drops features that layers and feed-forward layers read; the stack's own
+                if omitted.
 
         Returns:
             A function for each layer, of what its input was before norm and dropout, and of its
-            output. It returns what the next function takes first, and the same through the norm.
+            output. It returns what the next function takes first, and what the next layer reads:
+            the same through norm and dropout. That of the top layer returns the stack's output.
         """
+        dropout = self.dropout if dropout is None else dropout
         connections = self.connections
-        nothing = [None] * len(connections)
+        nothing, tops = [None] * len(connections), [False] * (len(connections) - 1) + [True]
         feeds, norms = self.feed_forwards or nothing, self.norms or nothing
-        parts = zip(connections, feeds, norms, strict=True)
-        return [partial(joined, dropout, *each) for each in parts]
+        parts = zip(tops, connections, feeds, norms, strict=True)
+        joins: list[Join] = [partial(joined, dropout, *each) for each in parts]
+        if not self.timed:
+            return joins
+        return [partial(beside_time, *each) for each in zip(joins, tops, strict=True)]
 
     @property
     def is_bare(self) -> bool:
         """Whether outputs of layers are inputs of the next as they are, but for dropout."""
         skips = any(type(connection) is not NoConnection for connection in self.connections)
-        return not (skips or self.feed_forwards or self.norms)
+        return not (skips or self.feed_forwards or self.norms or self.timed)
 
     def _states(self, state: Sequence[Any] | None) -> Sequence[Any]:
         L = len(self.layers)
@@ -254,11 +281,13 @@ class _LayerSpec(NamedTuple):
     cell: CellFactory
     hidden_size: int
     both: bool
+    timed: bool
 
     def make_cells(self) -> list[Cell]:
         """Make a cell for each direction."""
-        sizes = {"input_size": self.input_size, "hidden_size": self.hidden_size}
-        cells = [self.cell(**sizes) for _ in range(1 + self.both)]
+        given: dict[str, Any] = {"input_size": self.input_size, "hidden_size": self.hidden_size}
+        given |= {"timed": True} if self.timed else {}
+        cells = [self.cell(**given) for _ in range(1 + self.both)]
         check_is_cell("DeepRNN", cells[0])
         return cells
 

@@ -53,6 +53,31 @@ def resets_for_reverse(resets: Tensor | None, lengths: Tensor | None) -> Tensor 
     return F.pad(resets, (0, 1))[:, 1:]  # padded first, since there may be no steps
 
 
+def times_for_reverse(x: Tensor, lengths: Tensor | None, resets: Tensor | None) -> Tensor:
+    """Inputs for a layer that runs backwards, of which the last feature is the time elapsed.
+
+    There each step has the time to the one that follows, and the last step of a sequence that of
+    its first.
+
+    Args:
+        x: Inputs, (B, T, I), each with the time since the step before it.
+        lengths: Valid steps of each row, (B,); all T if omitted.
+        resets: Resets for the layer, as :func:`resets_for_reverse` gives them.
+    """
+    steps = torch.arange(x.shape[1], device=x.device)
+    after = steps.roll(-1)
+    ends = after == 0
+    if lengths is not None:
+        ends = steps == torch.as_tensor(lengths, device=x.device)[:, None] - 1
+    first = torch.zeros_like(steps)
+    if resets is not None:
+        ends = ends | resets
+        begins = F.pad(ends, (1, 0))[:, :-1]
+        first = torch.where(begins, steps, 0).cummax(1).values
+    places = torch.where(ends, first, after).expand(x.shape[:2])
+    return torch.cat([x[..., :-1], x[..., -1:].gather(1, places[..., None])], -1)
+
+
 def strided_lengths(lengths: Tensor | None, stride: int) -> Tensor | None:
     """Lengths after every ``stride`` steps have become one, rounded up."""
     return None if lengths is None else (torch.as_tensor(lengths) + stride - 1) // stride

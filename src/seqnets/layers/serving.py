@@ -27,7 +27,7 @@ class Stream:
     The layer keeps its mode: call ``layer.eval()`` first, or zoneout, dropped weights and other
     noise are drawn as in training. Weights are copied and packed for the processor when the stream
     is made: make a new one after further training. A call allocates no memory, except for skip
-    connections, norms and feed-forward layers.
+    connections, norms, feed-forward layers and times.
 
     Args:
         layer: ``Recurrent``, ``DeepRNN`` or a torch.nn-like module that runs forwards. Dropout

@@ -23,7 +23,13 @@ from seqnets.engine.modes import is_plain
 from seqnets.engine.stack import OneCall, one_call
 from seqnets.engine.unroll import unroll
 from seqnets.errors import ConfigError, DtypeError, SeqnetsError, ShapeError, counted
-from seqnets.layers.checks import as_flag, check_packed, check_reads_units, check_torch_options
+from seqnets.layers.checks import (
+    as_flag,
+    check_forward_in_time,
+    check_packed,
+    check_reads_units,
+    check_torch_options,
+)
 from seqnets.layers.layer_by_layer import LayerByLayer
 from seqnets.layers.ragged import is_ragged
 from seqnets.layers.torch_base import Device, Hidden, Pair, TorchBase, leaf_call
@@ -115,6 +121,8 @@ class TorchLike(TorchBase, Generic[Hidden]):
             make = partial(self.cell_class, width, hidden_size, bias=bias, **options)
             self._equations.append(self._declare(make, suffix, device, dtype))
             check_reads_units(self._name, place // len(directions), self._equations[-1])
+            if bidirectional:
+                check_forward_in_time(self._name, self._equations[-1])
         first, *others = [equation.state_sizes for equation in self._equations]
         if unlike := [sizes for sizes in others if sizes != first]:
             raise ConfigError(
