@@ -789,6 +789,38 @@ def test_the_linear_baseline_finds_a_linear_recurrence():
     assert forecast_baselines(train, test, 1)["linear"] < 1e-4
 
 
+def test_the_linear_baseline_regresses_on_what_is_known_ahead():
+    random = np.random.default_rng(0)
+    values = random.normal(size=(120, 4)).cumsum(0)  # two targets, two that are known ahead
+    values[:, 1] += 3 * values[:, 3]
+    targets = values[:, :2].copy()
+    targets[[30, 31, 100], [0, 1, 1]] = np.nan
+    x, y = (torch.from_numpy(part).float() for part in (values, targets))
+    train, test = (
+        Windows(x, y, window_starts(*part, 3, 2), 3, 2, ahead=2) for part in ((0, 80), (80, 120))
+    )
+
+    def rows(windows):
+        for start in windows.starts.tolist():
+            for target in (0, 1):
+                past = x[start : start + 3, target].double()
+                ahead = x[start + 2 : start + 5, 2:].double().flatten()
+                future = y[start + 3 : start + 5, target].double() - past[-1]
+                yield torch.cat([past - past[-1], torch.ones(1), ahead]).numpy(), future.numpy()
+
+    regressors, futures = (
+        np.stack(part)
+        for part in zip(*(row for row in rows(train) if np.isfinite(row[1]).all()), strict=True)
+    )
+    penalty = 1e-3 * len(regressors) * np.eye(regressors.shape[1])
+    weight = np.linalg.solve(regressors.T @ regressors + penalty, regressors.T @ futures)
+    missed = np.stack([regressor @ weight - future for regressor, future in rows(test)])
+
+    found = forecast_baselines(train, test, 2)["linear"]
+
+    assert found == pytest.approx(np.nanmean(np.square(missed)), rel=1e-9)
+
+
 def test_baselines_ignore_missing_values():
     values = [float(i % 3) for i in range(60)]
     train, test = one_column(values, 0, 40, 3, 3), one_column(values, 40, 60, 3, 3)

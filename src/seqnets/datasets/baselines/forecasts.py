@@ -18,8 +18,9 @@ _FIT_LIMIT = 20_000
 _RIDGE = 1e-3
 """Weight of the squared coefficients, per window."""
 
-Forecast = Callable[[np.ndarray], np.ndarray]
-"""Maps past values, (N, lookback), to future values, (N, horizon)."""
+Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Maps past values, (N, K, lookback), and what is known ahead, (N, A), to future values,
+(N, K, horizon)."""
 
 
 def forecast_baselines(
@@ -30,8 +31,9 @@ def forecast_baselines(
     - ``last value``: the last value is repeated.
     - ``last season``: the last ``season`` steps are repeated; omitted if 0.
     - ``linear``: linear regression of each future step on the past steps, both relative to the
-      last past value. All targets share the coefficients, fitted to the training part by least
-      squares with a small ridge penalty.
+      last past value, and on the features that are known ahead, from the last past step on. All
+      targets share the coefficients, fitted to the training part by least squares with a small
+      ridge penalty.
 
     Args:
         train: Windows of the training part.
@@ -45,57 +47,69 @@ def forecast_baselines(
     """
     horizon = test.horizon
     baselines: dict[str, Forecast] = {
-        "last value": lambda past: np.repeat(past[:, -1:], horizon, 1)
+        "last value": lambda past, _: np.repeat(past[..., -1:], horizon, -1)
     }
     if season:
-        periods = -(-horizon // season)
-        baselines["last season"] = lambda past: np.tile(past[:, -season:], periods)[:, :horizon]
+        order = np.arange(horizon) % season - season
+        baselines["last season"] = lambda past, _: past[..., order]
     baselines["linear"] = _fit_linear(train, outputs)
 
     errors, scored = dict.fromkeys(baselines, 0.0), 0
-    for past, future in _iter_targets(test, outputs):
-        known = np.isfinite(future)
-        scored += int(known.sum())
+    for past, future, known in _iter_windows(test, outputs):
+        there = np.isfinite(future)
+        scored += int(there.sum())
         for name, forecast in baselines.items():
-            error = np.where(known, forecast(past) - future, 0)
+            error = np.where(there, forecast(past, known) - future, 0)
             errors[name] += float(np.square(error).sum())
     return {name: error / max(scored, 1) for name, error in errors.items()}
 
 
 def _fit_linear(train: Windows, outputs: int) -> Forecast:
-    """Fit the linear model by ridge regression; see :func:`forecast_baselines`."""
-    gram = np.zeros((train.lookback + 1, train.lookback + 1))
-    moments = np.zeros((train.lookback + 1, train.horizon))
-    for past, future in _iter_targets(train, outputs, _FIT_LIMIT):
-        complete = np.isfinite(future).all(1)
-        regressors, last = _regressors(past[complete])
-        gram += regressors.T @ regressors
-        moments += regressors.T @ (future[complete] - last)
-    windows = max(gram[-1, -1], 1.0)  # the last feature is 1
-    weight = np.linalg.solve(gram + _RIDGE * windows * np.eye(len(gram)), moments)
+    """Fit the linear model by ridge regression; see :func:`forecast_baselines`.
 
-    def forecast(past: np.ndarray) -> np.ndarray:
+    What is known ahead is the same for all targets of a window: their other regressors and their
+    values are added up before they meet it, which spares a repetition for each target.
+    """
+    gram, moments, targets = np.zeros(()), np.zeros(()), 0
+    for past, future, known in _iter_windows(train, outputs, _FIT_LIMIT):
+        complete = np.isfinite(future).all(-1, keepdims=True)
         regressors, last = _regressors(past)
-        return regressors @ weight + last
+        own, values = (np.where(complete, found, 0) for found in (regressors, future - last))
+        rows, shared = own.reshape(-1, own.shape[-1]), own.sum(1).T @ known
+        gram = gram + np.block(
+            [[rows.T @ rows, shared], [shared.T, (known * complete.sum(1)).T @ known]]
+        )
+        moments = moments + np.concatenate(
+            [rows.T @ values.reshape(len(rows), -1), known.T @ values.sum(1)]
+        )
+        targets += int(complete.sum())
+    penalty = _RIDGE * max(targets, 1) * np.eye(len(gram))
+    weight, weight_known = np.split(np.linalg.solve(gram + penalty, moments), [train.lookback + 1])
+
+    def forecast(past: np.ndarray, known: np.ndarray) -> np.ndarray:
+        regressors, last = _regressors(past)
+        return regressors @ weight + (known @ weight_known)[:, None] + last
 
     return forecast
 
 
 def _regressors(past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return past values relative to the last, with a constant 1, and the last values, (N, 1)."""
-    last = past[:, -1:]
-    return np.concatenate([past - last, np.ones_like(last)], 1), last
+    """Return past values relative to the last, with a constant 1, and the last, (N, K, 1)."""
+    last = past[..., -1:]
+    return np.concatenate([past - last, np.ones_like(last)], -1), last
 
 
-def _iter_targets(
+def _iter_windows(
     windows: Windows, outputs: int, limit: int | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield past and future values in blocks, float64; a row is one target of one window."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield past and future values and what is known ahead in blocks of windows, float64."""
     count = len(windows)
     chosen = torch.linspace(0, count - 1, min(limit or count, count)).round().long()
     for rows in chosen.split(_BLOCK):
-        x, y, *_ = windows.batch(rows)
-        past, future = (
-            values.mT.flatten(0, 1).double().numpy() for values in (x[..., :outputs], y)
-        )
-        yield past, future
+        batch = windows.batch(rows)
+        known = batch.x[:, :0, 0]
+        if batch.ahead is not None:
+            last = batch.x[:, -1:, -windows.ahead :]
+            known = torch.cat([last, batch.ahead], 1).flatten(1)
+        past, future = batch.x[..., :outputs].mT, batch.y.mT
+        yield past.double().numpy(), future.double().numpy(), known.double().numpy()
