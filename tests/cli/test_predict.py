@@ -163,6 +163,29 @@ def test_a_forecast_takes_what_is_known_ahead_from_the_last_rows_of_the_file(seq
     assert not (tmp_path / "short.jsonl").exists()
 
 
+def test_a_forecast_takes_the_calendar_from_times_that_go_on(seqnets, tmp_path):
+    rows = [f"2026-01-{1 + n // 24:02}T{n % 24:02}:00,{n % 24 // 8}" for n in range(200)]
+    (tmp_path / "mine.csv").write_text("\n".join(["time,sales", *rows]) + "\n")
+    sizes = ["dataset.lookback=6", "dataset.horizon=3", "model.segment=2"]
+    hours = ["dataset=forecasting", "dataset.path=mine.csv", "dataset.calendar=[hour]"]
+    trained = seqnets("train", *SMALL, *hours, *sizes)
+    assert trained.code == 0, trained.err
+    run = f"checkpoint={only_run(tmp_path)}"
+    numbered = [f"{n},{n % 3}" for n in range(9)]
+    (tmp_path / "numbered.csv").write_text("\n".join(["time,sales", *numbered]) + "\n")
+
+    done = seqnets("predict", run, "input=mine.csv", "to=said.jsonl")
+    refused = seqnets("predict", run, "input=numbered.csv", "to=numbered.jsonl")
+    part = seqnets("evaluate", run)
+
+    assert (done.code, part.code) == (0, 0), done.err + part.err
+    (row,) = rows_of(tmp_path / "said.jsonl")
+    assert row["time"] == ["2026-01-09T08:00", "2026-01-09T09:00", "2026-01-09T10:00"]
+    assert len(row["prediction"]["sales"]) == 3
+    assert refused.code == 1
+    assert "numbered.csv: got times such as 0, expected dates" in refused.err
+
+
 def test_predictions_may_be_a_table(seqnets, classifier, tmp_path):
     seqnets("predict", f"checkpoint={classifier}", "to=said.jsonl")
     done = seqnets("predict", f"checkpoint={classifier}", "to=said.csv")

@@ -51,7 +51,8 @@ class ETTh1(SeriesData):
         Raises:
             DataError: The file is malformed; the message says in which line.
         """
-        return read_series(path, Columns(time="date"), known_ahead=self.known_ahead)
+        columns, coming = Columns(time="date"), bool(self.columns_ahead)
+        return read_series(path, columns, known_ahead=self.known_ahead, coming=coming)
 
     def ends(self, steps: int) -> Mapping[Part, int]:
         """Return the ends of 12, 4 and 4 months of 30 days.

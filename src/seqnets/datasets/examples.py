@@ -54,7 +54,8 @@ def show_features(names: Sequence[str], x: Tensor, scaling: Scaling | None) -> l
     known = scaling or Scaling.of(x)
     constant = ((x == x.nan_to_num(nan=-math.inf).amax(0)) | x.isnan()).all(0)
     deviation = known.deviation.masked_fill(constant, 0)  # a constant is divided by 1
-    columns = zip(names, known.mean.tolist(), deviation.tolist(), strict=True)
+    mean = known.mean.masked_fill(known.mean.abs() <= 1e-12 * deviation, 0)  # what rounding leaves
+    columns = zip(names, mean.tolist(), deviation.tolist(), strict=True)
     return [{"": name, "mean": f"{mean:.4g}", "deviation": f"{d:.4g}"} for name, mean, d in columns]
 
 

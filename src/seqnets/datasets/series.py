@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.checks import check_count
+from seqnets.checks import check_choice, check_count
 from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.baselines.forecasts import forecast_baselines
+from seqnets.datasets.calendar import UNITS, add_calendar, calendar_columns
 from seqnets.datasets.examples import show_features
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
@@ -102,6 +103,34 @@ class Series:
             coming={},
         )
 
+    def going_on(self, ahead: Sequence[Sequence[str]]) -> Series:
+        """The series, of which nothing is to come, with steps to come at these times, each."""
+        values, observed, times = [], [], []
+        for (name, start), coming in zip(self.starts.items(), ahead, strict=True):
+            whole, longer = slice(start, start + self.lengths[name]), ((0, len(coming)), (0, 0))
+            values.append(np.pad(self.values[whole], longer))
+            observed.append(np.pad(self.observed[whole], longer))
+            times += [*self.times[whole], *coming]
+        counts = {name: len(coming) for name, coming in zip(self.lengths, ahead, strict=True)}
+        return replace(
+            self,
+            values=np.concatenate(values),
+            observed=np.concatenate(observed),
+            times=times,
+            lengths={name: steps + counts[name] for name, steps in self.lengths.items()},
+            coming=counts,
+        )
+
+    def with_inputs(self, columns: Sequence[str], values: np.ndarray) -> Series:
+        """The series with more features, (steps, columns), which are inputs only."""
+        return replace(
+            self,
+            columns=[*self.columns, *columns],
+            values=np.concatenate([self.values, values], 1),
+            observed=np.concatenate([self.observed, np.ones(values.shape, bool)], 1),
+            given=[*self.given, *columns],
+        )
+
     def select(self, who: str, columns: Sequence[str]) -> Series:
         """Return the features with these names, in this order.
 
@@ -134,6 +163,9 @@ class SeriesData(DataModule):
         targets: Columns to forecast; if empty, all columns that are not inputs only.
         known_ahead: Columns that are inputs only and whose values at the steps to forecast are
             known, such as holidays, promotions and weather forecasts.
+        calendar: Units of the calendar, of ``minute``, ``hour``, ``weekday``, ``day``,
+            ``day_of_year`` and ``month``. Each adds two columns that are known ahead: sine and
+            cosine of where each step is in the hour, day, week, month or year, by its timestamp.
         season: Period of the seasonal baseline in steps; 0 for no such baseline.
         batch_size: Windows in a batch of each process.
         seed: Determines the order of the training windows in each epoch.
@@ -151,6 +183,7 @@ class SeriesData(DataModule):
         seed: int = 0,
         *,
         known_ahead: Sequence[str] = (),
+        calendar: Sequence[str] = (),
     ) -> None:
         super().__init__()
         who = type(self).__name__
@@ -163,6 +196,9 @@ class SeriesData(DataModule):
             )
         _check_names(who, "targets", targets, "OT", "all")
         _check_names(who, "known_ahead", known_ahead, "holiday", "none")
+        _check_names(who, "calendar", calendar, "hour,weekday", "none", "units")
+        for unit in calendar:
+            check_choice(who, UNITS, calendar=unit)
         if both := [name for name in known_ahead if name in targets]:
             raise ConfigError(
                 f"{who}: known_ahead has {', '.join(both)}, expected no column of targets.\n"
@@ -170,6 +206,7 @@ class SeriesData(DataModule):
             )
         self.lookback, self.horizon = lookback, horizon
         self.targets, self.known_ahead = list(targets), list(known_ahead)
+        self.calendar = list(calendar)
         self.season, self.batch_size, self.seed = season, batch_size, seed
 
     @property
@@ -185,6 +222,11 @@ class SeriesData(DataModule):
     def ends(self, steps: int) -> Mapping[Part, int]:
         """Return the exclusive end of each part of a series of this many steps."""
 
+    @property
+    def columns_ahead(self) -> list[str]:
+        """All columns that are known ahead, of which those of the calendar are the last."""
+        return [*self.known_ahead, *calendar_columns(self.calendar)]
+
     @cached_property
     def series(self) -> Series:
         """The series, read on first access: target columns first, those known ahead last."""
@@ -197,12 +239,22 @@ class SeriesData(DataModule):
                 f"columns {', '.join(series.columns)} to be forecast."
             )
         rest = [name for name in series.columns if name not in {*targets, *last}]
-        return series.select(f"{self.file}, targets", [*targets, *rest, *last])
+        series = series.select(f"{self.file}, targets", [*targets, *rest, *last])
+        return add_calendar(self.file, series, self.calendar)
 
     @cached_property
     def scaling(self) -> Scaling:
-        """The standardisation of each column."""
+        """The standardisation of each column; those of the calendar stay as they are."""
         self._check_observed()
+        self._check_calendar()
+        found = self._statistics
+        places = torch.arange(len(found.mean))
+        waves = places >= len(places) - 2 * len(self.calendar)
+        return Scaling(found.mean.masked_fill(waves, 0), found.deviation.masked_fill(waves, 1))
+
+    @cached_property
+    def _statistics(self) -> Scaling:
+        """Mean and standard deviation of each column in the training part."""
         seen = np.where(self.series.observed, self.series.values, np.nan)[self._training]
         return Scaling.of(torch.from_numpy(seen))
 
@@ -221,6 +273,18 @@ class SeriesData(DataModule):
             raise DataError(
                 f"{self.file}: column {self.series.columns[int(empty.argmax())]} has no value in "
                 "the training part, expected some.\n  dataset.leave_out=[…] leaves columns out."
+            )
+
+    def _check_calendar(self) -> None:
+        """Raise DataError if the calendar says the same of all steps of the training part."""
+        first = len(self.series.columns) - 2 * len(self.calendar)
+        varies = np.ptp(self.series.values[self._training, first:], 0).reshape(-1, 2).any(1)
+        if not varies.all():
+            unit = self.calendar[int(varies.argmin())]
+            raise DataError(
+                f"{self.file}: calendar has {unit}, expected units that vary: it is the same at "
+                "all steps of the training part.\n"
+                "  Nothing is learned from it; leave it out of dataset.calendar."
             )
 
     @cached_property
@@ -252,7 +316,7 @@ class SeriesData(DataModule):
         texts: dict[str, Sequence[Any]] = {"after": after}
         if series.timed:
             texts["time"] = Spans(series.times, places + self.lookback, self.horizon)
-        ahead = len(self.known_ahead)
+        ahead = len(self.columns_ahead)
         return Windows(x, y, places, self.lookback, self.horizon, ids, texts, ahead)
 
     def _starts(self) -> dict[Part, list[Tensor]]:
@@ -279,7 +343,7 @@ class SeriesData(DataModule):
 
         Also ``ahead_size``, the columns that are known ahead, if there are any.
         """
-        columns, ahead = len(self.series.columns), len(self.known_ahead)
+        columns, ahead = len(self.series.columns), len(self.columns_ahead)
         outputs = len(self.targets) or columns - len({*self.series.given, *self.known_ahead})
         sizes = {"input_size": columns, "output_size": outputs, "horizon": self.horizon}
         return {**sizes, "ahead_size": ahead} if ahead else sizes
@@ -306,12 +370,12 @@ class SeriesData(DataModule):
 
     def features(self) -> list[dict[str, str]]:
         """Return each column's role, and its statistics in the training part."""
-        sizes, last = self.sizes, len(self.known_ahead)
+        sizes, last = self.sizes, len(self.columns_ahead)
         roles = ["target"] * sizes["output_size"]
         roles += ["input only"] * (sizes["input_size"] - len(roles) - last) + ["known ahead"] * last
         missing = 1 - self.series.observed[self._training].mean(0)
         values = torch.from_numpy(self.series.values[self._training])
-        rows = show_features(self.series.columns, values, self.scaling)
+        rows = show_features(self.series.columns, values, self._statistics)
         return [
             {
                 "": row.pop(""),
@@ -342,26 +406,22 @@ class SeriesData(DataModule):
         """Return the last window of each series in a file; the targets are NaN.
 
         If columns are known ahead, the file goes on over the horizon, where only these need values.
+        For those of the calendar it need not, where the spacing of its times says how they go on.
 
         Raises:
-            DataError: The file is malformed, too short, or lacks a column or values that are known
-                ahead; the message says which.
+            DataError: The file is malformed, too short, or lacks a column, or values or times that
+                are known ahead; the message says which.
         """
         scaling = Scaling.read(known["scaling"])
         lookback, sizes = known["lookback"], known["sizes"]
         horizon, ahead = sizes["horizon"], sizes.get("ahead_size", 0)
-        series = self.read(path).select(str(path), known["columns"])
+        series = self._read_new(path, known)
+        given = [name for name in self.known_ahead if name in known["columns"]]
         ends = []
         for name, start in series.starts.items():
-            steps = series.lengths[name] - series.coming.get(name, 0)
-            if steps < lookback:
-                raise DataError(
-                    f"{path}: got {counted(steps, 'step')} of {name or 'the series'}, expected at "
-                    f"least {lookback}, the model's lookback."
-                )
-            ends.append(start + steps)
+            ends.append(start + series.lengths[name] - series.coming.get(name, 0))
             if ahead:
-                _check_ahead(path, series, name, ends[-1], horizon, ahead)
+                _check_ahead(path, series, name, ends[-1], horizon, given)
         values = scaling(torch.from_numpy(series.values))
         places = torch.tensor(ends) - lookback
         y = torch.full((len(values) + horizon, sizes["output_size"]), torch.nan)
@@ -373,12 +433,46 @@ class SeriesData(DataModule):
         windows = Windows(values, y, places, lookback, horizon, names, texts, ahead)
         return SequenceLoader(windows, self.batch_size, name=str(path))
 
+    def _read_new(self, path: Path, known: Known) -> Series:
+        """The series of a new file, with the columns that the model knows."""
+        told = calendar_columns(self.calendar)
+        own = [name for name in known["columns"] if name not in told]
+        series = self.read(path).select(str(path), own)
+        for name, steps in series.past().lengths.items():
+            if steps < known["lookback"]:
+                raise DataError(
+                    f"{path}: got {counted(steps, 'step')} of {name or 'the series'}, expected at "
+                    f"least {known['lookback']}, the model's lookback."
+                )
+        if self.calendar and not self.known_ahead:
+            series = self._going_on(path, series, known)
+        series = add_calendar(path, series, self.calendar)
+        return series.select(str(path), known["columns"])
+
+    def _going_on(self, path: Path, series: Series, known: Known) -> Series:
+        """The series of a new file with the steps to forecast, of which only times are known."""
+        horizon, months = known["sizes"]["horizon"], known.get("months")
+        if all(series.coming.get(name, 0) >= horizon for name in series.lengths):
+            return series
+        past = series.past()
+        if not past.timed:
+            return past  # which the calendar refuses
+        ahead = past.ahead(horizon, None if months is None else Months(**months))
+        if ahead is None:
+            raise DataError(
+                f"{path}: got no times of the {counted(horizon, 'step')} after {past.times[-1]}, "
+                "expected them, or times whose spacing says how they go on.\n"
+                f"  dataset.calendar=[{','.join(self.calendar)}] needs them. Add a row for each "
+                "step to forecast, in which only the time has a value."
+            )
+        return past.going_on(ahead)
+
     def _times_ahead(
         self, series: Series, ends: Sequence[int], known: Known
     ) -> list[list[str]] | None:
         """The times of the steps to forecast after the past of each series, if they are known."""
         horizon = known["sizes"]["horizon"]
-        if known["sizes"].get("ahead_size"):  # the file has them
+        if known["sizes"].get("ahead_size"):  # the series goes on over them
             return [series.times[end : end + horizon] for end in ends] if series.timed else None
         months = known.get("months")
         return series.ahead(horizon, None if months is None else Months(**months))
@@ -393,18 +487,22 @@ class SeriesData(DataModule):
         return forecast_baselines(self.windows["train"], self.windows["test"], outputs, self.season)
 
 
-def _check_names(who: str, option: str, names: Sequence[str], one: str, none: str) -> None:
-    """Raise ConfigError unless an option is a list of columns, each once."""
+def _check_names(
+    who: str, option: str, names: Sequence[str], one: str, none: str, what: str = "columns"
+) -> None:
+    """Raise ConfigError unless an option is a list of columns or the like, each once."""
     if isinstance(names, str) or len(set(names)) < len(names):
         raise ConfigError(
-            f"{who}: {option} is {names!r}, expected a list of columns, each once.\n"
+            f"{who}: {option} is {names!r}, expected a list of {what}, each once.\n"
             f"  For example dataset.{option}=[{one}]; [] means {none}."
         )
 
 
-def _check_ahead(path: Path, series: Series, name: str, end: int, horizon: int, ahead: int) -> None:
+def _check_ahead(
+    path: Path, series: Series, name: str, end: int, horizon: int, columns: Sequence[str]
+) -> None:
     """Raise DataError if values that are known ahead are missing in the steps after ``end``."""
-    columns, whose = series.columns[-ahead:], name or "the series"
+    whose, places = name or "the series", [series.columns.index(column) for column in columns]
     if (found := series.coming.get(name, 0)) < horizon:
         raise DataError(
             f"{path}: got {counted(found, 'step')} of {whose} after {series.times[end - 1]}, "
@@ -412,7 +510,7 @@ def _check_ahead(path: Path, series: Series, name: str, end: int, horizon: int, 
             f"  Known ahead (dataset.known_ahead): {', '.join(columns)}. Add a row for each step "
             "to forecast, in which only these have values."
         )
-    gaps = ~series.observed[end : end + horizon, -ahead:]
+    gaps = ~series.observed[end : end + horizon, places]
     if gaps.any():
         step, column = np.argwhere(gaps)[0].tolist()
         raise DataError(

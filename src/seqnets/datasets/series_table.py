@@ -44,8 +44,9 @@ class SeriesTable(SeriesData):
     - All other columns are features: a number, or a missing value (empty, ``NaN``, ``NA``, ``null``
       or ``?``).
 
-    Where columns are known ahead, the last rows of a series may have values of these alone. They
-    are still to come: training leaves them out, and a forecast of the file is one of them.
+    Where columns are known ahead, the last rows of a series may have values of these alone, or with
+    ``calendar`` only a time. They are still to come: training leaves them out, and a forecast of
+    the file is one of them.
 
     Args:
         path: The file.
@@ -107,19 +108,12 @@ class SeriesTable(SeriesData):
                 spaced; the message says in which line.
         """
         new = path != self.file
-        series = read_series(
-            path, self.columns, self.missing, self.time_gaps, self.known_ahead, new=new
-        )
+        coming, options = bool(self.columns_ahead), (self.missing, self.time_gaps)
+        series = read_series(path, self.columns, *options, self.known_ahead, coming=coming, new=new)
         if not self.mask:
             return series
         masks = [f"{name} is there" for name in series.columns]
-        return replace(
-            series,
-            columns=[*series.columns, *masks],
-            values=np.concatenate([series.values, series.observed], 1),
-            observed=np.concatenate([series.observed, np.ones_like(series.observed)], 1),
-            given=masks,
-        )
+        return series.with_inputs(masks, series.observed)
 
     def ends(self, steps: int) -> Mapping[Part, int]:
         """Return the end of each part, of which the test part is the last."""
@@ -153,6 +147,7 @@ def read_series(
     gaps: str = "error",
     known_ahead: Sequence[str] = (),
     *,
+    coming: bool = False,
     new: bool = False,
 ) -> Series:
     """Read the series of a table; see :class:`SeriesTable` for its columns.
@@ -162,7 +157,8 @@ def read_series(
         columns: Names of the columns that are not features.
         missing: What to do about missing values: see :class:`SeriesTable`.
         gaps: What to do about uneven steps, ``time_gaps`` of :class:`SeriesTable`.
-        known_ahead: Columns that the last rows of a series may have values of alone.
+        known_ahead: Columns that are known ahead.
+        coming: Whether the last rows of a series may have no values but of these.
         new: Whether the file is for prediction, in which columns to leave out may be absent.
 
     Raises:
@@ -172,7 +168,7 @@ def read_series(
     features: list[str] = []
     kind = ""
     found: dict[str, Steps] = {}
-    coming: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    last: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for where, row in read_rows(path):
         if not first:
             first, features = list(row), _features(where, row, columns, known_ahead, new)
@@ -190,19 +186,19 @@ def read_series(
                 )
             add_time(where, steps, seconds, kind, str(row[columns.time]), gaps)
         steps.times.append(str(row.get(columns.time, f"step {len(steps.values)}")))
-        if known_ahead and _is_coming(row, features, known_ahead):
-            coming.setdefault(name, []).append((where, row))
+        if coming and _is_coming(row, features, known_ahead):
+            last.setdefault(name, []).append((where, row))
             steps.values.append(_values(where, row, features, columns, "forward", new))
             continue
-        for before in coming.pop(name, ()):  # it was a gap
+        for before in last.pop(name, ()):  # it was a gap
             _values(*before, features, columns, missing, new)
         steps.values.append(_values(where, row, features, columns, missing, new))
     if gaps == "fill":
         found = {name: insert_steps(path, steps, kind) for name, steps in found.items()}
     timed = columns.time in first
     series = _concatenate(path, features, columns.leave_out, found, missing, new)
-    last = _count_coming(series, known_ahead)
-    return replace(series, timed=timed, even=timed and gaps != "ignore", coming=last)
+    counts = _count_coming(series, known_ahead) if coming else {}
+    return replace(series, timed=timed, even=timed and gaps != "ignore", coming=counts)
 
 
 def _features(
@@ -245,8 +241,6 @@ def _is_coming(row: dict[str, Any], features: Sequence[str], known_ahead: Sequen
 
 def _count_coming(series: Series, known_ahead: Sequence[str]) -> dict[str, int]:
     """Return how many steps at the end of each series have values only of columns known ahead."""
-    if not known_ahead:
-        return {}
     others = [name not in known_ahead for name in series.columns]
     there = np.any(series.observed[:, others], axis=1)
     found = {}

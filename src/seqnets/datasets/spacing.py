@@ -36,10 +36,10 @@ class Months:
     @classmethod
     def of(cls, times: Sequence[str]) -> Months | None:
         """The spacing of steps at these times; None if it is another."""
-        first = _moments(times[:2])
+        first = moments_of(times[:2])
         if len(first) < 2 or _month(first[0]) == _month(first[1]):
             return None
-        moments = _moments(times)
+        moments = moments_of(times)
         at_ends = all(moment.day == _days(moment) for moment in moments)
         day = 31 if at_ends else max(moment.day for moment in moments)
         found = cls(_month(first[1]) - _month(first[0]), day)
@@ -47,7 +47,7 @@ class Months:
 
     def are_between(self, times: Sequence[str]) -> bool:
         """Whether steps at these times have this spacing."""
-        moments = _moments(times)
+        moments = moments_of(times)
         months = [_month(moment) for moment in moments]
         return (
             len({(moment.time(), moment.utcoffset()) for moment in moments}) == 1
@@ -78,21 +78,21 @@ def times_after(times: Sequence[str], count: int, months: Months | None) -> list
         if months is not None:
             if not months.are_between(times):
                 return None
-            ahead = [months.after(moment, step) for moment in _moments([last]) for step in steps]
+            ahead = [months.after(moment, step) for moment in moments_of([last]) for step in steps]
         elif len(times) < 2:
             return None
         elif _is_number(last):
             return _numbers_after(Decimal(times[-2]), Decimal(last), count)
         else:
-            before, moment = _moments(times[-2:])
+            before, moment = moments_of(times[-2:])
             ahead = [moment + (moment - before) * step for step in steps]
     except (OverflowError, ValueError):  # the year 10,000
         return None
     return [_written(moment, last) for moment in ahead]
 
 
-def _moments(times: Sequence[str]) -> list[datetime]:
-    """Timestamps as such; none if one of them is a number."""
+def moments_of(times: Sequence[str]) -> list[datetime]:
+    """Timestamps as such; none at all if one of them is a number or no timestamp."""
     found = [None if _is_number(time) else moment_of(time) for time in times]
     return [] if None in found else [moment for moment in found if moment is not None]
 

@@ -132,15 +132,20 @@ def insert_steps(path: Path, steps: Steps, kind: str) -> Steps:
         )
     values = np.full((indices[-1] + 1, len(steps.values[0])), np.nan)
     values[indices] = steps.values
-    times = [_format_time(seconds[0] + step * index, kind) for index in range(len(values))]
-    for index, time_in_file in zip(indices.tolist(), steps.times, strict=True):
-        times[index] = time_in_file
+    in_file, times = dict(zip(indices.tolist(), steps.times, strict=True)), []
+    before = steps.times[0]
+    for index in range(len(values)):
+        before = in_file.get(index, before)
+        inserted = index not in in_file
+        times.append(_format_time(seconds[0] + step * index, kind, before) if inserted else before)
     return Steps(values.tolist(), times)
 
 
-def _format_time(seconds: float, kind: str) -> str:
-    """Return the timestamp of an inserted step as text."""
+def _format_time(seconds: float, kind: str, before: str) -> str:
+    """Return the timestamp of an inserted step as text, with the offset of the step before."""
     if kind == _NUMBER:
         return f"{seconds:.15g}"
-    when = datetime.fromtimestamp(seconds, timezone.utc)
+    moment = moment_of(before) if kind == _ZONED else None
+    zone = timezone.utc if moment is None else moment.tzinfo
+    when = datetime.fromtimestamp(seconds, zone)
     return str(when if kind == _ZONED else when.replace(tzinfo=None))

@@ -57,7 +57,7 @@ class Forecasting(Objective):
         if ahead and features and "ahead" not in inspect.signature(features).parameters:
             raise ConfigError(
                 f"Forecasting: {name_of(model)}.features takes no argument ahead, expected one for "
-                f"{counted(ahead, 'column')} known ahead (dataset.known_ahead).\n"
+                f"{counted(ahead, 'column')} known ahead (dataset.known_ahead, dataset.calendar).\n"
                 "  model=forecaster has it."
             )
 
