@@ -599,6 +599,34 @@ def test_random_numbers_inside_a_step_are_the_reason():
     assert "for random numbers: project is to draw them" in told
 
 
+def in_order(a):
+    return a.sort(-1)[0]
+
+
+class Sorting(GatedCell):
+    gates = ("n",)
+
+    def update(self, wx, uh, state):
+        n = torch.tanh(wx.n + uh.n)
+        return (in_order(n),)
+
+
+class Failing(Sorting):
+    def update(self, wx, uh, state):
+        n = torch.tanh(wx.n + uh.n)
+        return (n.repeat(n.shape[0]).view(3, 3),)
+
+
+@pytest.mark.parametrize(
+    ("cell_cls", "function", "at"), [(Sorting, in_order, 1), (Failing, Failing.update, 2)]
+)
+def test_a_refusal_names_the_users_line_that_it_was_found_at(cell_cls, function, at):
+    told = explain(cell_cls(I, H), torch.randn(B, T, I)).refusals["eager"]
+
+    line, name = function.__code__.co_firstlineno + at, function.__name__
+    assert told.endswith(f" (line {line} of test_honest_traces.py, in {name})")
+
+
 def test_what_is_true_counts_as_one_wherever_it_is_computed_with():
     class Spiking(GatedCell):
         gates = ("n",)

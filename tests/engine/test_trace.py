@@ -363,7 +363,10 @@ UNTRACEABLE = {
     "a number read": (lambda h: h * float(h.new_zeros(()) + 1), "aten._local_scalar_dense"),
     "random numbers": (lambda h: h + torch.randn_like(h), "aten.randn_like"),
     "dropout": (lambda h: F.dropout(h, 0.5), "aten.(empty_like|bernoulli|native_dropout)"),
-    "the sum of all numbers": (lambda h: h / h.norm(), "aten.sum over other than the units"),
+    "the sum of all numbers": (
+        lambda h: h / h.norm(),
+        r"aten.sum over other than the units .* instead: x.flatten\(1\).sum\(-1, keepdim=True\)",
+    ),
     "a tensor from elsewhere": (lambda h: h * ELSEWHERE, r"a tensor from elsewhere, \(5,\)"),
     "a matrix from elsewhere": (lambda h: h @ MATRIX, "a product by a tensor from elsewhere"),
     "in place on what others see": (shared, "what aten.fill_ changes in place"),
@@ -378,7 +381,10 @@ UNTRACEABLE = {
     "an unknown operation": (lambda h: torch.cumprod(h, -1), "aten.cumprod; instead: exp"),
     "sorted units": (lambda h: h.sort(-1)[0], "aten.sort; instead: max, or topk of a few"),
     "another function": (lambda h: torch.lgamma(h), "aten.lgamma$"),
-    "the largest of all": (lambda h: h / h.max(), "aten.max over other than the units of a row"),
+    "the largest of all": (
+        lambda h: h / h.max(),
+        r"aten.max over other than the units .* instead: x.flatten\(1\).amax\(-1, keepdim=True\)",
+    ),
     "units picked by a mask": (
         lambda h: h + h[:, torch.tensor([True, *[False] * (H - 1)])],
         r"aten.index; instead: the places of units as numbers",
@@ -420,7 +426,10 @@ UNTRACEABLE = {
         lambda h: h.to(torch.complex64).real,
         "a cast of torch.float32 to torch.complex64; instead: real",
     ),
-    "a cast to true or false": (lambda h: h * h.bool(), "a cast of torch.float32 to torch.bool"),
+    "a cast to true or false": (
+        lambda h: h * h.bool(),
+        "a cast of torch.float32 to torch.bool; instead: x != 0",
+    ),
     "a cast that rounds": (
         lambda h: h.bfloat16().to(h.dtype),
         "a cast of torch.float32 to torch.bfloat16",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -37,6 +40,8 @@ _traces: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
 """The number of equations that each cell has had: one for each mode and value of attributes."""
 _reasons: WeakKeyDictionary[Cell, dict[Any, str]] = WeakKeyDictionary()
 """Why cells whose equations cannot be compared cannot be traced."""
+_NOT_A_USERS = {"seqnets", "torch", *sys.stdlib_module_names}
+"""Packages whose lines are no place at which a user could change a step."""
 _MOST_TRACES = 32  # tracing and compiling takes longer than many calls of the plain loop
 
 
@@ -160,7 +165,7 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
         try:
             found = _in_own_thread(partial(make, cell))
         except Untraceable as reason:
-            found = Untraceable(str(reason))  # the one raised refers to the cell by its traceback
+            found = Untraceable(_placed(reason))  # the one raised refers to the cell
         _by_equation[key] = now, found
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
@@ -189,8 +194,20 @@ def _each_time(cell: Cell, key: Any, make: Callable[[Cell], _T]) -> _T:
         try:
             return _in_own_thread(partial(make, cell))
         except Untraceable as reason:
-            reasons[key] = str(reason)
+            reasons[key] = _placed(reason)
     raise Untraceable(reasons[key])
+
+
+def _placed(reason: Untraceable) -> str:
+    """A reason with the user's line that it was found at; as it is if there is no such line."""
+    error: BaseException | None = reason
+    while error is not None:
+        for frame, line in reversed([*walk_tb(error.__traceback__)]):
+            module, code = str(frame.f_globals.get("__name__")), frame.f_code
+            if module.partition(".")[0] not in _NOT_A_USERS:
+                return f"{reason} (line {line} of {Path(code.co_filename).name}, in {code.co_name})"
+        error = error.__cause__
+    return str(reason)
 
 
 def _in_own_thread(make: Callable[[], _T]) -> _T:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.graph import Untraceable
+from seqnets.engine.tracing.reductions import over_others
 from seqnets.engine.tracing.stretching import Stretching
 
 _PLACED = {"argmax", "argmin", "max", "min", "topk", "gather", "scatter"}
@@ -83,7 +84,7 @@ class Placing(Stretching):
 
     def _argmax(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
         if dim is None:
-            raise Untraceable("aten.argmax over other than the units of a row")
+            raise over_others("argmax")
         return self._place(self._first(x, dim), dim, keepdim)
 
     def _argmin(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -91,7 +92,7 @@ class Placing(Stretching):
 
     def _max(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         if dim is None:
-            raise Untraceable("aten.max over other than the units of a row")
+            raise over_others("max")
         first = self._first(x, dim)
         chosen = torch.where(self._counted(x, dim) == first, x, 0.0).sum(dim, keepdim)
         return chosen, self._place(first, dim, keepdim)

@@ -21,7 +21,7 @@ def reduced(recorder: Recorder, operation: Operation) -> Node:
     dims = (*rest, None)[0] or []
     dims = [dim for dim in dims if value.shape[dim] != 1] or dims[:1]
     if len(dims) != 1 or operation.kwargs:
-        raise Untraceable(f"aten.{name} over other than the units of a row")
+        raise over_others(name)
     place = value.shape, dims[0]
     if name == "amax":
         return _largest(recorder, recorder.node(value), *place)
@@ -43,6 +43,12 @@ def _largest(recorder: Recorder, node: Node, shape: Sequence[int], dim: int) -> 
         for each in (node, const(1))
     )
     return apply("div", total, count)
+
+
+def over_others(name: str) -> Untraceable:
+    """The refusal of a reduction over all numbers, or several dimensions at once."""
+    each = f"x.flatten(1).{'amax' if name == 'max' else name}(-1, keepdim=True)"
+    return Untraceable(f"aten.{name} over other than the units of a row; instead: {each}")
 
 
 def normalised(recorder: Recorder, operation: Operation) -> Node:
