@@ -53,7 +53,8 @@ def test_a_cell_has_to_declare_its_gates():
 
 
 @pytest.mark.parametrize(
-    ("multiplied", "said"), [(("f", "n"), "'g' was asked for, expected one of f, n"), ((), "none")]
+    ("multiplied", "said"),
+    [(("f", "n"), "'g' is not a gate here, expected one of f, n"), ((), "none")],
 )
 def test_a_gate_that_is_not_there_is_answered_by_those_that_are(multiplied, said):
     class LackingCell(GatedCell):

@@ -260,6 +260,6 @@ def _refuse(gates: Any, name: str) -> NoReturn:
     """Raise AttributeError, as Python does, for a gate that is not there."""
     there = f"one of {', '.join(gates._fields)}" if gates else "none"
     raise AttributeError(
-        f"Gates: {name!r} was asked for, expected {there}.\n"
+        f"Gates: {name!r} is not a gate here, expected {there}.\n"
         f"  wx has the gates that the cell lists in inputs, uh those in recurrent."
     )

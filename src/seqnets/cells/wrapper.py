@@ -141,8 +141,9 @@ def optioned(
         wrong = [f"has {option!r}" for option in listed if not _is_option(option)]
     if wrong:
         raise ConfigError(
-            f"optioned: options {wrong[0]}, expected a list of what takes a cell: classes of "
-            f"options, or partials of them.\n  For example, [LayerNorm, partial(Zoneout, p=0.1)]."
+            f"optioned: options {wrong[0]}, expected a list of callables that take a cell: classes "
+            f"of options, or partials of them.\n"
+            f"  For example, [LayerNorm, partial(Zoneout, p=0.1)]."
         )
     made = cell(input_size=input_size, hidden_size=hidden_size, **arguments)
     for option in listed:

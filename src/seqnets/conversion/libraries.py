@@ -1,4 +1,4 @@
-"""What formats need of other libraries, and what their files do not say."""
+"""Libraries that formats need, and the cell, which some of their files do not name."""
 
 from __future__ import annotations
 

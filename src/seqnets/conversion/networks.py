@@ -39,7 +39,7 @@ def layers_of(module: nn.Module, merges: Collection[str] = ("concat",)) -> Layer
 
 
 def merge_of(module: nn.Module) -> str:
-    """How a network merges its directions: "concat" also for one without."""
+    """How a network merges its directions; "concat" if it has only one."""
     found = (part.merge for part in module.modules() if isinstance(part, Bidirectional))
     return next(found, "concat")
 

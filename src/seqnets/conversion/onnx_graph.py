@@ -1,4 +1,4 @@
-"""Models of ONNX as they are read: recurrent operators that follow each other."""
+"""Reading ONNX models: the recurrent operators in them, which must follow each other."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def nodes_of(model: Any) -> list[Node]:
 
 
 def _constants(onnx: Any, graph: Any) -> dict[str, Array]:
-    """Return the tensors of a graph that no input changes, by name; those of a cast uncast."""
+    """Return the tensors of a graph that no input changes, by name; casts are ignored."""
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:  # each after those whose outputs it takes
         if node.op_type == "Constant":

@@ -1,4 +1,4 @@
-"""Models of ONNX made of layers that follow each other."""
+"""Writing ONNX models, of layers that follow each other, and running them."""
 
 from __future__ import annotations
 

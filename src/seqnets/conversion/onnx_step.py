@@ -1,4 +1,4 @@
-"""A traced step as nodes of ONNX: one operator for each operation, of the standard set alone."""
+"""A traced step as nodes of ONNX, all of its standard set."""
 
 from __future__ import annotations
 
@@ -202,8 +202,8 @@ _OPERATORS = {
 
 
 def _remainder(to: Builder, a: str, b: str) -> str:
-    """What is left of a division, with the sign of the divisor."""
-    left = to.add("Mod", a, b, fmod=1)  # with the sign of what is divided
+    """The remainder of a division, with the sign of the divisor."""
+    left = to.add("Mod", a, b, fmod=1)  # with the sign of the dividend
     other = to.add("Less", to.add("Mul", left, b), to.constant(np.float32(0)))
     return to.add("Where", other, to.add("Add", left, b), left)
 
@@ -227,4 +227,4 @@ _COMPOSED: dict[str, Callable[..., str]] = {
     "remainder": _remainder,
     "atan2": _atan2,
 }
-"""Operations that ONNX lacks, by others."""
+"""Operations that ONNX lacks, composed of others."""

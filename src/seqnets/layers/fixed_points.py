@@ -95,7 +95,7 @@ def fixed_points(
         slowest: The largest q that is kept, as a share of the starts' median.
         apart: Points count as one if they are nearer to each other than this share of the starts'
             spread, the root of their mean squared distance from their mean.
-        most: Maximum number of points, of the smallest q.
+        most: Maximum number of points; those of smallest q are kept.
 
     Returns:
         The points. The first part of the state is left out if no step reads it

@@ -87,7 +87,7 @@ class SequenceRegressor(SequenceClassifier):
 
     Args:
         cell: A cell's class or a partial of it, for the stack's cells.
-        output_size: Number of numbers, K.
+        output_size: How many numbers to predict, K.
         options: As for :class:`SequenceClassifier`.
     """
 

@@ -42,8 +42,8 @@ class Forecaster(nn.Module):
             2022, here without learned gains).
         independent: Whether each of the K features is forecast from its own past and the I - K
             others alone, by one shared model.
-        ahead_size: How many of the others, the last ones, are known ahead, A: over the horizon,
-            too.
+        ahead_size: How many of the others, the last ones, are known over the horizon, too (future
+            covariates), A.
         options: Further arguments of :class:`Encoder`, except ``vocab_size`` and ``embedding``.
 
     Raises:

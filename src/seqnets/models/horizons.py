@@ -39,7 +39,7 @@ class Task(NamedTuple):
 
 
 class Strategy(Protocol):
-    """A class below, or a partial of it."""
+    """How a model is made for a task: one of the classes below, or a partial of it."""
 
     def __call__(self, cell: CellFactory, task: Task, **options: Any) -> nn.Module:
         """Build a module that maps steps, (B, S, input_size), and an optional state to a forecast.
