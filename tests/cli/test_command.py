@@ -442,7 +442,7 @@ def test_an_option_of_ones_own_is_found_and_named_with_its_capitals(named, seqne
         (["dataset=parity", "trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0"),
         (["dataset=parity", "trainer.check_val_every_n_epoch=0"], "check_val_every_n_epoch is 0"),
         (["dataset=parity", "trainer.val_check_interval=0"], "val_check_interval is 0, expected"),
-        (["dataset=parity", "trainer.max_epochs=null"], "max_epochs is null beside no other limit"),
+        (["dataset=parity", "trainer.max_epochs=null"], "max_epochs is null and there is no other"),
         (["dataset=parity", "trainer.max_time=5"], "max_time is 5, expected days, hours, minutes"),
         (["dataset=parity", "trainer.gradient_clip_val=-1"], "gradient_clip_val is -1, expected"),
         (["dataset=parity", "+optimizer.lrr=1"], "Did you mean lr"),
@@ -480,7 +480,7 @@ def test_an_option_of_ones_own_is_found_and_named_with_its_capitals(named, seqne
         ),
         (
             ["dataset=parity", "+param_groups.slow={params: *bais*, lr: 1}"],
-            "param_groups.slow: '*bais*' matches no parameter that no earlier group has, expected",
+            "param_groups.slow: '*bais*' matches no parameter that earlier groups leave, expected",
         ),
     ],
 )

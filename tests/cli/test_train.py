@@ -1077,7 +1077,7 @@ def test_a_new_run_that_may_make_no_step_is_an_error(limit, seqnets, small_text,
     done = seqnets("train", *small_text, f"trainer.{limit}")
 
     assert done.code == 1
-    assert "trainer: its limits let a new run make no step, expected at least one" in done.err
+    assert "trainer: its limits leave a new run no step to take, expected at least one" in done.err
     assert not list(tmp_path.glob("runs/*/*"))
 
 
@@ -1222,7 +1222,7 @@ def test_a_process_whose_fellow_has_ended_says_so_in_a_sentence(seqnets, monkeyp
     done = seqnets("train", "dataset=parity")
 
     assert done.code == 1
-    assert done.err.startswith("SeqnetsError: Training: another of its processes has ended")
+    assert done.err.startswith("SeqnetsError: Training: another process of the run has ended")
 
 
 @pytest.mark.parametrize("in_group", [False, True])
@@ -1236,7 +1236,7 @@ def test_a_process_waits_for_no_group_whose_first_process_has_ended(in_group, mo
 
     with nullcontext() if in_group else pytest.raises(SystemExit):
         _end_with(7)
-    assert ("another of its processes has ended" in capsys.readouterr().err) != in_group
+    assert ("another process of the run has ended" in capsys.readouterr().err) != in_group
 
 
 @pytest.mark.parametrize("platform", ["linux", "win32"])

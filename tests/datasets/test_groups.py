@@ -361,14 +361,14 @@ def test_what_does_not_say_of_groups_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros((4, 2)), y=np.arange(4))
 
     for name, kind, message in (
-        ("", ClassificationFiles, "does not say of which group a sequence is, expected a table"),
+        ("", ClassificationFiles, "does not say which group a sequence belongs to, expected"),
         (
             "a.ts",
             ClassificationFiles,
-            "does not say of which group a sequence is, expected a table",
+            "does not say which group a sequence belongs to, expected",
         ),
         ("a.npz", ClassificationFiles, "got no array person, expected the group of each sequence"),
-        ("a.conll", TaggingFiles, "does not say of which group a sentence is, expected a table"),
+        ("a.conll", TaggingFiles, "does not say which group a sentence belongs to, expected"),
     ):
         with pytest.raises(DataError, match=message):
             kind(str(tmp_path / name), groups="person").setup()

@@ -1,4 +1,4 @@
-"""Mistyped names on the command line."""
+"""Mistyped names, and the error for a command line that cannot be understood."""
 
 from __future__ import annotations
 

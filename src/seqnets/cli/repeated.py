@@ -1,4 +1,4 @@
-"""A command given again for a run that it has started, as ``resume=auto`` is made for."""
+"""A command that is given again to resume the run that it started, as with ``resume=auto``."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ _PEER_LOST = ("closed by peer", "reset by peer", "remote process exited", "remot
 """Fragments of the Gloo and NCCL errors raised when a peer process has exited."""
 
 _LOST = (
-    "Training: another of its processes has ended, expected all to go on.\n"
-    "  It says why, unless the system ended it, perhaps for want of memory. A run with a "
+    "Training: another process of the run has ended, expected all to keep running.\n"
+    "  It has said why, unless the system ended it, perhaps for lack of memory. A run with a "
     "checkpoint can be resumed."
 )
 

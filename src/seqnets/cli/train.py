@@ -235,7 +235,7 @@ class _Training:
 
         if self.module.last_loss is None and checkpoint is None:
             raise ConfigError(
-                "trainer: its limits let a new run make no step, expected at least one.\n"
+                "trainer: its limits leave a new run no step to take, expected at least one.\n"
                 "  They are max_epochs, max_steps, max_time and limit_train_batches."
             )
         pruning = self._callback(Pruning)

@@ -142,8 +142,8 @@ def _check_limits(options: Config) -> None:
         )
     if not {"max_epochs", "max_time"} & given.keys() and given.get("max_steps", -1) == -1:
         raise ConfigError(
-            "trainer: max_epochs is null beside no other limit, expected one: Lightning would take "
-            "it for 1000 epochs.\n  -1 is no limit."
+            "trainer: max_epochs is null and there is no other limit, expected one: Lightning "
+            "would train for 1000 epochs.\n  -1 means no limit."
         )
     longest = given.get("max_time")
     if isinstance(longest, (int, float)):

@@ -35,7 +35,7 @@ def download(url: str, target: Path, *, sha256: str, max_bytes: int) -> None:
     except (OSError, HTTPException) as error:
         raise DataError(
             f"{url}: cannot be fetched: {error}.\n"
-            f"  It was to become {target}.\n"
+            f"  It was to be saved as {target}.\n"
             "  Connect to the network, or name a folder that holds the file as root."
         ) from None
     if (found := hashlib.sha256(content).hexdigest()) != sha256:

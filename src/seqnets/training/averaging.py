@@ -51,8 +51,8 @@ class NonMonotonicASGD(torch.optim.SGD):
         if half is not None:
             raise ConfigError(
                 f"{type(self).__name__}: weights are {str(half).removeprefix('torch.')}, expected "
-                "float32: in half precision a mean of many stands still.\n"
-                "  trainer.precision=bf16-mixed computes in it, and keeps such weights."
+                "float32: in half precision, a mean over many steps would stop changing.\n"
+                "  trainer.precision=bf16-mixed computes in half precision, with float32 weights."
             )
         self.patience = patience
         self.losses: list[float] = []
@@ -111,7 +111,7 @@ class NonMonotonicASGD(torch.optim.SGD):
         if averaging is None:
             raise CheckpointError(
                 f"{type(self).__name__}: got a state without 'averaging', expected one of its "
-                "own.\n  Go on with the optimizer that wrote the checkpoint."
+                "own.\n  Continue with the optimizer that wrote the checkpoint."
             )
         super().load_state_dict(state_dict)
         self.losses, self.count = list(averaging["losses"]), averaging["count"]

@@ -148,9 +148,9 @@ def rest_of(
 ) -> Rest:
     """Search for the fixed points of a layer from its initial state and some it has visited.
 
-    The input that stays the same is one that occurs: that of a step which is nearest to the mean of
-    all steps. Of tokens, a mean would be no input that the layer knows; of features, it would
-    blur marks that are there or not.
+    The input that stays the same is one that occurs: that of the step nearest to the mean of all
+    steps. The mean itself would be no input that the layer knows if steps are tokens, and would
+    blur marks that are either there or not if they are features.
 
     Args:
         layer: What was seen of it, in evaluation mode.

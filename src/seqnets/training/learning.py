@@ -45,8 +45,8 @@ class Rules:
                 self._layers[name] = rule(_again(layer))
         if not self._layers:
             raise ConfigError(
-                f"learning: {name_of(model)} has no Recurrent layer, expected one: rules other "
-                f"than backpropagation are theirs.\n  Take learning=bptt."
+                f"learning: {name_of(model)} has no Recurrent layer, expected one: only these "
+                f"learn by other rules than backpropagation.\n  Take learning=bptt."
             )
         self.influences: dict[str, Any] = {}
 

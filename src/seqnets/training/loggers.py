@@ -1,4 +1,4 @@
-"""What runs ask of their loggers, beside what Lightning's do by themselves."""
+"""Loggers, and what runs ask of them that Lightning does not do by itself."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def named_by_group(model: nn.Module, groups: ParamGroups) -> dict[str, list[str]
     """The names of each group's parameters; one that several groups match is the first one's.
 
     Raises:
-        ConfigError: A pattern matches no parameter that no earlier group has.
+        ConfigError: A pattern matches no parameter that earlier groups leave.
     """
     left = [name for name, _ in model.named_parameters()]
     found: dict[str, list[str]] = {}
@@ -54,7 +54,7 @@ def named_by_group(model: nn.Module, groups: ParamGroups) -> dict[str, list[str]
 def _unmatched(group: str, pattern: str, left: list[str]) -> str:
     listed = ", ".join(left[:20]) + (", …" if len(left) > 20 else "")
     return (
-        f"param_groups.{group}: {pattern!r} matches no parameter that no earlier group has, "
+        f"param_groups.{group}: {pattern!r} matches no parameter that earlier groups leave, "
         f"expected one of {listed or 'none: all are in groups'}.\n"
         "  * stands for any characters. Shared parameters go by their first name."
     )

@@ -1,4 +1,4 @@
-"""What the processes of a distributed run tell each other."""
+"""Communication between the processes of a distributed run."""
 
 from __future__ import annotations
 

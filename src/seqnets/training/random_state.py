@@ -36,7 +36,7 @@ def restore(state: dict[str, Any]) -> None:
 
 
 def diverge(rank: int) -> None:
-    """Give a process other numbers of torch than the first one has, with the same seed before.
+    """Give each process but the first random numbers of its own; all began with the same seed.
 
     Otherwise dropout would drop the same units in the rows of all processes.
     """

@@ -242,7 +242,7 @@ _OF_CRF = ("start", "transitions", "end")
 
 
 def _settled(model: nn.Module) -> nn.Module:
-    """A model, changed: weights that are computed from others are now parameters themselves."""
+    """Make parameters of a model's weights that are computed from others; return the model."""
     computed: list[Any] = [m for m in model.modules() if parametrize.is_parametrized(m)]
     with torch.no_grad():
         for module in computed:

@@ -42,7 +42,7 @@ class ServedDecoder(Served):
         if not isinstance(model, SequenceToSequence):
             raise ConfigError(
                 f"export: the model is {name_of(model)}, expected SequenceToSequence or a class of "
-                f"yours that is one.\n  Of others it is not known how they read and write."
+                f"yours that is one.\n  How other models read and write is not known."
             )
         super().__init__(model, objective, known)
         self.reads = list(super().forward(*super().example(1, 2)))

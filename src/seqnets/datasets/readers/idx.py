@@ -37,13 +37,13 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise DataError(
             f"{path}: got {len(data):,} bytes that begin with {data[:4].hex(' ') or 'nothing'}, "
             f"expected {start} or more that begin with {magic.hex(' ')}.\n"
-            f"  So begins an IDX file of bytes in {counted(dimensions, 'dimension')}."
+            f"  An IDX file of bytes in {counted(dimensions, 'dimension')} begins like that."
         )
     shape = struct.unpack(f">{dimensions}I", data[4:start])
     if len(data) != start + math.prod(shape):
         raise DataError(
             f"{path}: got {len(data):,} bytes, expected {start + math.prod(shape):,}: "
             f"{' × '.join(map(str, shape))} values and {start} bytes before them.\n"
-            "  The file was cut off or changed: fetch it again."
+            "  The file was cut off or changed: get it again."
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -233,7 +233,7 @@ def group_of(where: str, row: Row, column: str | None) -> str | None:
         raise DataError(
             f"{where}: column {named(column)} is {shown(group)}, expected the group of the "
             "sequence, as text or a whole number.\n"
-            "  A sequence of an unknown group could be of one in another part: leave it out."
+            "  A sequence whose group is unknown could belong to another part: leave it out."
         )
     return str(group).strip()
 

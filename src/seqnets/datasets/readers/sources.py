@@ -26,7 +26,7 @@ def read_source(path: Path, wanted: Wanted) -> Source:
     """
     suffix = path.suffix.lower()
     for key, name, said in (
-        ("groups", wanted.groups, "of which group a sequence is"),
+        ("groups", wanted.groups, "which group a sequence belongs to"),
         ("weight", wanted.weight, "how much a sequence counts"),
     ):
         if name is not None and not wanted.new and (path.is_dir() or suffix == ".ts"):

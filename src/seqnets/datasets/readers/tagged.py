@@ -131,7 +131,7 @@ def read_tagged(
     if suffix in CONLL:
         if groups is not None and not new:
             raise DataError(
-                f"{path}: does not say of which group a sentence is, expected a table with "
+                f"{path}: does not say which group a sentence belongs to, expected a table with "
                 f"{groups}.\n  dataset.groups names a column."
             )
         found = list(_read_conll(path))

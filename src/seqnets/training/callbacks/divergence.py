@@ -120,14 +120,14 @@ def _advice(trainer: Trainer) -> str:
     data = trainer.datamodule  # type: ignore[attr-defined]
     if isinstance(data, SequenceFiles) and data.missing == "keep":
         return (
-            "dataset.missing=keep leaves NaN where a value is missing, and few cells take it: "
+            "dataset.missing=keep leaves NaN where a value is missing, which few cells can handle: "
             "take model/cell=grud, or dataset.missing=forward or zero.\n"
-            f"  If the cell does: {_of_numbers(trainer.precision)}"
+            f"  If your cell can: {_of_numbers(trainer.precision)}"
         )
     if trainer.global_step == 0 and trainer.precision != "16-true":
         return (
-            "No weight was changed before, so that the rate is not the cause. If outputs grow from "
-            "layer to layer, as those of cells that keep matrices do: model.norm=rms."
+            "No weight has changed yet, so the learning rate is not the cause. If outputs grow "
+            "from layer to layer, as with cells that keep matrices, try model.norm=rms."
         )
     return _of_numbers(trainer.precision)
 

@@ -17,10 +17,10 @@ from seqnets.typing import HALF
 class MovingAverage(WeightAveraging):
     """Keep an exponential moving average of the weights; it is validated, kept and tested.
 
-    Until the first average these are the weights themselves.
+    Before the first average these are the weights themselves.
 
-    Of the first steps it is nearly the mean, ``(1 + n) / (10 + n)`` being the decay of average n
-    until that exceeds ``decay``: the weights from which a run begins would otherwise outweigh all
+    Over the first steps it is nearly the mean: the decay of average n is ``(1 + n) / (10 + n)``
+    until that exceeds ``decay``. Otherwise the weights with which a run begins would outweigh all
     others for a thousand steps.
 
     Args:
