@@ -52,6 +52,8 @@ class Batch(NamedTuple):
             (B, horizon, A) float32; None if none are.
         weights: Of labels and values of whole sequences how much each row counts in the loss, (B,)
             float32, with a mean of 1 over the part; None if all count alike.
+        scales: Of forecasts what scaled errors are divided by: the mean absolute error of a naive
+            forecast of each row's series in its training part, (B, K) float32; None if unknown.
     """
 
     x: Tensor
@@ -60,6 +62,7 @@ class Batch(NamedTuple):
     carry: bool = False
     ahead: Tensor | None = None
     weights: Tensor | None = None
+    scales: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with what a function gives for each tensor in its place."""

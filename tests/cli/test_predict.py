@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from textwrap import dedent
@@ -131,6 +132,30 @@ def test_forecasts_name_their_series_and_the_step_that_they_follow(seqnets, tmp_
     assert (last["id"], last["after"]) == ("south", "step 77")
     told = [row["target"]["sales"] for row in rows_of(tmp_path / "test.jsonl")]
     assert {value for values in told for value in values} == {1e9 + n for n in range(5)}
+
+
+def test_errors_of_forecasts_are_scaled_by_series_in_a_file_of_them_too(seqnets, tmp_path):
+    rows = [f"{name},{size * (n % 5)}" for name, size in (("a", 1), ("b", 99)) for n in range(80)]
+    (tmp_path / "mine.csv").write_text("\n".join(["series,sales", *rows]) + "\n")
+    sizes = ["dataset.lookback=6", "dataset.horizon=2", "model.segment=2"]
+    seqnets("train", *SMALL, "dataset=forecasting", "dataset.path=mine.csv", *sizes)
+    run = f"checkpoint={only_run(tmp_path)}"
+    seqnets("predict", run, "to=said.jsonl")
+
+    scored = seqnets("evaluate", run, "predictions=said.jsonl")
+    tested = seqnets("evaluate", run)
+    more = ["trainer.max_epochs=2", "dataset.season=3"]
+    longer = seqnets("train", f"resume={only_run(tmp_path)}", *more)
+
+    rows, missed = rows_of(tmp_path / "said.jsonl"), []
+    for row in rows:
+        naive = (4 * 1 + 4) / 5 * {"a": 1, "b": 99}[row["id"]]  # of 4 steps up, and one down
+        pairs = zip(row["prediction"]["sales"], row["target"]["sales"], strict=True)
+        missed += [abs(said - true) / naive for said, true in pairs]
+    found = [float(re.search(r"mase=([\d.]+)", done.out)[1]) for done in (scored, tested)]
+    assert found == pytest.approx([sum(missed) / len(missed)] * 2, rel=0.02)
+    assert found[0] == found[1]
+    assert longer.code == 0, longer.err
 
 
 def test_a_forecast_takes_what_is_known_ahead_from_the_last_rows_of_the_file(seqnets, tmp_path):

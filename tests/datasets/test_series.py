@@ -744,6 +744,31 @@ def test_new_data_that_do_not_fit_are_refused(table, tmp_path, text, message):
         data.new(tmp_path / "new.csv", data.describe())
 
 
+@pytest.mark.parametrize(("season", "lag"), [(0, 1), (3, 3)])
+def test_each_series_has_the_error_of_a_naive_forecast_of_its_training_part(table, season, lag):
+    known = {"x": [n * n % 7 for n in range(40)], "y": [100 + n * n % 5 for n in range(60)]}
+    known["x"][9] = None
+    lines = [f"{name},{'' if value is None else value}" for name in known for value in known[name]]
+    data = table(["series,a", *lines], season=season, missing="forward", test_fraction=0.25)
+    data.setup()
+    errors = []
+    for values in known.values():
+        part = values[: data.ends(len(values))["train"]]
+        pairs = [pair for pair in zip(part, part[lag:], strict=False) if None not in pair]
+        errors.append([sum(abs(a - b) for a, b in pairs) / len(pairs)])
+
+    scaled = torch.tensor(errors) / data.scaling.deviation
+
+    torch.testing.assert_close(data.naive_errors, scaled)
+    assert data.describe()["naive_errors"] == {
+        name: pytest.approx(row.tolist()) for name, row in zip("xy", scaled, strict=True)
+    }
+    (batch,) = data.loader("test")
+    expected = torch.stack([scaled["xy".index(name)] for name in data.loader("test").ids])
+    torch.testing.assert_close(batch.scales, expected.float())
+    assert next(iter(data.new(data.file, data.describe()))).scales is None
+
+
 def test_examples_say_when_windows_are(table):
     data = table()
     data.setup()

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -18,6 +19,7 @@ from seqnets.models import (
     SequenceTagger,
 )
 from seqnets.training import Forecasting
+from seqnets.training.scores import scores_of_parts
 from seqnets.typing import Batch
 
 KNOWN = {
@@ -113,6 +115,60 @@ def test_no_symmetric_error_exceeds_two_where_the_sizes_are_rounded_to_less_than
     nearly = zero.nextafter(zero + 1)  # their sizes may be 0
 
     assert 1 < metric(nearly[:, None], zero) <= 2
+
+
+NAIVE = {**KNOWN, "naive_errors": {"x": [0.5, 2.0], "y": [0.25, 0.0], "z": [math.nan, 1.0]}}
+
+
+@pytest.mark.parametrize("head", [None, quantile_head])
+def test_scaled_errors_are_over_those_of_a_naive_forecast_of_their_series(head):
+    y = torch.randn(3, 4, 2)
+    y[0, 1, 1] = math.nan
+    objective, _, batch = said(head, y)
+    scales = torch.tensor([*NAIVE["naive_errors"].values()])
+    model = Forecaster(GRUCell, 3, 2, 4, **({} if head is None else {"head": head}))
+    outcome = objective(model, batch._replace(scales=scales))
+    missed = (outcome.predictions[..., objective.quantiles.index(0.5)] - y).abs()
+    expected = [
+        float(missed[w, h, k] / scales[w, k])
+        for w, h, k in itertools.product(range(3), range(4), range(2))
+        if scales[w, k] > 0 and not y[w, h, k].isnan()
+    ]
+    found = scores_of_parts(objective, NAIVE)["test"]
+    found.update(outcome)
+    rows = objective.rows(outcome, batch, NAIVE)
+    named = [{"id": name, **row} for name, row in zip("xyz", rows, strict=True)]
+
+    assert len(expected) == 4 + 3 + 4 + 4
+    assert found.take()["mase"] == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+    assert objective.scores(named, NAIVE)["mase"] == pytest.approx(
+        sum(expected) / len(expected), rel=1e-3
+    )
+    assert found.modes["mase"] == "min"
+
+
+def test_an_objective_of_ones_own_may_leave_scales_out():
+    objective, outcome, _ = said()
+    scores = scores_of_parts(objective, NAIVE)["val"]
+    scores.update(outcome)
+
+    assert outcome.scales is None
+    found = scores.take()
+    assert math.isnan(found["mase"])
+    assert found["mse"] > 0
+
+
+def test_rows_of_series_that_the_training_had_not_have_no_scaled_error():
+    objective, outcome, batch = said()
+    rows = [{"id": "new", **row} for row in objective.rows(outcome, batch, NAIVE)]
+
+    assert math.isnan(objective.scores(rows, NAIVE)["mase"])
+    assert objective.scores(rows, {**KNOWN, "naive_errors": {"": [1.0, 1.0]}})["mase"] > 0
+
+
+@pytest.mark.parametrize("naive", [{}, {"naive_errors": {"x": [0.0, math.nan]}}])
+def test_series_that_never_change_have_no_scaled_error(naive):
+    assert "mase" not in Forecasting().metrics({**KNOWN, **naive})
 
 
 def test_data_without_a_scaling_have_no_symmetric_error():

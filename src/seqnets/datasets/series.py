@@ -166,7 +166,8 @@ class SeriesData(DataModule):
         calendar: Units of the calendar, of ``minute``, ``hour``, ``weekday``, ``day``,
             ``day_of_year`` and ``month``. Each adds two columns that are known ahead: sine and
             cosine of where each step is in the hour, day, week, month or year, by its timestamp.
-        season: Period of the seasonal baseline in steps; 0 for no such baseline.
+        season: Period of the seasonal baseline in steps, and of the naive forecast by whose errors
+            others are scaled; 0 for no such baseline, and a naive forecast of the step before.
         batch_size: Windows in a batch of each process.
         seed: Determines the order of the training windows in each epoch.
     """
@@ -253,6 +254,22 @@ class SeriesData(DataModule):
         return Scaling(found.mean.masked_fill(waves, 0), found.deviation.masked_fill(waves, 1))
 
     @cached_property
+    def naive_errors(self) -> Tensor:
+        """What a scaled error is one of: that of a naive forecast, in scaled units, (series, K).
+
+        It is the mean absolute error, in the training part of each series, of the value a season
+        before, or a step if there is no season; NaN if no two such values are there.
+        """
+        outputs, lag = self.sizes["output_size"], self.season or 1
+        seen = np.where(self.series.observed, self.series.values, np.nan)[:, :outputs]
+        y = torch.from_numpy(seen) / self.scaling.deviation[:outputs]
+        parts = [
+            y[start : start + self.ends(self.series.lengths[name])["train"]]
+            for name, start in self.series.starts.items()
+        ]
+        return torch.stack([(part[lag:] - part[:-lag]).abs().nanmean(0) for part in parts])
+
+    @cached_property
     def _statistics(self) -> Scaling:
         """Mean and standard deviation of each column in the training part."""
         seen = np.where(self.series.observed, self.series.values, np.nan)[self._training]
@@ -309,15 +326,17 @@ class SeriesData(DataModule):
     def _windows_at(self, starts: list[Tensor], x: Tensor, y: Tensor) -> Windows:
         """Return the windows that start at the given steps of each series."""
         series, places = self.series, torch.cat(starts)
-        counts = zip(series.lengths, map(len, starts), strict=True)
-        names = [name for name, count in counts for _ in range(count)]
+        counts = [len(found) for found in starts]
+        whole = zip(series.lengths, counts, strict=True)
+        names = [name for name, count in whole for _ in range(count)]
         after = [series.times[last] for last in (places + self.lookback - 1).tolist()]
         ids = None if "" in series.lengths else names
         texts: dict[str, Sequence[Any]] = {"after": after}
         if series.timed:
             texts["time"] = Spans(series.times, places + self.lookback, self.horizon)
+        scales = self.naive_errors.float().repeat_interleave(torch.tensor(counts), 0)
         ahead = len(self.columns_ahead)
-        return Windows(x, y, places, self.lookback, self.horizon, ids, texts, ahead)
+        return Windows(x, y, places, self.lookback, self.horizon, ids, texts, ahead, scales)
 
     def _starts(self) -> dict[Part, list[Tensor]]:
         """Return the starts of each part's windows, for each series."""
@@ -359,12 +378,13 @@ class SeriesData(DataModule):
 
     def describe(self) -> dict[str, Any]:
         """Return the metadata that a checkpoint stores, including scaling and lookback."""
-        months = self.series.months
+        months, errors = self.series.months, self.naive_errors.tolist()
         return {
             **super().describe(),
             "columns": self.series.columns,
             "scaling": self.scaling.plain(),
             "lookback": self.lookback,
+            "naive_errors": dict(zip(self.series.lengths, errors, strict=True)),
             **({} if months is None else {"months": asdict(months)}),
         }
 

@@ -26,6 +26,7 @@ class Windows:
         texts: Timestamp of each window's last input step, as "after"; of its steps to forecast,
             as "time", if they are known.
         ahead: How many features, the last ones, are known ahead, A.
+        scales: What scaled errors of each window's targets are divided by, (N, K) float32.
     """
 
     x: Tensor
@@ -36,6 +37,7 @@ class Windows:
     ids: list[Any] | None = None
     texts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     ahead: int = 0
+    scales: Tensor | None = None
 
     ragged = False
     """Whether the lengths differ."""
@@ -62,7 +64,8 @@ class Windows:
         steps = self.starts[rows, None] + torch.arange(self.lookback + self.horizon)
         past, coming = steps[:, : self.lookback], steps[:, self.lookback :]
         ahead = self.x[:, -self.ahead :][coming] if self.ahead else None
-        return Batch(self.x[past], self.y[coming], ahead=ahead)
+        scales = None if self.scales is None else self.scales[rows]
+        return Batch(self.x[past], self.y[coming], ahead=ahead, scales=scales)
 
 
 class Spans(Sequence[list[str]]):

@@ -17,7 +17,7 @@ from seqnets.atomic import atomic
 from seqnets.errors import CheckpointError
 from seqnets.typing import Known
 
-OF_TRAINING = ("counts", "sample", "class_counts")
+OF_TRAINING = ("counts", "sample", "class_counts", "naive_errors")
 """What a dataset says of its own sequences, and not of what a model's outputs mean."""
 
 _MARK = b"seqnets sha256 "

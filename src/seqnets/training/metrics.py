@@ -67,9 +67,10 @@ class MeanScore(Mean):
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Add a batch."""
-        missing = targets.isnan()
-        scores = self.score(predictions, targets).masked_fill(missing, 0)
-        self.total += scores.float().sum()
+        self._add(self.score(predictions, targets), targets.isnan())
+
+    def _add(self, scores: Tensor, missing: Tensor) -> None:
+        self.total += scores.masked_fill(missing, 0).float().sum()
         self.scored += (~missing).sum()
 
 
@@ -77,6 +78,22 @@ class MeanError(MeanScore):
     """A mean score where lower is better."""
 
     higher_is_better = False
+
+
+class ScaledError(MeanError):
+    """A mean of errors that are divided by scales; where these are not above 0, none is scored.
+
+    Args:
+        score: As for :class:`MeanScore`.
+    """
+
+    def update(self, predictions: Tensor, targets: Tensor, scales: Tensor | None = None) -> None:
+        """Add a batch, targets (B, T, K), with scales of its rows, (B, K); of none without them."""
+        if scales is None:
+            return
+        scales = scales[:, None]
+        missing = targets.isnan() | ~(scales > 0)
+        self._add(self.score(predictions, targets) / scales, missing)
 
 
 class OwnError(MeanAbsoluteError):

@@ -325,7 +325,7 @@ class SequenceModule(LightningModule):
             )
         trains = self.trainer.state.fn == "fit"
         if trains:  # before the weights, whose shapes follow from the data
-            check_data(ours["data"], self.card["data"], path, ("metric",))
+            check_data(ours["data"], self.card["data"], path, ("metric", "naive_errors"))
         check_weights(self, checkpoint, path)
         # Lightning would load the weights first, and round those of float64
         self.trainer.precision_plugin.convert_module(self)

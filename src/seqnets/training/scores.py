@@ -58,7 +58,8 @@ class Scores(nn.Module):
         """Add a batch."""
         self.loss.update(outcome.loss, outcome.scored)
         predictions, targets = upcast(outcome.predictions), upcast(outcome.targets)
-        self.metrics.update(predictions, targets)
+        scales = {} if outcome.scales is None else {"scales": outcome.scales}
+        self.metrics.update(predictions, targets, **scales)  # to those that take them
         for overview in self.overviews:
             overview.update(predictions, targets)
 

@@ -31,6 +31,7 @@ class Outcome(NamedTuple):
         state: The model's state after the batch.
         details: Further results for pictures, such as attention weights.
         penalty: Regularisation term added to the loss in training, a scalar; never logged.
+        scales: What errors are divided by, for metrics whose ``update`` takes ``scales``.
     """
 
     loss: Tensor
@@ -40,6 +41,7 @@ class Outcome(NamedTuple):
     state: Any
     details: Any = None
     penalty: Tensor | None = None
+    scales: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -72,6 +74,9 @@ class Objective(ABC):
     @abstractmethod
     def metrics(self, known: Known) -> dict[str, Metric]:
         """New metrics beside the loss, by name; each takes (predictions, targets).
+
+        One whose ``update`` has an argument ``scales`` is given those of the outcomes, if they have
+        some.
 
         Args:
             known: The dataset's description of itself.

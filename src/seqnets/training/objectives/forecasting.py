@@ -19,7 +19,7 @@ from seqnets.errors import ConfigError, DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.forecast import Forecast, draw_forecasts
 from seqnets.models.number_heads import NumberHead, pinball
-from seqnets.training.metrics import MeanError, MeanScore
+from seqnets.training.metrics import MeanError, MeanScore, ScaledError
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.typing import Batch, Known
 
@@ -30,8 +30,8 @@ _WINDOWS, _COLUMNS = 3, 2
 class Forecasting(Objective):
     """The loss of a forecaster's head; compared by the squared error of the median.
 
-    Errors are in standardised units, as the literature reports them, but for ``smape``; predictions
-    are written in the data's own units. Targets that are NaN are not scored.
+    Errors are in standardised units, as the literature reports them, but for ``smape`` and
+    ``mase``; predictions are written in the data's own units. Targets that are NaN are not scored.
 
     Args:
         quantiles: Levels that the model's head predicts, rising, with 0.5 among them.
@@ -79,15 +79,18 @@ class Forecasting(Objective):
             )
         count = (~batch.y.isnan()).sum()
         loss = head.loss(y, batch.y) / count.clamp(min=1)
-        return Outcome(loss, count, head.predict(y).detach(), batch.y, state)
+        predictions = head.predict(y).detach()
+        return Outcome(loss, count, predictions, batch.y, state, scales=batch.scales)
 
     def metrics(self, known: Known) -> dict[str, Metric]:
         """Squared and absolute error of the median, and scores of the quantiles.
 
         Of scaled data also ``smape``: the absolute error over the mean magnitude of forecast and
-        target in the data's own units, from 0 to 2, which suits data above 0. With several
-        quantiles also the mean pinball loss, and ``coverage``: the share of targets between the
-        outermost two, which should equal the difference of their levels.
+        target in the data's own units, from 0 to 2, which suits data above 0. Where the data tell
+        the errors of a naive forecast also ``mase``, the absolute error over that of its series
+        (Hyndman and Koehler, 2006).
+        With several quantiles also the mean pinball loss, and ``coverage``: the share of targets
+        between the outermost two, which should equal the difference of their levels.
         """
         median = self.quantiles.index(0.5)
         found: dict[str, Metric] = {
@@ -98,6 +101,11 @@ class Forecasting(Objective):
             scaling = self.scaling(known)
             found["smape"] = MeanError(
                 lambda predicted, true: _symmetric(predicted[..., median], true, scaling)
+            )
+        naive = known.get("naive_errors", {}).values()
+        if any(error > 0 for errors in naive for error in errors):
+            found["mase"] = ScaledError(
+                lambda predicted, true: (predicted[..., median] - true).abs()
             )
         if len(self.quantiles) > 1:
             found["pinball"] = MeanError(
@@ -162,6 +170,15 @@ class Forecasting(Objective):
         scaling = self.scaling(known)
         return scaling(torch.stack(predicted).mT).mT, scaling(torch.stack(targets))
 
+    def scores(self, rows: Sequence[Row], known: Known) -> dict[str, float]:
+        """The metrics of rows; those of series that the training had not have no ``mase``."""
+        predictions, targets = self.read(rows, known)
+        found = {}
+        for name, metric in self.metrics(known).items():
+            scales = {"scales": _scales(rows, known)} if isinstance(metric, ScaledError) else {}
+            found[name] = float(metric(predictions, targets, **scales))
+        return found
+
     def pictures(self, outcome: Outcome, batch: Batch, known: Known) -> dict[str, Picture]:
         """A few windows of the batch: past, future and forecast."""
         scaling, names = self.scaling(known), _target_columns(known)
@@ -188,6 +205,14 @@ def _symmetric(predicted: Tensor, true: Tensor, scaling: Scaling) -> Tensor:
 def _target_columns(known: Known) -> list[str]:
     """The forecast columns: the first ones."""
     return known["columns"][: known["sizes"]["output_size"]]
+
+
+def _scales(rows: Sequence[Row], known: Known) -> Tensor:
+    """The errors of the naive forecast of each row's series, (N, K); NaN if unknown."""
+    unknown = [math.nan] * known["sizes"]["output_size"]
+    series = known["naive_errors"]
+    names = ["" if "" in series else row.get("id") for row in rows]
+    return torch.tensor([series.get(name, unknown) for name in names])
 
 
 def _by_column(
