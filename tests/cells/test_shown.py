@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+import seqnets
 from seqnets.cells import (
     ClipState,
     Clockwork,
@@ -83,6 +84,35 @@ def test_a_users_cell_shows_the_options_that_it_keeps_by_their_names():
     assert Mine(3, 4, 1, slope=0.5, lost=3, bias=False).extra_repr() == (
         "3, 4, kept=1, slope=0.5, bias=False"
     )
+
+
+def test_a_users_cell_may_keep_its_options_under_any_name():
+    class Mine(RNNCell):
+        def __init__(self, input_size, hidden_size, **options):
+            super().__init__(input_size, hidden_size, **options)
+            self._options = options
+
+    assert repr(Mine(3, 4, bias=False)) == "Mine(3, 4, bias=False)"
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        (seqnets.LIF(3, 4, threshold=0.5), "LIF(3, 4, threshold=0.5)"),
+        (
+            seqnets.LIFCell(3, 4, bias=False, threshold=0.5),
+            "LIFCell(3, 4, bias=False, threshold=0.5)",
+        ),
+        (
+            seqnets.CfC(3, 4, 2, mode="pure"),
+            "CfC(3, 4, num_layers=2, mode='pure', backbone_size=4)",
+        ),
+        (seqnets.LSTM(3, 4, proj_size=2), "LSTM(3, 4, proj_size=2)"),
+        (seqnets.RNN(3, 4, nonlinearity="relu"), "RNN(3, 4)"),  # as torch.nn.RNN
+    ],
+)
+def test_a_module_with_torchs_interface_shows_the_options_of_its_cell(module, told):
+    assert repr(module) == told
 
 
 @pytest.mark.parametrize("kept", [torch.ones(9, 9), torch.ones(9, 9).numpy()])

@@ -258,3 +258,15 @@ def test_a_model_without_recurrent_layers_has_nothing_to_watch(x):
 
     with pytest.raises(ConfigError, match="watch_layers: the call ran no recurrent layer"):
         watch_layers(layer, lambda: layer.step(x[:, 0]))
+
+
+def test_what_was_watched_is_printed_by_its_shapes(x):
+    layer = Recurrent(MGUCell(I, H)).double()
+    kept = (
+        f"states={{'h': {(B, T, H)}}}, calls={{'gate': [{(B, T, H)}], 'candidate': [{(B, T, H)}]}}"
+    )
+
+    assert repr(watch(layer.cell, x)) == f"Watched({kept})"
+    assert repr(watch_layers(layer, lambda: layer(x))[""]) == (
+        f"WatchedLayer(MGUCell, x={(B, T, I)}, {kept})"
+    )

@@ -297,10 +297,10 @@ class Cell(Bindable, metaclass=CellType):
 
     def extra_repr(self) -> str:
         """The sizes, as torch.nn prints them, and the options that differ from their defaults."""
-        shown = shown_options(type(self), self._options())
+        shown = shown_options(type(self), self._shown_values())
         return ", ".join([str(self.input_size), str(self.hidden_size), *shown])
 
-    def _options(self) -> dict[str, Any]:
+    def _shown_values(self) -> dict[str, Any]:
         """Values of the constructor's options: the attributes of their names, among others."""
         return vars(self)
 

@@ -93,8 +93,8 @@ class ClockworkRNNCell(ComputedCell):
         new = self.candidate(wx.h + uh.h)
         return torch.where(_due(phase), new, h), _advanced(phase, self.periods)
 
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "periods": self.group_periods}
+    def _shown_values(self) -> dict[str, Any]:
+        return {**super()._shown_values(), "periods": self.group_periods}
 
 
 class Clockwork(Wrapper):
@@ -172,8 +172,8 @@ class Clockwork(Wrapper):
         periods = (getattr(self, f"periods_of_{phase}") for phase in self.phases)
         return (*after, *map(_advanced, phases, periods))
 
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "periods": self.group_periods}
+    def _shown_values(self) -> dict[str, Any]:
+        return {**super()._shown_values(), "periods": self.group_periods}
 
 
 class _Masked(nn.Module):

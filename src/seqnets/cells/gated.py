@@ -235,8 +235,8 @@ class GatedCell(Cell):
         weight = self._tensor("weight_ih")
         return self._first_tensor() if weight is None else weight
 
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "bias": self.bias_ih is not None}
+    def _shown_values(self) -> dict[str, Any]:
+        return {**super()._shown_values(), "bias": self.bias_ih is not None}
 
 
 def _draw(module: nn.Module) -> None:

@@ -275,8 +275,8 @@ class ClipState(Wrapper):
             for name, part in after
         )
 
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "states": self.clipped}
+    def _shown_values(self) -> dict[str, Any]:
+        return {**super()._shown_values(), "states": self.clipped}
 
 
 class AllStates(Wrapper):

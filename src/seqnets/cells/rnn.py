@@ -86,8 +86,8 @@ class IRNNCell(RNNCell):
         super().reset_parameters()
         nn.init.eye_(self.learned("weight_hh")).mul_(self.scale)
 
-    def _options(self) -> dict[str, Any]:
-        options = super()._options()  # the base's nonlinearity is no option here
+    def _shown_values(self) -> dict[str, Any]:
+        options = super()._shown_values()  # the base's nonlinearity is no option here
         return {name: options[name] for name in options if name != "nonlinearity"}
 
 

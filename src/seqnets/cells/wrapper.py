@@ -87,7 +87,7 @@ class Wrapper(Cell):
 
     def extra_repr(self) -> str:
         """The options that differ from their defaults; the inner cell prints the sizes."""
-        return ", ".join(shown_options(type(self), self._options()))
+        return ", ".join(shown_options(type(self), self._shown_values()))
 
     @property
     def _like(self) -> Tensor:

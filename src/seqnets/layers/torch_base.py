@@ -14,7 +14,7 @@ from typing_extensions import TypeVar
 from seqnets import initializers
 from seqnets.cells import GatedCell
 from seqnets.cells.checks import not_scriptable
-from seqnets.cells.constructors import arguments_of, check_keywords
+from seqnets.cells.constructors import arguments_of, check_keywords, shown_options
 from seqnets.checks import name_of
 from seqnets.errors import ConfigError, SeqnetsError
 
@@ -148,6 +148,12 @@ class TorchBase(nn.Module):
         whose, colon, what = str(error).partition(": ")
         if whose == self.cell_class.__name__:
             error.args = (f"{self._name}{colon}{what}",)
+
+    def _shown_with(self, equation: GatedCell) -> list[str]:
+        """The options of a cell that differ from their defaults, but for the module's own."""
+        own = arguments_of(type(self))
+        shown = shown_options(type(equation), equation._shown_values())
+        return [option for option in shown if option.partition("=")[0] not in own]
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise not_scriptable(self)  # torch.jit.script asks this of every module

@@ -197,12 +197,12 @@ class TorchLike(TorchBase, Generic[Hidden]):
             native.flatten_parameters(cells, directions)
 
     def extra_repr(self) -> str:
-        """What differs from the defaults, as torch.nn prints it."""
+        """What differs from the defaults, as torch.nn prints it, and then the cell's options."""
         parts = [f"{self.input_size}, {self.hidden_size}"]
         defaults: dict[str, Any] = {"proj_size": 0, "num_layers": 1, "bias": True}
         defaults |= {"batch_first": False, "dropout": 0.0, "bidirectional": False}
         parts += [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]
-        return ", ".join(parts)
+        return ", ".join(parts + self._shown_with(self._equations[0]))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_last": None}

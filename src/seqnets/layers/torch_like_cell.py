@@ -107,9 +107,10 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
         return state[0] if single else state
 
     def extra_repr(self) -> str:
-        """The sizes, and the bias where there is none, as torch.nn prints them."""
-        bias = "" if self.bias is True else f", bias={self.bias}"
-        return f"{self.input_size}, {self.hidden_size}{bias}"
+        """The sizes, and the bias where there is none, as torch.nn prints them; then options."""
+        parts = [f"{self.input_size}, {self.hidden_size}"]
+        parts += [f"bias={self.bias}"] * (self.bias is not True)
+        return ", ".join(parts + self._shown_with(self._equation[0]))
 
     def _check_parameters(self, cell: GatedCell) -> None:
         """Raise as the cell does; parameters of kinds that were checked are not checked again."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seqnets.cells import Cell, Wrapper
 from seqnets.cells.checks import check_is_cell
 from seqnets.cells.wrapper import kept_in
+from seqnets.checks import name_of
 from seqnets.engine.request import make_request
 from seqnets.engine.unroll import unroll
 from seqnets.layers.recurrent import Recurrent
@@ -35,6 +36,9 @@ class Watched(NamedTuple):
     states: dict[str, Tensor]
     calls: dict[str, list[Tensor]]
 
+    def __repr__(self) -> str:
+        return f"Watched({_shapes(self)})"
+
 
 class WatchedLayer(NamedTuple):
     """The inside of a model's layer at every step of a batch.
@@ -52,6 +56,17 @@ class WatchedLayer(NamedTuple):
     valid: Tensor
     states: dict[str, Tensor]
     calls: dict[str, list[Tensor]]
+
+    def __repr__(self) -> str:
+        cell, x = self.layer.cell, tuple(self.x.shape)
+        return f"WatchedLayer({name_of(cell)}, x={x}, {_shapes(self)})"
+
+
+def _shapes(watched: Watched | WatchedLayer) -> str:
+    """What was kept, with the shape in the place of each tensor."""
+    states = {name: tuple(part.shape) for name, part in watched.states.items()}
+    calls = {role: [tuple(call.shape) for call in made] for role, made in watched.calls.items()}
+    return f"states={states}, calls={calls}"
 
 
 def watch(
