@@ -207,6 +207,23 @@ def test_what_only_resembles_a_state_of_nnx_is_refused(tree):
 
 
 @pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (np.ones(3), "params is ndarray"),
+        (None, "params is NoneType"),
+        ({"params": np.ones(3)}, "params is ndarray"),
+        ({"layers_0": np.ones(3)}, "layers_0 is ndarray"),
+        ({"layers_0": {}, "head": {}}, "layers_1 is NoneType"),
+        ({"forward_rnn": np.ones(3), "backward_rnn": {}}, "forward_rnn is ndarray"),
+        ({"cell": np.ones(3)}, "a cell is ndarray"),
+    ],
+)
+def test_what_is_no_tree_is_refused(given, told):
+    with pytest.raises(ConfigError, match=f"Flax: {told}, expected a tree of parameters"):
+        from_flax(given, cells.GRUCell)
+
+
+@pytest.mark.parametrize(
     "cell",
     mostly_slow([cells.RNNCell, RELU, cells.GRUCell, cells.LSTMCell], quick=[RELU, cells.GRUCell]),
 )

@@ -73,13 +73,15 @@ def from_flax(params: Tree, cell: CellFactory) -> DeepRNN:
     Raises:
         ConfigError: The tree does not have the parameters of these cells.
     """
-    params = _as_linens(params.get("params", params))
+    params = _tree("params", params)
+    params = _as_linens(_tree("params", params.get("params", params)))
     trees = [params]
     if "layers_0" in params:
-        trees = [params[f"layers_{depth}"] for depth in range(len(params))]
+        names = [f"layers_{depth}" for depth in range(len(params))]
+        trees = [_tree(name, params.get(name)) for name in names]
     layers: Layers = []
     for tree in trees:
-        parts = [tree[name] for name in _DIRECTIONS if name in tree] or [tree]
+        parts = [_tree(name, tree[name]) for name in _DIRECTIONS if name in tree] or [tree]
         layers.append(tuple(cell_of(part.get("cell", part), cell) for part in parts))
     return stack(layers)
 
@@ -113,7 +115,7 @@ def cell_of(params: Tree, cell: CellFactory) -> Cell:
     Raises:
         ConfigError: The parameters are those of another cell.
     """
-    params = _as_linens(params)
+    params = _as_linens(_tree("a cell", params))
     example = equation_of(cell(input_size=1, hidden_size=1), _NAMES, "Flax").cell
     names = _gate_names(example)
     expected = {f"{side}{name}" for _, name in names for side in "ih"}
@@ -181,6 +183,16 @@ def linen_cell(cell: Cell) -> Any:
     if equation.functions["candidate"] == "relu":
         options["activation_fn"] = library("jax").nn.relu
     return getattr(library("flax.linen"), _NAMES[equation.kind])(cell.hidden_size, **options)
+
+
+def _tree(what: str, given: Any) -> Tree:
+    """A part of a tree that has parts itself; raise ConfigError if it has none."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"Flax: {what} is {type(given).__name__}, expected a tree of parameters: a mapping of "
+            f"names.\n  to_flax returns one, and module.init of Flax has it under 'params'."
+        )
+    return given
 
 
 def _as_linens(tree: Tree) -> Tree:
