@@ -149,7 +149,7 @@ def entry(name: str, comment: str) -> tuple[str, str]:
 
 def page() -> str:
     """Return the page."""
-    comments = options("model/cell", [configs()])
+    comments = options("model/cell")
     entries = [entry(name, comment) for name, comment in sorted(comments.items())]
     table = [
         "| name | cell | state | parameters | backends |",

@@ -61,7 +61,7 @@ def _check_nothing_needed_is_removed(verb: str, arguments: Sequence[str]) -> Non
     for argument in arguments:
         key = argument[1:].partition("=")[0]
         if argument[:1] == "~" and key in keys | groups:
-            choices = " or ".join(options(key, [configs()])) if key in groups else "VALUE"
+            choices = " or ".join(options(key)) if key in groups else "VALUE"
             raise UsageError(
                 f"{argument}: removes what `seqnets {verb}` needs, expected another value.\n"
                 f"  Give it as {key}={choices}."
@@ -88,7 +88,7 @@ def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
         group = o.key_or_group
         value = o.value()
         if "." in group:
-            known = [*options(meant := group.replace(".", "/"), [configs()])]
+            known = [*options(meant := group.replace(".", "/"))]
             if any(name in known for name in getattr(value, "list", [value])):  # a sweep's or one
                 given = (o.input_line or "").partition("=")[2]
                 raise UsageError(
@@ -112,14 +112,14 @@ def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
 
 
 def _not_a_name(group: str, value: object) -> UsageError:
-    there = ", ".join(options(group, [configs()]))
+    there = ", ".join(options(group))
     return UsageError(f"{group}: is {value!r}, expected a name.\n  There are: {there}.")
 
 
 def _check_sweeps_have_values(arguments: Sequence[str]) -> None:
     for o in parsed(arguments):
         key, value = o.key_or_group, o.value()
-        names = options(key, [configs(), *config_folders(arguments)])
+        names = options(key, config_folders(arguments))
         if isinstance(value, Glob):
             tried: Iterable[object] = value.filter([*names])
         elif o.is_discrete_sweep():

@@ -30,7 +30,7 @@ def help_of(verb: str, folders: Sequence[Path]) -> str:
     lines = textwrap.indent("\n\n".join(keys), "  ").splitlines()
     explained = "\n".join(hanging(line, line.find("#") + 2) if line else line for line in lines)
     blocks = [hanging(told.header, 2), f"{hanging(_KEYS, 0)}\n\n{explained}"]
-    if groups := "\n".join(_groups(verb, [configs(), *folders])):
+    if groups := "\n".join(_groups(verb, folders)):
         more = f"`seqnets {verb} --cfg job` prints the keys that these set; KEY=VALUE changes one."
         blocks += [hanging(_GROUPS, 0), groups, hanging(more, 0)]
     if told.footer:

@@ -9,7 +9,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 
 from seqnets.cli.arguments import config_folders, is_read, key_of
 from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys
-from seqnets.cli.listing import configs, options
+from seqnets.cli.listing import configs, option_files, options
 from seqnets.cli.meant import OF_PATHS, option_meant, path_meant, trained_at, word_meant
 from seqnets.cli.names import UsageError, near
 from seqnets.quoting import override, override_list, shell
@@ -33,7 +33,7 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
     if isinstance(error, MissingConfigException):
         group, option = _chosen(arguments, error.missing_cfg_file or "")
         # Hydra does not say what there is if the name was one of a list
-        known = error.options or list(options(group, [configs(), *config_folders(arguments)]))
+        known = error.options or list(options(group, config_folders(arguments)))
         if known:
             return _unknown_option(verb, arguments, group, option, known)
     if several := re.match(_SEVERAL, text):
@@ -118,7 +118,7 @@ def _unknown_key(
     """The error for a key or group that does not exist, and was to be set or removed."""
     given = (argument.partition("=") for argument in arguments)
     path = next((value for name, _, value in given if key_of(name) == key), "")
-    is_option = path in options(key, [configs(), *config_folders(arguments)])
+    is_option = path in options(key, config_folders(arguments))
     is_value = path == "last" and "." in key
     meant = "" if is_option or is_value else path_meant(verb, arguments, path)
     if meant and key in OF_PATHS:
@@ -165,8 +165,7 @@ def _unknown_key(
 
 def _owners(arguments: Sequence[str], group: str, key: str) -> list[str]:
     """The options of a group whose own files have a key; others may inherit it from them."""
-    folders = [configs(), *config_folders(arguments)]
-    files = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
+    files = option_files(group, config_folders(arguments))
     has = re.compile(rf"^{re.escape(key)}:", re.MULTILINE)
     return [path.stem for path in files if has.search(path.read_text(encoding="utf-8"))]
 

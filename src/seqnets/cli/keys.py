@@ -26,11 +26,17 @@ def own_of(verb: str) -> tuple[set[str], set[str]]:
     return own.keys() - {"defaults", "hydra"}, {g for g in groups if "hydra/" not in g}
 
 
-def groups_of(verb: str, folders: Sequence[Path]) -> set[str]:
-    """The groups that a verb's configuration file names, and those within them."""
-    _, own = own_of(verb)
+def groups_of(verb: str, own: Sequence[Path] = ()) -> set[str]:
+    """The groups that a verb's configuration file names, and those within them.
+
+    Args:
+        verb: The verb.
+        own: Folders of the user's own configurations, which may have more of them.
+    """
+    _, named = own_of(verb)
+    folders = (configs(), *own)
     found = {str(path.parent.relative_to(f)) for f in folders for path in f.rglob("*.yaml")}
-    return {group for group in found if any(f"{group}/".startswith(f"{one}/") for one in own)}
+    return {group for group in found if any(f"{group}/".startswith(f"{one}/") for one in named)}
 
 
 def choosers_of(group: str) -> list[str]:
@@ -52,7 +58,7 @@ def known_keys(verb: str, base: str, arguments: Sequence[str]) -> dict[str, Any]
         arguments: The command line, whose choices from groups decide which keys there are.
     """
     folders = config_folders(arguments)
-    groups = groups_of(verb, [configs(), *folders])
+    groups = groups_of(verb, folders)
     chosen = [
         str(o.input_line)
         for o in parsed(arguments)

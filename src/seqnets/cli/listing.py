@@ -40,10 +40,15 @@ def configs() -> Path:
         return Path(__file__).parents[3] / "configs"
 
 
-def options(group: str, folders: Sequence[Path]) -> dict[str, str]:
+def options(group: str, own: Sequence[Path] = ()) -> dict[str, str]:
     """The options of a config group, each with the first comment line of its file."""
-    found = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
-    return {path.stem: _comment(path) for path in found}
+    return {path.stem: _comment(path) for path in option_files(group, own)}
+
+
+def option_files(group: str, own: Sequence[Path] = ()) -> list[Path]:
+    """The files of a config group: the package's, then those in folders of the user's own."""
+    folders = (configs(), *own)
+    return [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
 
 
 def show(arguments: Sequence[str]) -> None:
@@ -66,10 +71,10 @@ def show(arguments: Sequence[str]) -> None:
             raise UsageError(f"list: there is no kind {kind!r}.\n  {near(kind, KINDS)}")
     if asked.config_dir and not asked.config_dir.is_dir():
         raise UsageError(f"--config-dir: is {str(asked.config_dir)!r}, expected a folder.")
-    folders = [configs(), *filter(None, [asked.config_dir]), *_searched(overrides)]
+    own = [*filter(None, [asked.config_dir]), *_searched(overrides)]
     blocks = []
     for kind in asked.kind or KINDS:
-        lines = options(KINDS[kind], folders)
+        lines = options(KINDS[kind], own)
         width = max(map(len, lines), default=0)
         rows = [f"  {name:{width}}  {lines[name]}".rstrip() for name in sorted(lines)]
         rows = [hanging(row, width + 4) for row in rows]

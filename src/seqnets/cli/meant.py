@@ -9,7 +9,7 @@ from pathlib import Path
 
 from seqnets.cli.arguments import config_folders, is_read, key_of, root_of
 from seqnets.cli.keys import groups_of, own_of
-from seqnets.cli.listing import configs, options
+from seqnets.cli.listing import options
 from seqnets.cli.runs import newest_run
 from seqnets.quoting import override, shell
 
@@ -38,7 +38,7 @@ def word_meant(verb: str, arguments: Sequence[str], word: str) -> str:
 def option_meant(verb: str, arguments: Sequence[str], name: str) -> str:
     """What to write for an option whose group is missing or wrong; empty if there is none."""
     keys, _ = own_of(verb)
-    folders, choices = [configs(), *config_folders(arguments)], []
+    folders, choices = config_folders(arguments), []
     for group in sorted(groups_of(verb, folders)):
         alike = [known for known in options(group, folders) if known.casefold() == name.casefold()]
         several = group == "model/cell" and "cells" in keys

@@ -11,7 +11,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seqnets.cli.arguments import config_flags, config_folders, key_of
 from seqnets.cli.keys import composed, groups_of
-from seqnets.cli.listing import configs
 
 _EACH_TIMES_OWN = ("allow", "output", "resume")
 """Keys that a checkpoint does not determine."""
@@ -29,7 +28,7 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
         saved: The checkpoint's configuration.
     """
     folders = config_folders(arguments)
-    groups = groups_of(verb, [configs(), *folders])
+    groups = groups_of(verb, folders)
     flags = config_flags(arguments)
     overrides = [a for a in arguments if a not in flags and _is_override(a)]
     settled = [a for a in overrides if key_of(a) in groups or a[0] in "+~"]
