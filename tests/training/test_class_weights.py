@@ -58,7 +58,7 @@ def test_a_class_without_training_sequences_has_no_weight_among_the_balanced():
 @pytest.mark.parametrize(
     ("weights", "told"),
     [
-        ({"c": 1.0}, "has 'c', expected labels of the dataset: a, b, 3"),
+        ({"c": 1.0}, "has 'c', expected labels of the dataset: 'a', 'b', '3'"),
         ({"a": -1.0}, "weight of class 'a' is -1.0, expected a number of at least 0"),
         ({"a": float("inf")}, "weight of class 'a' is inf"),
         ("balance", "is 'balance', expected 'balanced' or weights by label"),

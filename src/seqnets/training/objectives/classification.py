@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from seqnets.checks import check_choice, is_number
+from seqnets.datasets.readers.cells import few
 from seqnets.errors import ConfigError
 from seqnets.training.metrics import Confusions, Overview
 from seqnets.training.objectives.base import Objective, Outcome, Row
@@ -136,10 +137,9 @@ def _named(given: Any, names: Sequence[str]) -> Tensor:
     weights = dict.fromkeys(names, 1.0)
     for label, weight in given.items():
         if str(label) not in weights:
-            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise ConfigError(
                 f"Classification: class_weights has {label!r}, expected labels of the dataset: "
-                f"{shown}."
+                f"{few(names)}."
             )
         if not is_number(weight) or not 0 <= weight < math.inf:
             raise ConfigError(

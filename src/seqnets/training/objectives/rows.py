@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqnets.datasets.readers.cells import few
 from seqnets.errors import DataError
 from seqnets.training.objectives.base import Row
 from seqnets.typing import Batch, Known
@@ -55,8 +56,7 @@ def class_numbers(rows: Sequence[Row], key: str, known: Known) -> Tensor:
     for row, entry in enumerate(entries(rows, key), start=1):
         number = None if isinstance(entry, (list, dict, bool)) else numbers.get(entry)
         if number is None:
-            shown = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
-            raise DataError(f"Row {row}: got {key} {entry!r}, expected one of {shown}.")
+            raise DataError(f"Row {row}: got {key} {entry!r}, expected one of {few(names)}.")
         found.append(number)
     return torch.tensor(found, dtype=torch.int64)
 
