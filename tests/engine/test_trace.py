@@ -108,6 +108,8 @@ FUNCTIONS = {
     "numbers that are true": lambda x: torch.where(torch.logical_not(x.relu()), x, x.sin()),
     "chosen numbers": lambda x: x * torch.where(x > 0, 1, 0) + torch.where(x > 1, 0.5, -0.5),
     "conditions multiplied": lambda x: x * ((x > -1) * (x < 1)),
+    "what is not zero": lambda x: x * x.round().bool() + (x > 0).bool() * F.relu(x).bool(),
+    "places that are not the first": lambda x: x * x.argmax(-1, keepdim=True).bool(),
     "what is always true": lambda x: torch.where(torch.ones_like(x, dtype=torch.bool), x, -x),
     "spread and mean": lambda x: x * torch.std_mean(x, -1, keepdim=True)[0],
     "group norm": lambda x: F.group_norm(torch.cat([x, x.sin()], 1), 2).view(-1, 2, H).sum(1),
@@ -425,10 +427,6 @@ UNTRACEABLE = {
     "a cast to complex numbers": (
         lambda h: h.to(torch.complex64).real,
         "a cast of torch.float32 to torch.complex64; instead: real",
-    ),
-    "a cast to true or false": (
-        lambda h: h * h.bool(),
-        "a cast of torch.float32 to torch.bool; instead: x != 0",
     ),
     "a cast that rounds": (
         lambda h: h.bfloat16().to(h.dtype),

@@ -240,6 +240,11 @@ def _put_at(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
     return torch.where(here.any(0), put, x)
 
 
+def _cast(x: Tensor, *, dtype: torch.dtype | None = None, **_: Any) -> Any:
+    """What is nonzero, NaN too; NotImplemented for a cast to numbers, or of what is true."""
+    return x != 0 if dtype == torch.bool != x.dtype else NotImplemented
+
+
 COMPOSED: dict[str, Callable[..., Any]] = {
     "native_layer_norm": _layer_norm,
     "var": _variance,
@@ -260,6 +265,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "sinc": _sinc,
     "softshrink": _softshrink,
     "index_put": _index_put,
+    "_to_copy": _cast,
     "fill": _fill,
     "_trilinear": _bilinear,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
@@ -284,7 +290,9 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "logaddexp": lambda a, b: torch.maximum(a, b) + (-(a - b).abs()).exp().log1p(),
     "addcmul": lambda x, a, b, *, value=1: x + value * (a * b),
 }
-"""By the operation's name; they take precedence over torch's own decompositions."""
+"""By the operation's name; they take precedence over torch's own decompositions.
+
+They may give NotImplemented, for what is no composition."""
 
 _PARTS = "real numbers, real and imaginary parts apart"
 _ABOVE = "exponentials of sums of logarithms, of what is above 0"

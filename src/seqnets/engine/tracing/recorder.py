@@ -252,8 +252,6 @@ _FAMILIES: dict[str, Callable[[Recorder, Operation], Any]] = {
 def _instead_of_a_cast(tensor: Tensor) -> str:
     if tensor.is_complex():
         return pointwise.instead("complex")
-    if tensor.dtype == torch.bool:
-        return "; instead: x != 0"
     if tensor.is_floating_point():
         return ""
     return "; instead: (x == torch.arange(n)).to(x.dtype) @ rows for one of n rows, or project"
