@@ -109,7 +109,7 @@ class Bindable(nn.Module):
             for name in without:
                 copy.__dict__.pop(name, None)
             return copy
-        names = self.origin.asked(_names_of_attributes).split()
+        names = self.origin.as_constant(_names_of_attributes).split()
         for name in (*names, *self.__dict__.get("_around", ())):
             if name not in without:
                 copy.__dict__[name] = getattr(self, name)
@@ -117,16 +117,15 @@ class Bindable(nn.Module):
         copy.__dict__["_origin"] = self.origin
         return copy
 
-    def asked(self, question: Callable[..., Any], *further: Any) -> Any:
-        """A function of this cell whose result ``torch.compile`` treats as a constant.
+    def as_constant(self, function: Callable[..., Any], *further: Any) -> Any:
+        """The result of a function of this cell, which ``torch.compile`` treats as a constant.
 
-        Further arguments are plain values; the result is a number, a string, or a
-        tuple of them.
+        Further arguments are plain values; the result is a number, a string, or a tuple of them.
         """
-        return question(self, *further)
+        return function(self, *further)
 
     # torch.compiler.assume_constant_result does only this, but imports the whole compiler
-    asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    as_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @property
     def origin(self) -> Self:

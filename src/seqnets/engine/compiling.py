@@ -1,8 +1,8 @@
 """Requests under ``torch.compile`` and ``torch.export``: one operator in place of the loops.
 
 A compiler sees the projection, what is prepared from parameters, and ``seqnets::unroll``
-(``operator.py``). What the engine knows of a cell is asked for out of the compiler's sight
-(``Cell.asked``), as text that the compiler treats as a constant.
+(``operator.py``). What the engine knows of a cell is found out of the compiler's sight, as text
+that the compiler treats as a constant (``Cell.as_constant``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def refusal(request: Request) -> str | None:
     cell = request.cell.origin
     if not stays(cell):
         return "attributes of the cell change while it is compiled, or are no numbers"
-    return None if cell.asked(text_of) else "the step cannot be traced"
+    return None if cell.as_constant(text_of) else "the step cannot be traced"
 
 
 def run(request: Request) -> tuple[Tensor, State]:
@@ -39,9 +39,9 @@ def run(request: Request) -> tuple[Tensor, State]:
     wx = cell.check_projected(cell.project(x), x)
     cell.check_projected_dtype(wx, x)
     parameters = _parameters(cell, wx.dtype)
-    pieces = [int(count) for count in cell.origin.asked(pieces_used).split(",") if count]
+    pieces = [int(count) for count in cell.origin.as_constant(pieces_used).split(",") if count]
     state, start = cut(request.state, pieces), cut(request.start, pieces)
-    text = cell.origin.asked(text_of)
+    text = cell.origin.as_constant(text_of)
     if onnx_export.runs_here():
         step = program_from_text(text).step
 
@@ -67,11 +67,11 @@ def run(request: Request) -> tuple[Tensor, State]:
 def _parameters(cell: Cell, dtype: torch.dtype) -> list[Tensor]:
     """The parameters of a cell's step, those prepared from others too, converted to a dtype."""
     everything = cell.tensors()
-    if preparation := cell.origin.asked(preparation_of):
+    if preparation := cell.origin.as_constant(preparation_of):
         made = _made(preparation, list(everything), list(everything.values()))
-        names = cell.origin.asked(made_names).split(",")
+        names = cell.origin.as_constant(made_names).split(",")
         everything |= dict(zip(names, made, strict=True))
-    names = [name for name in cell.origin.asked(parameters_used).split(",") if name]
+    names = [name for name in cell.origin.as_constant(parameters_used).split(",") if name]
     return [everything[name].to(dtype) for name in names]  # masks and counts too
 
 

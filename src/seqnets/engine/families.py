@@ -23,7 +23,7 @@ def family(cell: Cell) -> type[GatedCell] | None:
     """The class whose equations this cell has unchanged, subclasses included."""
     kind = type(cell)
     if torch.compiler.is_compiling():  # torch.compile traces functions, but not cached ones
-        return None if cell.asked(has_own_equation) else _family(kind)
+        return None if cell.as_constant(has_own_equation) else _family(kind)
     if has_own_equation(cell):
         return None
     if cell._is_parametrised or not is_counted(kind):  # the class of the former refers to the cell

@@ -1,7 +1,7 @@
 """Guards of ``torch.compile``: what it must compare at each call of a compiled cell.
 
 A trace holds for the attributes that its cell had. The compiler guards what it sees being read,
-but not what the engine asks a cell out of its sight (``Cell.asked``): ``stays`` reads all of that
+but not what the engine reads out of its sight (``Cell.as_constant``): ``stays`` reads all of that
 where the compiler sees it.
 """
 
@@ -20,15 +20,15 @@ def stays(cell: Cell) -> bool:
 
     A guard on the identity compiles each of many equal layers anew, up to torch's limit of eight.
     """
-    if class_changes() != cell.asked(_changes):
+    if class_changes() != cell.as_constant(_changes):
         return False
-    others = cell.asked(_replaceable)
+    others = cell.as_constant(_replaceable)
     if not others:
         id(cell)  # guards on the cell's identity
     for path in filter(None, others.split(",")):
         _read(cell, path)
-    plain = cell.asked(_plain_attributes).split(",")  # torch 2.11 cannot compile != of tuples
-    return all(_read(cell, path) == cell.asked(_value_of, path) for path in plain)
+    plain = cell.as_constant(_plain_attributes).split(",")  # torch 2.11 cannot compile != of tuples
+    return all(_read(cell, path) == cell.as_constant(_value_of, path) for path in plain)
 
 
 def _changes(cell: Cell) -> int:

@@ -40,7 +40,7 @@ def memory_of(cell: Cell) -> MatrixMemoryCell | None:
 
 def _steps_as(cell: Cell, kind: type[Cell]) -> bool:
     """Whether a cell has the step of a class."""
-    return type(cell).step is kind.step and not cell.asked(_has_own_step)
+    return type(cell).step is kind.step and not cell.as_constant(_has_own_step)
 
 
 def _has_own_step(cell: Cell) -> bool:
@@ -114,7 +114,7 @@ def _run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
 
 def _widened(cell: MatrixMemoryCell) -> MatrixMemoryCell:
     """The cell with what its steps read in float32; through the conversion, gradients reach it."""
-    as_they_are = () if cell.asked(_is_users_own) else _PROJECTING
+    as_they_are = () if cell.as_constant(_is_users_own) else _PROJECTING
     return cell.bind(
         {
             name: t.float() if t.dtype in HALF and name not in as_they_are else t

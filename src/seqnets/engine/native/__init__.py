@@ -57,7 +57,7 @@ def refusal(request: Request) -> str | None:
     if torch.compiler.is_compiling() and not is_exporting():
         return "torch.compile cannot differentiate torch's own recurrent kernels"
     if request.x.is_cpu and autocasts(request.x):
-        return request.cell.asked(_refusal_of_autocast) or None
+        return request.cell.as_constant(_refusal_of_autocast) or None
     return None
 
 

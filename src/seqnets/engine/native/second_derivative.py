@@ -59,7 +59,7 @@ _HOOKED._backward_hooks = OrderedDict({0: _hook})
 def _again_by_the_plain_loop(
     found: Sequence[Tensor | None], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients in place of a kernel's, that can be derived again.
+    """Gradients in place of a kernel's, that can be derived again; None where none is needed.
 
     Args:
         found: The kernel's gradients: of its input, of each weight, and of two state parts.

@@ -53,7 +53,7 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
-for constant in (missing, interpreted):  # for torch.compile, as ``Cell.asked`` is
+for constant in (missing, interpreted):  # for torch.compile, as ``Cell.as_constant`` is
     constant._dynamo_marked_constant = True  # type: ignore[union-attr]
 
 
