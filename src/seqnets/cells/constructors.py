@@ -16,7 +16,7 @@ from seqnets.errors import SeqnetsError
 _P = ParamSpec("_P")
 
 
-def explained(init: Callable[_P, None]) -> Callable[_P, None]:
+def checks_calls(init: Callable[_P, None]) -> Callable[_P, None]:
     """Decorate a constructor, so that :func:`check_call` explains a call that does not fit."""
 
     @wraps(init)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import takes_elapsed
-from seqnets.cells.constructors import explained
+from seqnets.cells.constructors import checks_calls
 from seqnets.cells.redrawing import redraw
 from seqnets.checks import check_choice, name_of
 from seqnets.engine.lengths import reverse_time
@@ -46,7 +46,7 @@ class Reversed(Around):
 
     reverse = True
 
-    @explained
+    @checks_calls
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         check_is_layer("Reversed", layer)
@@ -127,7 +127,7 @@ class Bidirectional(nn.Module):
     backward_layer: Any
     _elapses = False
 
-    @explained
+    @checks_calls
     def __init__(
         self,
         cell: nn.Module,

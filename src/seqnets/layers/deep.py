@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell, check_makes_cells, takes_elapsed
-from seqnets.cells.constructors import explained
+from seqnets.cells.constructors import checks_calls
 from seqnets.cells.convolutional import ConvolutionalCell
 from seqnets.checks import check_choice, check_count, check_flags, check_number, check_probability
 from seqnets.errors import ConfigError, counted
@@ -98,7 +98,7 @@ class DeepRNN(nn.Module):
 
     timed = False
 
-    @explained
+    @checks_calls
     def __init__(
         self,
         cell: CellFactory | Sequence[CellFactory],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells.constructors import explained
+from seqnets.cells.constructors import checks_calls
 from seqnets.checks import check_number, name_of
 from seqnets.engine.modes import under_transform
 from seqnets.errors import ConfigError, ShapeError, counted
@@ -67,7 +67,7 @@ class RTRL(Around):
         2023, "Online learning of long-range dependencies", arXiv:2305.15947.
     """
 
-    @explained
+    @checks_calls
     def __init__(self, layer: nn.Module, *, limit: float = 4096) -> None:
         super().__init__()
         who = name_of(self)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell, Wrapper
-from seqnets.cells.constructors import explained
+from seqnets.cells.constructors import checks_calls
 from seqnets.cells.wrapper import gated
 from seqnets.checks import name_of
 from seqnets.errors import ConfigError
@@ -83,7 +83,7 @@ class SnAp1(RTRL):
 
     _cut: ClassVar[type[_Cut]] = _OwnWeight
 
-    @explained
+    @checks_calls
     def __init__(self, layer: Recurrent, *, limit: float = 4096) -> None:
         super().__init__(layer, limit=limit)
         who = name_of(self)

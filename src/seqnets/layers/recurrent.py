@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from seqnets.cells import Cell
 from seqnets.cells.checks import check_is_cell
-from seqnets.cells.constructors import explained
+from seqnets.cells.constructors import checks_calls
 from seqnets.checks import check_flags
 from seqnets.engine import native
 from seqnets.engine.lengths import where_rows
@@ -42,7 +42,7 @@ class Recurrent(nn.Module):
     _unroll = staticmethod(unroll)
     """What runs the cell; replaced while the layer is explained."""
 
-    @explained
+    @checks_calls
     def __init__(
         self, cell: Cell, *, reverse: bool = False, backend: str = "auto", memory: str = "full"
     ) -> None:
