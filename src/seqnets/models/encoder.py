@@ -37,8 +37,8 @@ class Encoder(nn.Module):
         bptt_steps: How many steps gradients reach back inside a batch; all if omitted.
         cell_options: Options of every cell, with names of the caller's choice; see ``optioned``.
         options: Further arguments of the stack, :class:`~seqnets.DeepRNN`: ``bidirectional``,
-            ``alternating``, ``connection``, ``norm``, ``feed_forward``, ``tied``, ``backend``,
-            ``memory``. Directions are always concatenated.
+            ``alternating``, ``connection``, ``norm``, ``feed_forward``, ``timed``, ``tied``,
+            ``backend``, ``memory``. Directions are always concatenated.
 
     Raises:
         ConfigError: Both or none of ``input_size`` and ``vocab_size`` are given, a size is not a

@@ -48,7 +48,7 @@ class SequenceToSequence(nn.Module):
         options: Further arguments of :class:`Encoder`: ``vocab_size`` (of the source) or
             ``input_size``; ``num_layers``, ``connection``, ``norm``, ``feed_forward``, ``tied``,
             ``backend`` and ``memory`` of both stacks; ``bidirectional``, ``alternating``,
-            ``locked``, ``embedding`` and ``bptt_steps`` of the encoder.
+            ``timed``, ``locked``, ``embedding`` and ``bptt_steps`` of the encoder.
 
     Raises:
         ConfigError: ``sampling``, ``sampling_steps`` or ``target_vocab_size`` is out of range, the
