@@ -106,7 +106,7 @@ OTHERS = (  # of Python; files; what a configuration may add; what an option nam
     *("model.encoder", "model.eval", "trainer.fit"),
     *("model.keras", "model.msgpack", "model.onnx", "model.pt"),
     *("callbacks.mine", "callbacks.hyperparameters.compared", "logger.wandb.entity"),
-    "model.cell_options",
+    *("model.cell_options", "dataset.augment"),
 )
 OWN = "my_mgu", "means", "convolutions", "absolute", "parity_search"
 

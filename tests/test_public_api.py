@@ -60,6 +60,9 @@ PUBLIC = {
         Forecaster Direct Recursive EncoderDecoder Parallel
         NumberHead PointHead GaussianHead QuantileHead
     """,
+    "seqnets.datasets.augmentation": """
+        ValueAugmentation TimeAugmentation SpecAugment Noise Scale Stretch Crop
+    """,
     "seqnets.training": """
         SequenceModule Objective Outcome Row Classification Forecasting FramePrediction
         LanguageModelling Polyphony Regression Tagging Transcription Transduction

@@ -195,6 +195,11 @@ def test_an_option_of_cells_takes_a_step(option):
     step(small(*TOKENS, f"model/option=[{option}]"))
 
 
+@pytest.mark.parametrize("augmentation", options("dataset/augment"))
+def test_an_augmentation_takes_a_step(augmentation, files):
+    step(small("dataset=ucr", *files("ucr"), f"dataset/augment=[{augmentation}]"))
+
+
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_an_optimizer_takes_a_step(optimizer):
     step(small(*TOKENS, f"optimizer={optimizer}"))

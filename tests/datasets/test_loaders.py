@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from seqnets.datasets import EvaluationStream, SequenceLoader, Sequences, TrainingStream
+from seqnets.datasets.augmentation import Noise, Stretch
+from seqnets.datasets.augmentation.augmenter import Augmenter
 from seqnets.errors import CheckpointError, DataError
 from seqnets.typing import IGNORE, Batch
 
@@ -29,7 +31,21 @@ def shuffled_sequences(count=50, batch_size=8):
     return SequenceLoader(Sequences(x, lengths, torch.arange(count)), batch_size, shuffle=True)
 
 
-LOADERS = [training_stream, varied_stream, evaluation_stream, shuffled_sequences]
+def augmented_sequences():
+    lengths = torch.arange(50) % 5 + 1
+    x = torch.arange(float(lengths.sum()))[:, None]
+    augmenter = Augmenter("Data", [Stretch(0.5, 2), Noise()], x)
+    sequences = Sequences(x, lengths, torch.arange(50))
+    return SequenceLoader(sequences, 8, shuffle=True, augmenter=augmenter)
+
+
+LOADERS = [
+    training_stream,
+    varied_stream,
+    evaluation_stream,
+    shuffled_sequences,
+    augmented_sequences,
+]
 
 
 def same(left: Batch, right: Batch) -> bool:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from seqnets.alignment import frames_needed
 from seqnets.errors import ConfigError, DataError, DtypeError, ShapeError
 from seqnets.models import best_path, ctc_loss, prefix_beam_search
-from seqnets.models.ctc import frames_needed
 from seqnets.typing import IGNORE
 
 C = 3

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 
 from seqnets.cells import GRUCell, LSTMCell
 from seqnets.datasets import ClassificationFiles, Parity, SeriesTable, TextFiles
+from seqnets.datasets.augmentation import Noise, SpecAugment, Stretch
 from seqnets.models import EncoderDecoder, Forecaster, LanguageModel, SequenceClassifier
 from seqnets.training import (
     AtomicCheckpointIO,
@@ -67,6 +68,14 @@ def weighted_data(folder):
     rows = (f"{n},{'ab'[n % 2]},{n % 5 / 2},{n % 3},{t}" for n in range(60) for t in range(3))
     path.write_text("\n".join(["sequence,label,trust,x,y", *rows]))
     return ClassificationFiles(str(path), weight="trust", batch_size=6)
+
+
+def augmented_data(folder):
+    augment = [Stretch(0.5, 1.5), SpecAugment(share_of_steps=0.5), Noise(0.1)]
+    path = folder / "augmented.csv"
+    rows = (f"{n},{'ab'[n % 2]},{n % 3},{t}" for n in range(60) for t in range(4 + n % 3))
+    path.write_text("\n".join(["sequence,label,x,y", *rows]))
+    return ClassificationFiles(str(path), batch_size=6, augment=augment)
 
 
 def series_data(folder):

@@ -23,6 +23,7 @@ from tests.slow import mostly_slow
 
 from .runs import (
     SignalAt,
+    augmented_data,
     fit,
     language_module,
     parity_data,
@@ -94,6 +95,7 @@ TASKS = {
         parity_module,
         {"max_epochs": 5, "accumulate_grad_batches": 2},
     ),
+    "augmented sequences": (augmented_data, parity_module, {"max_epochs": 3}),
     "forecasts of what is known ahead": (series_data, series_module, {"max_steps": 15}),
 }
 

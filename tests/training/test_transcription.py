@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from seqnets.alignment import frames_needed
 from seqnets.cells import GRUCell
 from seqnets.datasets import SequenceData, Sequences, Splits
+from seqnets.datasets.augmentation import Stretch
 from seqnets.errors import ConfigError, DataError, ShapeError
 from seqnets.models import Transcriber, ctc_loss, prefix_beam_search
-from seqnets.models.ctc import frames_needed
 from seqnets.training import SequenceModule, Transcription
 from seqnets.training.metrics import MeanLoss
 from seqnets.training.predict import predict
@@ -359,3 +361,25 @@ def test_targets_that_are_too_long_for_the_frames_are_found_before_training(tmp_
     )
     assert f"there are {int((needed > frames).sum())} among 96." in str(refused.value)
     assert module.trainer.global_step == 0
+
+
+class SlowStrokes(Strokes):
+    """Strokes at half the speed."""
+
+    def draw(self, random, count):
+        found = super().draw(random, count)
+        return replace(found, x=found.x.repeat_interleave(2, 0), lengths=2 * found.lengths)
+
+
+def test_sequences_that_may_be_shortened_too_much_for_the_frames_are_found_before_training():
+    data, shortened = SlowStrokes(), SlowStrokes()
+    shortened.augment = (Stretch(0.4, 1.0),)
+    strided, whole = module_of(data, filters=[8], stride=2).model, module_of(data).model
+
+    Transcription().check(strided, data)
+    Transcription().check(whole, shortened)
+    with pytest.raises(DataError) as refused:
+        Transcription().check(strided, shortened)
+
+    assert "steps, which dataset.augment may leave of it, expected at least" in str(refused.value)
+    assert "or shorten sequences less by dataset.augment: there are" in str(refused.value)

@@ -136,7 +136,8 @@ def _unknown_key(
         outer, _, inner = key.rpartition("/")
         return UsageError(
             f"{key}: this {outer} has no {inner}, expected one that has: {', '.join(choosers)}.\n"
-            f"  The dataset picks a {outer}; {outer}=NAME takes another."
+            f"  {'' if outer == 'dataset' else f'The dataset picks a {outer}; '}{outer}=NAME takes "
+            "another."
         )
     keys = known_keys(verb, base, arguments)
     if to_set and key in keys:

@@ -96,6 +96,9 @@ def _sections(
         yield f"Tokens, {len(tokens):,} in the vocabulary", _tokens(tokens, data)
     for number, sample in enumerate(data.examples("train", options["samples"]), start=1):
         yield f"Training sample {number}", _sample(sample)
+    if isinstance(data, SequenceData):
+        for number, sample in enumerate(data.augmented_examples(options["samples"]), start=1):
+            yield f"Training sample {number}, augmented", _sample(sample)
     if options["baselines"]:
         yield (
             f"What simple baselines reach in {objective.metric.replace('_', ' ')}",

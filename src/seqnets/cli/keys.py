@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from seqnets.cli.arguments import config_folders, parsed, search_path
 from seqnets.cli.listing import configs
 
-LIST_GROUPS = ("model/option", "callbacks", "logger", "experiment")
+LIST_GROUPS = ("model/option", "dataset/augment", "callbacks", "logger", "experiment")
 """Config groups that accept several options at once: GROUP=[ONE,ANOTHER]."""
 
 

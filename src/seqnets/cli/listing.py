@@ -19,6 +19,7 @@ KINDS = {
     "outputs": "model/output",
     "strategies": "model/strategy",
     "datasets": "dataset",
+    "augmentations": "dataset/augment",
     "objectives": "objective",
     "optimizers": "optimizer",
     "schedulers": "scheduler",

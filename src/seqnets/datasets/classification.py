@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from seqnets.checks import check_fractions
+from seqnets.datasets.augmentation.augmenter import Augmentations
 from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequences import SequenceData, Splits
@@ -24,6 +25,7 @@ class LabelledData(SequenceData):
         batch_size: Sequences in a batch of each process.
         seed: Determines which sequences are held out, and the order of the others in each epoch.
         bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
+        augment: Augmentations of the training batches, in order.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class LabelledData(SequenceData):
         batch_size: int = 32,
         seed: int = 0,
         bucket_batches: int = 50,
+        augment: Augmentations = (),
     ) -> None:
-        super().__init__(batch_size, seed, bucket_batches)
+        super().__init__(batch_size, seed, bucket_batches, augment)
         check_fractions(type(self).__name__, validation_fraction=validation_fraction)
         self.standardise, self.validation_fraction = standardise, validation_fraction
 

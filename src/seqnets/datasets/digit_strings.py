@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.checks import check_count
+from seqnets.datasets.augmentation.augmenter import Augmentations
 from seqnets.datasets.baselines.transcripts import nearest_pictures, repeated_label
 from seqnets.datasets.digits import SIDE, pool_digits
 from seqnets.datasets.examples import show_columns, show_target
@@ -39,6 +40,7 @@ class DigitStrings(SequenceData):
         batch_size: Strings in a batch of each process.
         seed: Determines the strings and their order.
         bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
+        augment: Augmentations of the training batches, in order.
 
     Raises:
         ConfigError: An option is out of range.
@@ -66,8 +68,9 @@ class DigitStrings(SequenceData):
         batch_size: int = 32,
         seed: int = 0,
         bucket_batches: int = 50,
+        augment: Augmentations = (),
     ) -> None:
-        super().__init__(batch_size, seed, bucket_batches)
+        super().__init__(batch_size, seed, bucket_batches, augment)
         check_count("DigitStrings", longest=longest, shortest=shortest)
         check_count("DigitStrings", train_size=train_size, test_size=test_size)
         check_count("DigitStrings", least=0, overlap=overlap, gap=gap)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from seqnets.checks import check_choice, check_count, check_fractions
+from seqnets.datasets.augmentation.augmenter import Augmentations
 from seqnets.datasets.base import PARTS, Part, paths_of
 from seqnets.datasets.dealing import deal, deal_grouped
 from seqnets.datasets.examples import show_features, show_steps
@@ -64,6 +65,7 @@ class SequenceFiles(SequenceData):
         batch_size: Sequences in a batch of each process.
         seed: Determines which sequences are held out, and the order of the others in each epoch.
         bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
+        augment: Augmentations of the training batches, in order; features only.
     """
 
     several_targets = False
@@ -93,8 +95,9 @@ class SequenceFiles(SequenceData):
         batch_size: int = 32,
         seed: int = 0,
         bucket_batches: int = 50,
+        augment: Augmentations = (),
     ) -> None:
-        super().__init__(batch_size, seed, bucket_batches)
+        super().__init__(batch_size, seed, bucket_batches, augment)
         who = type(self).__name__
         check_fractions(who, validation_fraction=validation_fraction, test_fraction=test_fraction)
         check_choice(who, PLAIN_UNITS, unit=unit)
@@ -175,6 +178,12 @@ class SequenceFiles(SequenceData):
     def vocabulary(self) -> Vocabulary | None:
         """The vocabulary of text; None for features."""
         return self.contents.inputs.vocabulary
+
+    @property
+    def feature_names(self) -> Sequence[str]:
+        """The names of the features; empty if they have none."""
+        features = self.contents.facts["features"]
+        return features if isinstance(features, list) else ()
 
     @property
     def input_sizes(self) -> Sizes:

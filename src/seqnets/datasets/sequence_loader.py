@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqnets.datasets.augmentation.augmenter import Augmenter
 from seqnets.datasets.loader import Loader, share
 from seqnets.errors import DataError, counted
 from seqnets.typing import Batch
@@ -59,6 +60,8 @@ class SequenceLoader(Loader):
         seed: Determines the order, together with the epoch number.
         name: Name of the sequences in error messages.
         bucket_batches: Batches in a pool; 1 disables grouping by length.
+        augmenter: Changes each batch at random, by seed, epoch, batch and process, unless the
+            sequences are in file order or for inspection.
 
     Raises:
         DataError: There are fewer sequences than processes.
@@ -72,12 +75,14 @@ class SequenceLoader(Loader):
         seed: int = 0,
         name: str = "sequences",
         bucket_batches: int = 1,
+        augmenter: Augmenter | None = None,
     ) -> None:
         super().__init__()
         self.ids, self.texts = sequences.ids, sequences.texts
         self._bucket_batches = bucket_batches
         self._sequences, self._batch_size = sequences, batch_size
         self._shuffle, self._seed = shuffle, seed
+        self._augmenter = augmenter
         self._settings = {
             "sequences": len(sequences),
             "batch_size": batch_size,
@@ -96,9 +101,9 @@ class SequenceLoader(Loader):
         return max(1, math.ceil((len(self._sequences) - processes + 1) / full))
 
     def in_order(self) -> SequenceLoader:
-        """Return a loader of the same sequences without shuffling."""
+        """Return a loader of the same sequences without shuffling, as they are."""
         ordered = copy.copy(self)
-        ordered._shuffle = False
+        ordered._shuffle, ordered._augmenter = False, None
         return ordered
 
     def sample(self) -> Batch:
@@ -147,10 +152,20 @@ class SequenceLoader(Loader):
 
     def _batch(self, order: np.ndarray, index: int) -> Batch:
         rank, processes = share()
-        return self._sequences.batch(torch.from_numpy(self._rows(order, index)[rank::processes]))
+        rows = torch.from_numpy(self._rows(order, index)[rank::processes])
+        batch = self._sequences.batch(rows)
+        if self._augmenter is None:
+            return batch
+        own = np.random.SeedSequence((self._seed, self._epoch), spawn_key=(index, rank))
+        return self._augmenter(batch, generator_of(own))
 
     def _rows(self, order: np.ndarray, index: int) -> np.ndarray:
         """The sequence indices of a batch, of all processes."""
         full = self._batch_size * share()[1]
         end = len(order) if index == len(self) - 1 else (index + 1) * full
         return order[index * full : end]
+
+
+def generator_of(seed: np.random.SeedSequence) -> torch.Generator:
+    """Return torch's random numbers of a seed of NumPy's."""
+    return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]))

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from seqnets.checks import check_count
+from seqnets.datasets.augmentation.augmenter import Augmentations, Augmenter, listed
 from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.examples import show_steps, show_target
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequence_loader import SequenceLoader
+from seqnets.datasets.sequence_loader import SequenceLoader, generator_of
 from seqnets.errors import DataError, counted
 from seqnets.typing import BLANK, IGNORE, Batch, Sizes
 
@@ -168,14 +169,22 @@ class SequenceData(DataModule):
         batch_size: Sequences in a batch of each process.
         seed: Determines the order of the training sequences in each epoch.
         bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
+        augment: Augmentations of the training batches, in order; features only.
     """
 
-    def __init__(self, batch_size: int = 32, seed: int = 0, bucket_batches: int = 50) -> None:
+    def __init__(
+        self,
+        batch_size: int = 32,
+        seed: int = 0,
+        bucket_batches: int = 50,
+        augment: Augmentations = (),
+    ) -> None:
         super().__init__()
         who = type(self).__name__
         check_count(who, batch_size=batch_size, bucket_batches=bucket_batches)
         check_count(who, least=0, seed=seed)
         self.batch_size, self.seed, self.bucket_batches = batch_size, seed, bucket_batches
+        self.augment = listed(who, augment)
 
     @abstractmethod
     def read_splits(self) -> Splits:
@@ -190,6 +199,30 @@ class SequenceData(DataModule):
     def part(self, name: Part) -> Sequences:
         """Return the sequences of one part."""
         return self.splits.parts[name]
+
+    @property
+    def feature_names(self) -> Sequence[str]:
+        """The names of the features; empty if they have none."""
+        return ()
+
+    @cached_property
+    def augmenter(self) -> Augmenter | None:
+        """What training batches go through; None if they are as the data are.
+
+        Raises:
+            ConfigError: An augmentation does not suit the data.
+        """
+        if not self.augment:
+            return None
+        who, train = type(self).__name__, self.part("train")
+        return Augmenter(
+            who,
+            self.augment,
+            train.x,
+            self.feature_names,
+            stepwise=train.stepwise,
+            transcribed=train.transcribed,
+        )
 
     @property
     def labels(self) -> list[str] | None:
@@ -238,6 +271,20 @@ class SequenceData(DataModule):
             rows.append(self.example(found.x[steps], y[y != IGNORE] if found.transcribed else y))
         return rows
 
+    def augmented_examples(self, count: int) -> list[dict[str, str]]:
+        """Return the :meth:`example` of each of the first training sequences, augmented once."""
+        train, count = self.part("train"), min(count, len(self.part("train")))
+        if self.augmenter is None or not count:
+            return []
+        first, random = train.batch(torch.arange(count)), np.random.SeedSequence(self.seed)
+        x, y, lengths, *_ = self.augmenter(first, generator_of(random))
+        rows = []
+        for row, length in enumerate(train.lengths[:count] if lengths is None else lengths):
+            target = y[row, :length] if train.stepwise else y[row]
+            target = target[target != IGNORE] if train.transcribed else target
+            rows.append(self.example(x[row, :length], target))
+        return rows
+
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
         """Return the length, beginning and target of a sequence, for display."""
         target = show_target(y, self.labels)
@@ -254,10 +301,16 @@ class SequenceData(DataModule):
         check_sequences(self.name_of(part), self.part(part), self.sizes)
 
     def loader(self, part: Part) -> SequenceLoader:
-        """Return a new loader of one part, shuffled for training."""
-        name = self.name_of(part)
+        """Return a new loader of one part, shuffled and augmented for training."""
+        trains = part == "train"
         return SequenceLoader(
-            self.part(part), self.batch_size, part == "train", self.seed, name, self.bucket_batches
+            self.part(part),
+            self.batch_size,
+            trains,
+            self.seed,
+            self.name_of(part),
+            self.bucket_batches,
+            self.augmenter if trains else None,
         )
 
 

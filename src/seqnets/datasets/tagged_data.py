@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from seqnets.checks import check_count
+from seqnets.datasets.augmentation.augmenter import Augmentations
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.examples import show_features
 from seqnets.datasets.loader import Loader
@@ -55,6 +57,7 @@ class TaggedData(SequenceData):
         batch_size: Sequences in a batch of each process.
         seed: Determines the order of the training sequences in each epoch.
         bucket_batches: Batches in a pool that is sorted by length to reduce padding; 1 for none.
+        augment: Augmentations of the training batches, in order; features only.
     """
 
     def __init__(
@@ -67,8 +70,9 @@ class TaggedData(SequenceData):
         batch_size: int = 32,
         seed: int = 0,
         bucket_batches: int = 50,
+        augment: Augmentations = (),
     ) -> None:
-        super().__init__(batch_size, seed, bucket_batches)
+        super().__init__(batch_size, seed, bucket_batches, augment)
         who = type(self).__name__
         check_metric(who, metric)
         check_count(who, min_count=min_count, window=1 if window is None else window)
@@ -103,6 +107,11 @@ class TaggedData(SequenceData):
     def vocabulary(self) -> Vocabulary | None:
         """The words with ids of their own; None for features."""
         return self.inputs.vocabulary
+
+    @property
+    def feature_names(self) -> Sequence[str]:
+        """The names of the features; empty for words."""
+        return self.inputs.features if isinstance(self.inputs, Numbers) else ()
 
     def describe(self) -> dict[str, Any]:
         """Return the metadata that a checkpoint stores, including metric and inputs."""

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqnets.alignment import frames_needed
 from seqnets.checks import check_count, check_n_best
 from seqnets.errors import DataError, ShapeError, counted
 from seqnets.layers.lengths import checked_lengths, valid_steps
@@ -61,17 +62,6 @@ def ctc_loss(logits: Tensor, targets: Tensor, lengths: Tensor | None = None) -> 
     log_probs, labels, frames, sizes = (tensor.to(place) for tensor in inputs)
     loss = F.ctc_loss(log_probs, labels, frames, sizes, blank=BLANK, reduction="sum")
     return loss.to(logits.device)
-
-
-def frames_needed(targets: Tensor) -> Tensor:
-    """The fewest frames that can spell each target, (N,): its labels, and a blank where two repeat.
-
-    Args:
-        targets: Labels, (N, U); ``IGNORE`` past the end.
-    """
-    known = targets != IGNORE
-    repeats = (targets[:, 1:] == targets[:, :-1]) & known[:, 1:]
-    return known.sum(1) + repeats.sum(1)
 
 
 @torch.no_grad()

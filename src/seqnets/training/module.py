@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import seqnets
+from seqnets.datasets import SequenceData
 from seqnets.datasets.loader import Loader
 from seqnets.errors import CheckpointError
 from seqnets.layers import Recurrent, detach, map_state
@@ -143,6 +144,8 @@ class SequenceModule(LightningModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             self.objective.check(self.model, data)
+            if isinstance(data, SequenceData) and data.augmenter is not None:
+                data.augmenter.check(self.model)
             if self.rules is not None and self.trainer.ckpt_path is None:  # a run may go on
                 self.rules.check(data)
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from seqnets.alignment import frames_needed
 from seqnets.checks import check_choice, check_count, check_n_best
-from seqnets.datasets import DataModule, SequenceData
-from seqnets.datasets.base import PARTS
+from seqnets.datasets import DataModule, SequenceData, Sequences
+from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.scores.edits import edit_rate
 from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit
@@ -20,7 +21,7 @@ from seqnets.errors import ConfigError, DataError, ShapeError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.transcription import draw_transcription
 from seqnets.insight.visible import table
-from seqnets.models.ctc import best_path, ctc_loss, frames_needed, prefix_beam_search
+from seqnets.models.ctc import best_path, ctc_loss, prefix_beam_search
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import EditRate, SequenceMatch
 from seqnets.training.objectives.base import Objective, Outcome, Row
@@ -116,23 +117,10 @@ class Transcription(Objective):
             sequences = data.part(part)
             if not sequences.transcribed:  # as __call__ says
                 return
-            frames = _frames(model, sequences.lengths)
-            needed = frames_needed(sequences.y)
-            short = (needed > frames).nonzero()[:, 0].tolist()
-            if short:
-                first = short[0]
-                own = None if sequences.ids is None else sequences.ids[first]
-                name = "" if own is None else f" ({own})"
-                labels = int(sequences.target_lengths[first])
-                raise DataError(
-                    f"Transcription: sequence {first}{name} of the {part} part has "
-                    f"{counted(labels, 'label')} and {counted(int(frames[first]), 'frame')} of "
-                    f"{counted(int(sequences.lengths[first]), 'step')}, expected at least "
-                    f"{counted(int(needed[first]), 'frame')}: one for each label, and one more "
-                    f"between two that are the same.\n"
-                    f"  Give the model's convolutions a smaller stride, or leave such sequences "
-                    f"out: there are {len(short):,} among {len(sequences):,}."
-                )
+            _check_room(model, part, sequences, sequences.lengths)
+        if data.augmenter is not None:
+            train = data.part("train")
+            _check_room(model, "train", train, data.augmenter.fewest(train.lengths, train.y))
 
     def __call__(self, model: Any, batch: Batch, state: Any = None) -> Outcome:
         """Score the labels of each sequence; in evaluation also decode them.
@@ -239,6 +227,38 @@ def _frames(model: nn.Module, lengths: Tensor) -> Tensor:
     """The frames of rows of so many steps."""
     after = getattr(model, "lengths_after", None)
     return lengths if after is None else after(lengths)
+
+
+def _check_room(model: nn.Module, part: Part, sequences: Sequences, lengths: Tensor) -> None:
+    """Raise DataError if a target has more labels than the frames of so many steps can spell.
+
+    Args:
+        model: The model, which makes frames of steps.
+        part: The part.
+        sequences: Its sequences.
+        lengths: The steps of each, (N,); fewer than it has if augmentations may leave no more.
+    """
+    frames, needed = _frames(model, lengths), frames_needed(sequences.y)
+    short = (needed > frames).nonzero()[:, 0].tolist()
+    if not short:
+        return
+    first = short[0]
+    own = None if sequences.ids is None else sequences.ids[first]
+    name = "" if own is None else f" ({own})"
+    labels = int(sequences.target_lengths[first])
+    left, advice = "", "leave such sequences out"
+    if lengths[first] < sequences.lengths[first]:
+        left = ", which dataset.augment may leave of it"
+        advice = "shorten sequences less by dataset.augment"
+    raise DataError(
+        f"Transcription: sequence {first}{name} of the {part} part has "
+        f"{counted(labels, 'label')} and {counted(int(frames[first]), 'frame')} of "
+        f"{counted(int(lengths[first]), 'step')}{left}, expected at least "
+        f"{counted(int(needed[first]), 'frame')}: one for each label, and one more between two "
+        f"that are the same.\n"
+        f"  Give the model's convolutions a smaller stride, or {advice}: there are "
+        f"{len(short):,} among {len(sequences):,}."
+    )
 
 
 def _check_frames(model: nn.Module, steps: int, frames: int) -> None:
