@@ -301,6 +301,27 @@ def test_a_program_predicts_new_data_as_the_command_does_without_those_of_traini
     assert [*as_in_file(said, batches)] == rows_of(tmp_path / "new.jsonl")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 there")
+def test_names_of_files_that_are_not_utf_8_are_escaped_wherever_they_are_written(seqnets, tmp_path):
+    name = os.fsdecode(b"caf\xe9")  # as archives of older systems leave them
+    for folder in (f"{name}/a", f"{name}/b", "new"):
+        (tmp_path / folder).mkdir(parents=True)
+        for n in range(10):
+            (tmp_path / folder / f"{name}{n}.txt").write_text(f"{folder[-1]}{n}")
+
+    run = seqnets("train", "dataset=classification", f"dataset.path={name}", *SMALL)
+    checkpoint = f"checkpoint={only_run(tmp_path)}"
+    lines, table = (
+        seqnets("predict", checkpoint, "input=new", f"to=said{suffix}")
+        for suffix in (".jsonl", ".csv")
+    )
+
+    assert run.code == lines.code == table.code == 0, run.err + lines.err + table.err
+    assert r"caf\udce9" in (only_run(tmp_path) / "run.log").read_text()
+    assert rows_of(tmp_path / "said.jsonl")[0]["id"] == f"new/{name}0.txt"
+    assert r"new/caf\udce90.txt" in (tmp_path / "said.csv").read_text()
+
+
 def test_the_training_part_is_written_in_the_order_it_has(seqnets, tmp_path):
     run = ["dataset=parity", "dataset.train_size=70", "dataset.test_size=16", "dataset.length=5"]
     seqnets("train", *SMALL, *run)

@@ -62,7 +62,11 @@ def write_rows(rows: Iterable[Row], to: str, classes: Sequence[Any] = ()) -> tup
     path = Path(to).expanduser()
     delimiter = DELIMITERS.get(path.suffix.lower())
     try:
-        with atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
+        with (
+            atomic(path) as partial,
+            # a file's name need not be UTF-8, and JSON reads its bytes back from the escapes
+            partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             if delimiter is None:
                 return _write(rows, file)
             return _tabulate(rows, file, delimiter, classes)

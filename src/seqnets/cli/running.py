@@ -82,7 +82,7 @@ def mark_started(options: Config, folder: Path, trainer: Trainer) -> None:
 
 def open_log(folder: Path) -> None:
     """Open the run's log, appending to an existing one."""
-    handler = _Log(folder / "run.log", encoding="utf-8")
+    handler = _Log(folder / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.name = FOLDER_VARIABLE
     logging.getLogger().addHandler(handler)

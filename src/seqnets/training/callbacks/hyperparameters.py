@@ -86,7 +86,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, bool | str | float | int
     result, such as callbacks and loggers, are left out.
     """
     if not isinstance(config, dict):
-        return {prefix: config if isinstance(config, (bool, str, float, int)) else str(config)}
+        return {prefix: config if isinstance(config, (bool, float, int)) else _text(config)}
     flat: dict[str, bool | str | float | int] = {}
     for name, value in config.items():
         if name == "_target_":
@@ -94,3 +94,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, bool | str | float | int
         elif name != "_partial_" and (prefix or name not in _WITHOUT_EFFECT):
             flat |= flatten(value, f"{prefix}.{name}" if prefix else name)
     return flat
+
+
+def _text(value: Any) -> str:
+    """A value as UTF-8 has it, which the name of a file need not be."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
