@@ -60,7 +60,7 @@ def test_columns_of_the_calendar_are_known_ahead_and_stay_as_they_are(table):
 
     assert data.series.columns == ["a", "b", *data.columns_ahead[1:]]
     assert data.sizes == {"input_size": 6, "output_size": 1, "horizon": 3, "ahead_size": 5}
-    assert [row["is"] for row in data.features()] == ["told"] + ["known ahead"] * 5
+    assert [row["is"] for row in data.features()] == ["target"] + ["known ahead"] * 5
     for part in ("train", "val", "test"):
         batches, times = data.loader(part).in_order(), data.loader(part).texts["time"]
         ahead = torch.cat([batch.ahead for batch in batches])[..., 1:3]

@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -7,10 +8,10 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 from torchmetrics import MeanMetric
 
-from seqnets.cells import GRUCell
-from seqnets.datasets import Adding
+from seqnets.cells import CfCCell, GRUCell
+from seqnets.datasets import Adding, ClassificationFiles
 from seqnets.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from seqnets.models import SequenceRegressor
+from seqnets.models import SequenceClassifier, SequenceRegressor
 from seqnets.training import (
     Classification,
     Forecasting,
@@ -519,3 +520,21 @@ def test_a_run_in_half_precision_reports_the_metrics_of_its_predictions(tmp_path
     assert figures["test/mse"] == pytest.approx(float(torch.cat(squares).mean()), rel=1e-3)
     assert figures["test/mae"] == pytest.approx(float(torch.cat(absolutes).mean()), rel=1e-3)
     assert figures["test/loss"] == pytest.approx(figures["test/mse"], rel=1e-3)
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize("timed", [False, True])
+def test_times_that_the_data_standardise_are_refused_before_training(timed, standardise, tmp_path):
+    rows = [f"{n},{'ab'[n % 2]},{n % 5},{t}" for n in range(40) for t in range(3)]
+    (tmp_path / "visits.csv").write_text("\n".join(["sequence,label,x,elapsed", *rows]))
+    data = ClassificationFiles(str(tmp_path / "visits.csv"), standardise=standardise)
+
+    def make(data):
+        options = {"hidden_size": 4, "num_layers": 2, "timed": timed}
+        model = SequenceClassifier(CfCCell, **data.sizes, **options)
+        return SequenceModule(model, Classification(), data.describe(), torch.optim.SGD)
+
+    told = "SequenceClassifier: CfCCell takes the last feature for the time, and the dataset"
+    refused = pytest.raises(ConfigError, match=told)
+    with refused if timed and standardise else nullcontext():
+        fit(make, data, tmp_path, max_steps=1)

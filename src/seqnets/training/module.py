@@ -36,6 +36,7 @@ from seqnets.training.processes import gather, mean_over_processes
 from seqnets.training.retuning import retune
 from seqnets.training.schedules import make_schedule
 from seqnets.training.scores import scores_of_parts
+from seqnets.training.standardised import check_times
 from seqnets.training.trainers import (
     callbacks_of,
     is_epoch_complete,
@@ -141,6 +142,7 @@ class SequenceModule(LightningModule):
     def on_fit_start(self) -> None:
         """Have objective and rule of learning check the data before anything is computed."""
         require_one_average(self.trainer)
+        check_times(self.model, self.card["data"])
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             self.objective.check(self.model, data)

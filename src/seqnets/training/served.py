@@ -21,6 +21,7 @@ from seqnets.models import ConditionalRandomField
 from seqnets.models.words import BYTES
 from seqnets.training.checkpoint import OF_TRAINING
 from seqnets.training.objectives import Forecasting, LanguageModelling, Objective
+from seqnets.training.standardised import input_scaling
 from seqnets.typing import Batch, Known
 
 _ROWS = 8
@@ -78,7 +79,7 @@ class Served(nn.Module):
             )
         self.model = _settled(copy.deepcopy(model).to("cpu", torch.float32).eval())
         self.objective, self.known = objective, known
-        self.x_scaling, self.y_scaling = _input_scaling(known), objective.scaling(known)
+        self.x_scaling, self.y_scaling = input_scaling(known), objective.scaling(known)
         self.takes_lengths = not isinstance(objective, Forecasting)
         self.ahead_scaling = _ahead_scaling(known)
         self.start = _start(self.model) if isinstance(objective, LanguageModelling) else {}
@@ -255,16 +256,9 @@ def _settled(model: nn.Module) -> nn.Module:
     return model
 
 
-def _input_scaling(known: Known) -> Scaling | None:
-    """How the dataset standardises features, wherever it says so."""
-    scaling = known.get("scaling") or {}
-    plain = known.get("numbers") or (scaling if "mean" in scaling else scaling.get("x"))
-    return None if plain is None else Scaling.read(plain)
-
-
 def _ahead_scaling(known: Known) -> Scaling | None:
     """How a series standardises the columns that are known ahead, its last ones."""
-    count, scaling = known["sizes"].get("ahead_size", 0), _input_scaling(known)
+    count, scaling = known["sizes"].get("ahead_size", 0), input_scaling(known)
     if not count or scaling is None:
         return None
     return Scaling(scaling.mean[-count:], scaling.deviation[-count:])
