@@ -124,6 +124,35 @@ def test_jobs_of_one_seed_have_no_means(capsys):
     assert "Over seeds" not in capsys.readouterr().out
 
 
+def test_jobs_without_a_score_are_neither_the_best_nor_in_a_mean(capsys):
+    scores = (None, 3.0), (2.0, 4.0), (1.0, None)
+    trained = [Trained(0, "runs/a", 7, "loss", "min", *found) for found in scores]
+
+    show(Console(width=100), [Job({"seed": str(n)}, found) for n, found in enumerate(trained)])
+
+    out = capsys.readouterr().out
+    assert "Sweep of 3 jobs: loss, lower is better" in out
+    assert [row[0] for row in rows(out) if row] == ["0", "1", "2 *"]
+    assert [row[2:4] for row in rows(out) if row] == [
+        ["none", "3.000"],
+        ["2.000", "4.000"],
+        ["1.000", "none"],
+    ]
+    assert re.search(r"│ +3 │ none │ none │", out), "of three seeds"
+
+
+def test_keys_that_end_alike_stand_in_full_and_numbers_that_were_drawn_rounded(capsys):
+    swept = {"model.dropout": "0.25", "model/option": "zoneout", "dataset.dropout": "-0.00123456"}
+
+    show(Console(width=120), [Job(swept, Trained(0, "runs/a", 7, "loss", "min", 1.0, 2.0))])
+
+    out = capsys.readouterr().out
+    head = next(line for line in out.splitlines() if "val" in line)
+    names = [cell.strip() for cell in head.split("┃")[1:-1]]
+    assert names == ["#", "model.dropout", "option", "dataset.dropout", "val", "test", "folder"]
+    assert [row[1:4] for row in rows(out) if row] == [["0.25", "zoneout", "-0.001235"]]
+
+
 @pytest.mark.parametrize("columns", mostly_slow([40, 60], quick=(40,)))
 def test_a_narrow_terminal_has_the_folders_below_the_table(columns, seqnets, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
