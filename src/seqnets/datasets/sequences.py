@@ -282,7 +282,7 @@ class SequenceData(DataModule):
         for row, length in enumerate(train.lengths[:count] if lengths is None else lengths):
             target = y[row, :length] if train.stepwise else y[row]
             target = target[target != IGNORE] if train.transcribed else target
-            rows.append(self.example(x[row, :length], target))
+            rows.append(self.example(x[row, :length] + 0.0, target))  # masks leave -0.0
         return rows
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:

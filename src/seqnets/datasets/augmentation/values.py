@@ -34,14 +34,15 @@ class SpecAugment(ValueAugmentation):
 
     References:
         Park et al., 2019, "SpecAugment: A Simple Data Augmentation Method for Automatic Speech
-        Recognition", arXiv:1904.08779. The defaults are its policy SM.
+        Recognition", arXiv:1904.08779. The defaults are its policy SM, but for ``share_of_steps``,
+        which is 0.2 there: in short sequences, such a mask hides whole labels.
     """
 
     def __init__(
         self,
         step_masks: int = 2,
         steps: int = 70,
-        share_of_steps: float = 0.2,
+        share_of_steps: float = 0.05,
         feature_masks: int = 2,
         share_of_features: float = 0.2,
         only: Sequence[str | int] = (),
