@@ -12,8 +12,8 @@ from omegaconf import ListConfig, OmegaConf
 
 from seqnets.cli.assemble import make_data, make_module
 from seqnets.cli.options import plain
-from seqnets.training.metrics import MeanLoss
 from seqnets.training.predict import predict
+from seqnets.training.scores import scores_of_parts
 from tests.configs.stand_ins import STAND_INS
 from tests.configs.test_configs import CONFIGS, compose
 
@@ -33,6 +33,10 @@ OF_DATASET = {
     "strategy": "forecasting",
 }
 """The dataset whose model has parts of such a group, beside cells and their options."""
+
+COUNTS = ["dataset.targets=[price]", "dataset.counts=true", "model.normalization=mean"]
+ALSO = {"head=negative_binomial": COUNTS}
+"""What a part needs beside itself."""
 
 
 def options(group):
@@ -106,26 +110,23 @@ def test_a_dataset_trains_its_model_whose_predictions_score_the_same(dataset, fi
     data, module = step(small(f"dataset={dataset}", *files(dataset)))
     objective, known = module.objective, json.loads(json.dumps(data.describe()))
     batches = list(islice(data.loader("test").in_order(), 3))
-    metrics, state, loss = objective.metrics(known), None, MeanLoss()
+    tested, state = scores_of_parts(objective, known)["test"], None
     module.model.eval()
     for batch in batches:
         with torch.no_grad():
             outcome = objective(module.model, batch, state if batch.carry else None)
         state = outcome.state
-        loss.update(outcome.loss, outcome.scored)
-        for metric in metrics.values():
-            metric.update(outcome.predictions, outcome.targets)
+        tested.update(outcome)
     rows = predict(module.model, objective, batches, known)
     written = [json.loads(json.dumps(row, allow_nan=False)) for row in rows]
     scores = objective.scores([row for row in written if row["target"] is not None], known)
 
-    figures = {name: float(metric.compute()) for name, metric in metrics.items()}
-    derived = objective.derived(float(loss.compute()))
-    figures |= {name: derived[name] for name in derived if name == objective.metric}
+    figures = tested.take()
+    names = {*objective.metrics(known), objective.metric}
     assert written
     assert objective.metric in scores
-    for name, figure in figures.items():
-        assert scores[name] == pytest.approx(figure, rel=1e-4, abs=1e-5), name
+    for name in names:
+        assert scores[name] == pytest.approx(float(figures[name]), rel=1e-4, abs=1e-5), name
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
@@ -182,7 +183,8 @@ def test_a_part_of_a_model_takes_a_step(option, files):
     group, _, name = option.partition("=")
     dataset = OF_DATASET[group]
 
-    step(small(f"dataset={dataset}", *files(dataset), f"model/{group}={name}"))
+    also = ALSO.get(option, [])
+    step(small(f"dataset={dataset}", *files(dataset), f"model/{group}={name}", *also))
 
 
 @pytest.mark.parametrize("cell", options("model/cell"))
