@@ -58,7 +58,7 @@ PUBLIC = {
         ConditionalRandomField WordEmbedding
         VideoClassifier FramePredictor
         Forecaster Direct Recursive EncoderDecoder Parallel
-        NumberHead PointHead GaussianHead QuantileHead
+        NumberHead PointHead GaussianHead NegativeBinomialHead QuantileHead
     """,
     "seqnets.datasets.augmentation": """
         ValueAugmentation TimeAugmentation SpecAugment Noise Scale Stretch Crop

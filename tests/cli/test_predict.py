@@ -211,6 +211,25 @@ def test_a_forecast_takes_the_calendar_from_times_that_go_on(seqnets, tmp_path):
     assert "numbered.csv: got times such as 0, expected dates" in refused.err
 
 
+def test_counts_are_forecast_with_quantiles_and_refused_where_they_are_none(seqnets, tmp_path):
+    rows = [f"{n % 7 // 5 * (n % 3)}" for n in range(200)]
+    (tmp_path / "mine.csv").write_text("\n".join(["sales", *rows]) + "\n")
+    data = ["dataset=forecasting", "dataset.path=mine.csv", "dataset.lookback=14"]
+    head = ["model/head=negative_binomial", "model.normalization=mean", "model.segment=7"]
+    run = ["train", *SMALL, *data, *head, "dataset.horizon=7"]
+
+    refused = seqnets(*run)
+    trained = seqnets(*run, "dataset.counts=true")
+    assert (refused.code, trained.code) == (1, 0), trained.err
+    done = seqnets("predict", f"checkpoint={only_run(tmp_path)}", "input=mine.csv", "to=said.jsonl")
+
+    assert "expected counts for NegativeBinomialHead.\n  dataset.counts=true" in refused.err
+    assert done.code == 0, done.err
+    (row,) = rows_of(tmp_path / "said.jsonl")
+    levels = [row["quantiles"][level]["sales"] for level in ("0.05", "0.5", "0.95")]
+    assert levels == np.sort(levels, 0).round().tolist()
+
+
 def test_predictions_may_be_a_table(seqnets, classifier, tmp_path):
     seqnets("predict", f"checkpoint={classifier}", "to=said.jsonl")
     done = seqnets("predict", f"checkpoint={classifier}", "to=said.csv")

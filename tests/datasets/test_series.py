@@ -769,6 +769,29 @@ def test_each_series_has_the_error_of_a_naive_forecast_of_its_training_part(tabl
     assert next(iter(data.new(data.file, data.describe()))).scales is None
 
 
+def test_counts_stay_as_they_are(table):
+    lines = ["sales,price", *(f"{n % 4 or ''},{n / 3}" for n in range(40))]
+    data = table(lines, counts=True, targets=["sales"], missing="linear")
+    data.setup()
+    batch = next(iter(data.loader("test")))
+
+    assert data.scaling.mean.tolist() == [0, pytest.approx(sum(range(28)) / 28 / 3)]
+    assert data.scaling.deviation[0] == 1
+    assert set(batch.y[~batch.y.isnan()].tolist()) == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("value", "shown"), [("2.5", "2.5"), ("-1", "-1")])
+def test_targets_that_are_no_counts_are_refused(table, value, shown):
+    lines = ["a,b", *(f"{n % 4},{n / 3}" for n in range(40))]
+    lines[36] = f"{value},0"
+
+    with pytest.raises(DataError, match=f"column a is {shown} at step 35, expected a whole number"):
+        table(lines, counts=True, targets=["a"]).setup()
+    with pytest.raises(DataError, match=r"column b is 0\.333333 at step 1"):
+        table(lines, counts=True, targets=["b"]).setup()
+    table(lines, targets=["a"]).setup()
+
+
 def test_examples_say_when_windows_are(table):
     data = table()
     data.setup()

@@ -11,6 +11,7 @@ from seqnets.models import (
     EncoderDecoder,
     Forecaster,
     GaussianHead,
+    NegativeBinomialHead,
     Parallel,
     PointHead,
     QuantileHead,
@@ -224,6 +225,70 @@ def test_the_gaussian_likelihood_is_that_of_plain_floats():
     )
 
 
+@pytest.mark.parametrize(("log_mean", "log_dispersion", "count"), [(0.3, -0.7, 2), (4, 1.2, 0)])
+def test_the_likelihood_of_counts_is_that_of_plain_floats(log_mean, log_dispersion, count):
+    mean, dispersion = math.exp(log_mean), math.exp(log_dispersion)
+    ways = math.gamma(count + 1 / dispersion) / math.gamma(count + 1) / math.gamma(1 / dispersion)
+    share = dispersion * mean / (1 + dispersion * mean)
+    nats = -math.log(ways * (1 / (1 + dispersion * mean)) ** (1 / dispersion) * share**count)
+    features = torch.tensor([[log_mean, log_dispersion]], dtype=torch.float64)
+
+    loss = NegativeBinomialHead().loss(features, torch.tensor([count]).double())
+
+    assert loss.item() == pytest.approx(nats, abs=1e-12)
+
+
+def test_counts_without_dispersion_have_the_likelihood_of_poissons_distribution():
+    mean, count = 1000.0, 990
+    nats = mean - count * math.log(mean) + math.lgamma(count + 1)
+    features = torch.tensor([[math.log(mean), -40.0]], requires_grad=True)  # float32
+
+    loss = NegativeBinomialHead().loss(features, torch.tensor([float(count)]))
+    loss.backward()
+
+    assert loss.item() == pytest.approx(nats, rel=1e-4)
+    assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("independent", [False, True])
+def test_forecasts_of_counts_grow_with_the_size_of_the_window(strategy, independent):
+    model = forecaster(
+        strategy, head=NegativeBinomialHead, normalization="mean", independent=independent,
+        segment=2, horizon=4,
+    )  # fmt: skip
+    x = windows().abs()
+    scale = 1 + x.mean(1)
+
+    (mean, dispersion), _ = model.features(x)[0].unbind(-1), model.eval()
+    said = model(x)[0]
+
+    assert (said == said.round()).all()
+    assert (said.diff(dim=-1) >= 0).all()
+    inner = partial(model.output.moved, shift=torch.zeros(1))
+    moved = inner(torch.stack([mean, dispersion], -1), scale=scale[:, None, :, None])
+    assert torch.allclose(moved[..., 0].exp(), mean.exp() * scale[:, None])
+    assert torch.allclose(moved[..., 1].exp(), dispersion.exp() / scale[:, None].sqrt())
+
+
+def test_windows_are_divided_by_their_mean_magnitude_for_counts():
+    model = forecaster(normalization="mean", head=NegativeBinomialHead, outputs=2)
+    x, read = windows(), []
+    model.strategy.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+
+    model(x)
+
+    scale = 1 + x[..., :2].abs().mean(1, keepdim=True)
+    torch.testing.assert_close(read[0], torch.cat([x[..., :2] / scale, x[..., 2:]], -1))
+
+
+def test_in_training_counts_are_predicted_by_their_mean():
+    head, y = NegativeBinomialHead(), torch.randn(5, 2)
+
+    assert torch.equal(head.predict(y), y[:, :1].exp().expand(-1, 3))
+    assert torch.equal(head.eval().predict(y), head(y))
+
+
 def test_the_pinball_loss_is_that_of_plain_floats():
     levels, said, y = [0.1, 0.5, 0.9], [0.4, 0.2, 1.0], 0.5
     loss = sum(max(q * (y - s), (q - 1) * (y - s)) for q, s in zip(levels, said, strict=True))
@@ -269,7 +334,11 @@ def test_a_point_is_scored_where_a_target_is(error, loss):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(forecaster, normalization="mean"), "normalization is 'mean', expected one of"),
+        (partial(forecaster, normalization="max"), "normalization is 'max', expected one of"),
+        (
+            partial(forecaster, head=NegativeBinomialHead),
+            "normalization is 'last', expected 'mean' or 'none' with NegativeBinomialHead",
+        ),
         (partial(forecaster, segment=0), "segment is 0"),
         (partial(forecaster, Recursive, outputs=2), "Recursive: only some columns are predicted"),
         (partial(forecaster, Recursive, outputs=2, independent=True), "some columns"),

@@ -32,6 +32,7 @@ from seqnets.models import (
     FramePredictor,
     LanguageModel,
     LuongAttention,
+    NegativeBinomialHead,
     QuantileHead,
     SequenceClassifier,
     SequenceRegressor,
@@ -104,6 +105,22 @@ KINDS = {
         {"sizes": {"input_size": 2, "output_size": 2, "horizon": 4}, "scaling": SCALING},
         ["x (B, T, 2) float64"],
         ["values (B, 4, 2) float64", "quantiles (B, 4, 3, 2) float64"],
+    ),
+    "forecasts of counts": (
+        lambda: Forecaster(
+            *(GRUCell, 2, 1, 3),
+            strategy=EncoderDecoder,
+            head=NegativeBinomialHead,
+            normalization="mean",
+            hidden_size=4,
+        ),
+        Forecasting([0.05, 0.5, 0.95]),
+        {
+            "sizes": {"input_size": 2, "output_size": 1, "horizon": 3},
+            "scaling": {"mean": [0.0, 3.0], "deviation": [1.0, 2.0]},
+        },
+        ["x (B, T, 2) float64"],
+        ["values (B, 3, 1) float64", "quantiles (B, 3, 3, 1) float64"],
     ),
     "forecasts of what is known ahead": (
         lambda: Forecaster(*(GRUCell, 2, 1, 3), segment=2, hidden_size=4, ahead_size=1),

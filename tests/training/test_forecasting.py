@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torchmetrics.functional import symmetric_mean_absolute_percentage_error
@@ -13,6 +14,7 @@ from seqnets.models import (
     EncoderDecoder,
     Forecaster,
     GaussianHead,
+    NegativeBinomialHead,
     Parallel,
     QuantileHead,
     Recursive,
@@ -281,6 +283,57 @@ def test_a_model_that_takes_nothing_ahead_is_refused_before_training_if_somethin
         Forecasting().check(deaf, known)
     Forecasting().check(deaf, none)
     Forecasting().check(Forecaster(GRUCell, **known.sizes, segment=2, hidden_size=4), known)
+
+
+def test_counts_are_refused_before_training_if_the_data_are_standardised(tmp_path):
+    path = tmp_path / "shop.csv"
+    path.write_text("\n".join(["sales", *(f"{n % 5}" for n in range(99))]))
+    counts, scaled = (
+        SeriesTable(str(path), lookback=8, horizon=4, counts=counts) for counts in (True, False)
+    )
+    model = Forecaster(
+        GRUCell, **counts.sizes, head=NegativeBinomialHead, normalization="mean", hidden_size=4
+    )
+    objective = Forecasting(model.output.quantiles)
+
+    with pytest.raises(ConfigError, match=r"standardised, expected counts for NegativeBinomialHe"):
+        objective.check(model, scaled)
+    objective.check(model, counts)
+
+
+def test_the_distribution_of_counts_is_learned(tmp_path):
+    random = np.random.default_rng(0)
+    means = 3 + 2 * np.sin(np.arange(1500))
+    counts = random.negative_binomial(2, 2 / (2 + means))  # a dispersion of 1 / 2
+    path = tmp_path / "shop.csv"
+    path.write_text("\n".join(["sales", *map(str, counts)]))
+    torch.manual_seed(0)
+    data = SeriesTable(str(path), lookback=16, horizon=2, batch_size=64, counts=True)
+    model = Forecaster(
+        *(GRUCell, *list(data.sizes.values())[:3]),
+        head=NegativeBinomialHead,
+        normalization="mean",
+        hidden_size=16,
+    )
+    objective = Forecasting(model.output.quantiles)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(8):
+        for batch in data.loader("train"):
+            optimizer.zero_grad()
+            objective(model, batch).total.backward()
+            optimizer.step()
+    scores = scores_of_parts(objective, data.describe())["test"]
+    model.eval()
+    with torch.no_grad():
+        for batch in data.loader("test"):
+            scores.update(objective(model, batch))
+            _, dispersion = model.features(batch.x)[0].unbind(-1)
+
+    found = scores.take()
+
+    assert found["loss"] < 2.3  # 2.15 by the true distribution, 2.39 by Poisson's of its means
+    assert 0.85 < found["coverage"] <= 1
+    assert 0.25 < dispersion.exp().mean() < 1
 
 
 def learned_error(path, known_ahead, strategy):

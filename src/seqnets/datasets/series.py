@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.checks import check_choice, check_count
+from seqnets.checks import check_choice, check_count, check_flags
 from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.baselines.forecasts import forecast_baselines
 from seqnets.datasets.calendar import UNITS, add_calendar, calendar_columns
@@ -166,6 +166,7 @@ class SeriesData(DataModule):
         calendar: Units of the calendar, of ``minute``, ``hour``, ``weekday``, ``day``,
             ``day_of_year`` and ``month``. Each adds two columns that are known ahead: sine and
             cosine of where each step is in the hour, day, week, month or year, by its timestamp.
+        counts: Whether targets are counts: whole numbers of at least 0, which stay as they are.
         season: Period of the seasonal baseline in steps, and of the naive forecast by whose errors
             others are scaled; 0 for no such baseline, and a naive forecast of the step before.
         batch_size: Windows in a batch of each process.
@@ -185,6 +186,7 @@ class SeriesData(DataModule):
         *,
         known_ahead: Sequence[str] = (),
         calendar: Sequence[str] = (),
+        counts: bool = False,
     ) -> None:
         super().__init__()
         who = type(self).__name__
@@ -197,6 +199,7 @@ class SeriesData(DataModule):
             )
         _check_names(who, "targets", targets, "OT", "all")
         _check_names(who, "known_ahead", known_ahead, "holiday", "none")
+        check_flags(who, counts=counts)
         _check_names(who, "calendar", calendar, "hour,weekday", "none", "units")
         for unit in calendar:
             check_choice(who, UNITS, calendar=unit)
@@ -207,7 +210,7 @@ class SeriesData(DataModule):
             )
         self.lookback, self.horizon = lookback, horizon
         self.targets, self.known_ahead = list(targets), list(known_ahead)
-        self.calendar = list(calendar)
+        self.calendar, self.predicts_counts = list(calendar), counts
         self.season, self.batch_size, self.seed = season, batch_size, seed
 
     @property
@@ -245,13 +248,17 @@ class SeriesData(DataModule):
 
     @cached_property
     def scaling(self) -> Scaling:
-        """The standardisation of each column; those of the calendar stay as they are."""
+        """The standardisation of each column; counts and the calendar's stay as they are."""
         self._check_observed()
         self._check_calendar()
+        if self.predicts_counts:
+            self._check_counts()
         found = self._statistics
         places = torch.arange(len(found.mean))
-        waves = places >= len(places) - 2 * len(self.calendar)
-        return Scaling(found.mean.masked_fill(waves, 0), found.deviation.masked_fill(waves, 1))
+        kept = places >= len(places) - 2 * len(self.calendar)
+        if self.predicts_counts:
+            kept |= places < self.sizes["output_size"]
+        return Scaling(found.mean.masked_fill(kept, 0), found.deviation.masked_fill(kept, 1))
 
     @cached_property
     def naive_errors(self) -> Tensor:
@@ -302,6 +309,19 @@ class SeriesData(DataModule):
                 f"{self.file}: calendar has {unit}, expected units that vary: it is the same at "
                 "all steps of the training part.\n"
                 "  Nothing is learned from it; leave it out of dataset.calendar."
+            )
+
+    def _check_counts(self) -> None:
+        """Raise DataError if a target is no whole number of at least 0."""
+        outputs = self.sizes["output_size"]
+        values, observed = self.series.values[:, :outputs], self.series.observed[:, :outputs]
+        wrong = observed & ((values < 0) | (values != np.rint(values)))
+        if wrong.any():
+            step, column = np.argwhere(wrong)[0].tolist()
+            raise DataError(
+                f"{self.file}: column {self.series.columns[column]} is {values[step, column]:g} at "
+                f"{self.series.times[step]}, expected a whole number of at least 0.\n"
+                "  dataset.counts says that targets are such; dataset.targets names them."
             )
 
     @cached_property

@@ -12,7 +12,13 @@ from seqnets.models.forecaster import Forecaster
 from seqnets.models.heads import Head
 from seqnets.models.horizons import Direct, EncoderDecoder, Parallel, Recursive
 from seqnets.models.language_model import LanguageModel
-from seqnets.models.number_heads import GaussianHead, NumberHead, PointHead, QuantileHead
+from seqnets.models.number_heads import (
+    GaussianHead,
+    NegativeBinomialHead,
+    NumberHead,
+    PointHead,
+    QuantileHead,
+)
 from seqnets.models.sequence_to_sequence import SequenceToSequence
 from seqnets.models.softmax import AdaptiveSoftmax, FusedSoftmax, SoftmaxHead
 from seqnets.models.tagger import SequenceTagger
@@ -38,6 +44,7 @@ __all__ = [
     "Head",
     "LanguageModel",
     "LuongAttention",
+    "NegativeBinomialHead",
     "NumberHead",
     "Parallel",
     "PointHead",

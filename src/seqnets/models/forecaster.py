@@ -33,13 +33,15 @@ class Forecaster(nn.Module):
         horizon: Steps to forecast.
         strategy: How the recurrence reaches the horizon: ``Direct``, ``Recursive``,
             ``EncoderDecoder`` or ``Parallel``.
-        head: The kind of prediction: ``PointHead``, ``GaussianHead`` or ``QuantileHead``.
+        head: The kind of prediction: ``PointHead``, ``GaussianHead``, ``QuantileHead`` or, for
+            counts, ``NegativeBinomialHead``.
         segment: Steps of a segment, w.
         embedding_size: Features to which a segment is mapped, by a linear layer and a ReLU, before
             the recurrence; not mapped if omitted.
         normalization: Shift and scale of a window's K features: "none"; "last", the last step as
-            shift (Lin et al., 2023); or "reversible", mean and standard deviation (Kim et al.,
-            2022, here without learned gains).
+            shift (Lin et al., 2023); "reversible", mean and standard deviation (Kim et al.,
+            2022, here without learned gains); or "mean", no shift, and 1 + the mean magnitude as
+            scale, for counts (Salinas et al., 2020).
         independent: Whether each of the K features is forecast from its own past and the I - K
             others alone, by one shared model.
         ahead_size: How many of the others, the last ones, are known over the horizon, too (future
@@ -48,13 +50,16 @@ class Forecaster(nn.Module):
 
     Raises:
         ConfigError: ``normalization`` is unknown, a size is not a positive integer, more features
-            are known ahead than are not forecast, the cell takes times (``timed``), or the options
-            of strategy or stack are invalid.
+            are known ahead than are not forecast, the head predicts counts and the normalization
+            shifts, the cell takes times (``timed``), or the options of strategy or stack are
+            invalid.
 
     References:
         Lin et al., 2023, "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series
         Forecasting", arXiv:2308.11200. Kim et al., 2022, "Reversible Instance Normalization for
-        Accurate Time-Series Forecasting against Distribution Shift", ICLR.
+        Accurate Time-Series Forecasting against Distribution Shift", ICLR. Salinas et al., 2020,
+        "DeepAR: Probabilistic Forecasting with Autoregressive Recurrent Networks",
+        arXiv:1704.04110.
     """
 
     passes_options_to = Encoder
@@ -89,6 +94,12 @@ class Forecaster(nn.Module):
         if embedding_size is not None:
             check_count("Forecaster", embedding_size=embedding_size)
         self.output = head()
+        if not self.output.shifts and normalization not in ("none", "mean"):
+            raise ConfigError(
+                f"Forecaster: normalization is {normalization!r}, expected 'mean' or 'none' with "
+                f"{type(self.output).__name__}: counts cannot be shifted.\n"
+                "  For example model.normalization=mean."
+            )
         self.input_size, self.output_size, self.horizon = input_size, output_size, horizon
         self.segment, self.independent, self.ahead_size = segment, independent, ahead_size
         self.normalization = normalization
@@ -202,9 +213,14 @@ def _reversible(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + 1e-5).sqrt()
 
 
+def _mean(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(x[:, -1:]), 1 + x.abs().mean(1, keepdim=True)
+
+
 NORMALIZATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "none": _none,
     "last": _last,
     "reversible": _reversible,
+    "mean": _mean,
 }
 """Functions from windows (B, T, K) to shift and scale, (B, 1, K) each."""

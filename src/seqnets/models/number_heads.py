@@ -15,8 +15,12 @@ from seqnets.checks import check_choice
 from seqnets.errors import ConfigError
 from seqnets.layers.lengths import broadcast_steps, valid_steps
 from seqnets.models.heads import Head
+from seqnets.models.negative_binomial import negative_binomial_quantiles
 
 QUANTILES = (0.05, 0.5, 0.95)
+
+_LEAST = -16.0
+"""The least logarithm of a dispersion that is computed with; less is a Poisson distribution."""
 
 
 class NumberHead(Head):
@@ -26,10 +30,13 @@ class NumberHead(Head):
     number. Targets that are NaN are not scored.
 
     Attributes:
+        shifts: Whether numbers may be shifted; otherwise they are at least 0.
         size: Features of each number, P.
         quantiles: The Q levels in (0, 1) of the predicted quantiles, rising; [0.5] for a head that
             predicts one number.
     """
+
+    shifts = True
 
     def __init__(self, size: int, quantiles: Sequence[float]) -> None:
         super().__init__()
@@ -137,6 +144,63 @@ class GaussianHead(NumberHead):
             + spread
             + 0.5 * ((targets - mean) * (-spread).exp()).square()
         )
+
+
+class NegativeBinomialHead(NumberHead):
+    r"""Predicts a negative binomial distribution of each count: a whole number of at least 0.
+
+    .. math::
+        p(y) = \frac{\Gamma(y + 1 / a)}{\Gamma(y + 1) \, \Gamma(1 / a)}
+            \left( \frac{1}{1 + a m} \right)^{1 / a} \left( \frac{a m}{1 + a m} \right)^y
+
+    Features are the logarithms of the mean :math:`m` and of the dispersion :math:`a`: the variance
+    is :math:`m + a m^2`. Differs from the paper, which has softplus in place of exponentials, and
+    draws samples. In training mode all predictions are the mean: quantiles would take longer than
+    the rest of a step, and nobody reads them.
+
+    Args:
+        quantiles: Levels of the quantiles to output.
+
+    References:
+        Salinas et al., 2020, "DeepAR: Probabilistic Forecasting with Autoregressive Recurrent
+        Networks", arXiv:1704.04110.
+    """
+
+    shifts = False
+
+    def __init__(self, quantiles: Sequence[float] = QUANTILES) -> None:
+        super().__init__(2, quantiles)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The quantiles, (..., Q): whole numbers up to 15."""
+        mean, dispersion = y.double().unbind(-1)
+        dispersion = dispersion.clamp(min=_LEAST).exp()
+        found = negative_binomial_quantiles(mean.exp(), dispersion, self.quantiles)
+        return found.to(y.dtype)
+
+    def predict(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The quantiles; in training mode the mean in place of each."""
+        if not self.training:
+            return self(y)
+        return self.point(y)[..., None].expand(*y.shape[:-1], len(self.quantiles))
+
+    def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Features of ``scale * number``, whose dispersion is less; the shift must be 0."""
+        size = scale.log()
+        return torch.cat([y[..., :1] + size, y[..., 1:] - size / 2], -1)
+
+    def point(self, y: Tensor) -> Tensor:
+        """The mean."""
+        return y[..., 0].exp()
+
+    def errors(self, y: Tensor, targets: Tensor) -> Tensor:
+        """The negative log-likelihood of each count, in nats."""
+        mean, dispersion = y.double().unbind(-1)  # differences of large numbers
+        dispersion = dispersion.clamp(min=_LEAST)
+        odds, size = mean + dispersion, (-dispersion).exp()
+        more, count = F.softplus(odds), targets.double()
+        ways = (count + size).lgamma() - (count + 1).lgamma() - size.lgamma()
+        return (size * more - count * (odds - more) - ways).to(y.dtype)
 
 
 class QuantileHead(NumberHead):

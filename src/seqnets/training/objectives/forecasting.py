@@ -51,7 +51,7 @@ class Forecasting(Objective):
             )
 
     def check(self, model: nn.Module, data: DataModule) -> None:
-        """Raise ConfigError if columns are known ahead and the model takes none."""
+        """Raise ConfigError if the model takes no columns known ahead, or counts that are none."""
         ahead = data.sizes.get("ahead_size", 0) if isinstance(data, DataModule) else 0
         features: Any = getattr(model, "features", None)
         if ahead and features and "ahead" not in inspect.signature(features).parameters:
@@ -59,6 +59,13 @@ class Forecasting(Objective):
                 f"Forecasting: {name_of(model)}.features takes no argument ahead, expected one for "
                 f"{counted(ahead, 'column')} known ahead (dataset.known_ahead, dataset.calendar).\n"
                 "  model=forecaster has it."
+            )
+
+        head, counts = getattr(model, "output", None), getattr(data, "predicts_counts", False)
+        if isinstance(head, NumberHead) and not head.shifts and not counts:
+            raise ConfigError(
+                f"Forecasting: the data are standardised, expected counts for "
+                f"{type(head).__name__}.\n  dataset.counts=true leaves targets as they are."
             )
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
