@@ -276,6 +276,32 @@ def test_units_of_two_widths_have_stages_of_their_own():
         assert check_backend(Apart(I, H, bias=False), backend, steps=(1, 4)) == {}
 
 
+def first_filled(m):
+    m = m.clone()
+    m[:, 0] = 0.5
+    return m
+
+
+@pytest.mark.parametrize("units", [1, 2])
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_a_state_that_becomes_a_constant_is_stored_by_a_stage_of_its_width(units, backend):
+    class Filling(user_cells.BareCell):
+        states, state_sizes = ("h", "m"), (H, units)
+
+        def make(self, I, H):
+            self.rate = self.weight(H)
+
+        def step(self, x, state):
+            h, m = state
+            return torch.tanh(self.rate * x + h), first_filled(m)
+
+    cell = Filling(H, H)
+
+    for stage in program_of(cell).forward:
+        assert {cell.hidden_size if p == 0 else 1 for p in stage.state} == {stage.width}
+    check_backend(cell, backend, steps=(1, 3), dtypes=(torch.float64,))
+
+
 def test_pieces_that_overlap_are_refused():
     with pytest.raises(Untraceable, match="overlap"):
         program(Mixed)

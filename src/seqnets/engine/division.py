@@ -38,7 +38,8 @@ class Division:
         reduced = [reduction.value for reduction in step.reductions]
         self._roots = [*step.state, *self.values.values(), *reduced]
         _refuse_overlaps(self._roots)
-        count = 1 + max(map(self.stored_in, self._roots))
+        self._states = [self.state_in(p) for p in range(len(step.state))]
+        count = 1 + max(*self._states, *map(self.stored_in, self._roots))
         self.crossing = self._read_later()
         self.widths = [self._width(n) for n in range(count)]
 
@@ -59,6 +60,10 @@ class Division:
         """The stage that stores a node: also for leaves, one of the node's width."""
         stage = self.computed_in(node)
         return self._of_width(node.width, stage) if node.width else stage
+
+    def state_in(self, p: int) -> int:
+        """The stage that stores a state part, which may be a constant, of no width of its own."""
+        return self._of_width(self.step.state_sizes[p], self.computed_in(self.step.state[p]))
 
     def product_in(self, k: int) -> int:
         """The stage that computes a product."""
@@ -103,6 +108,7 @@ class Division:
         """The width of a stage; raise ``Untraceable`` unless it has one, and its products fit."""
         nodes = [*self._roots, *self.crossing]
         widths = {node.width for node in nodes if node.width and self.stored_in(node) == n}
+        widths |= {self.step.state_sizes[p] for p, at in enumerate(self._states) if at == n}
         if len(widths) != 1:
             raise Untraceable(f"a stage of {' and '.join(map(str, sorted(widths)))} units")
         (width,) = widths

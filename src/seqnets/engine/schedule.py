@@ -64,7 +64,7 @@ class _Passes:
             blocks = product.weight.rows // division.widths[n]
             stages[n].products.append(StageProduct(k, value, blocks))
         for p, node in enumerate(self.step.state):
-            stages[division.stored_in(node)].state[p] = node
+            stages[division.state_in(p)].state[p] = node
         for k, node in division.values.items():
             store(Buffer("value", k), 0, node)
         for k, reduction in enumerate(self.step.reductions):
@@ -122,11 +122,12 @@ class _Passes:
         outputs: dict[Any, Node] = {}
         division, state = self._division, self.step.state
         for p, node in enumerate(state):
-            if division.stored_in(node) == n:
+            if division.state_in(p) == n:
                 outputs["state", p] = stage.state[p] = node
         for k, product in enumerate(self.step.products):
             part = division.parts[k]
-            if division.stored_in(product.value if part is None else state[part]) == n:
+            stored = division.stored_in(product.value) if part is None else division.state_in(part)
+            if stored == n:
                 stage.products.append(StageProduct(k, Buffer("dz", k), 1))
                 if part is None:
                     outputs["value", k] = product.value
