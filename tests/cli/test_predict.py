@@ -17,6 +17,7 @@ import pytest
 from seqnets.cli.main import command
 from seqnets.cli.prediction_table import write_table
 from seqnets.cli.predictions import _write, score_file, write_rows
+from seqnets.cli.standard_input import spooled
 from seqnets.cli.trained import load_module, new_data
 from seqnets.datasets import Parity
 from seqnets.errors import ConfigError, DataError
@@ -409,6 +410,32 @@ def test_what_is_wrong_with_standard_input_is_told(text, told, seqnets, classifi
 
     assert (done.code, done.out) == (1, "")
     assert told in done.err
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text", "suffix"),
+    [
+        ({"path": "mine.tsv"}, "a\tb", ".tsv"),
+        ({"source_path": "train.en"}, "a b", ".en"),
+        ({"path": "walks"}, '\n{"x": [[1]]}', ".jsonl"),
+    ],
+)
+def test_standard_input_has_the_format_of_the_training_data_unless_it_is_json_lines(
+    dataset, text, suffix, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    with spooled(dataset) as path:
+        assert (path.suffix, path.read_text()) == (suffix, text)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("dataset", [{"path": "walks"}, {}])
+def test_standard_input_that_nothing_gives_a_format_is_refused(dataset, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a,b")))
+
+    with pytest.raises(DataError, match="standard input has no format"), spooled(dataset):
+        pass
 
 
 def test_names_of_files_in_standard_input_lead_from_the_working_folder(
