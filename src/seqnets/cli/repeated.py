@@ -63,7 +63,7 @@ def _set(config: Any, key: str, value: Any) -> None:
     """Give a dotted key a value; remove one that is to be None."""
     outer, _, last = key.rpartition(".")
     if value is not None:
-        OmegaConf.update(config, key, value, force_add=True)
+        OmegaConf.update(config, key, value)
     elif node := OmegaConf.select(config, outer) if outer else config:
         node.pop(last, None)
 
