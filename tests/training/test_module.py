@@ -467,6 +467,21 @@ def test_best_is_the_checkpoint_with_the_best_metric(tmp_path):
     assert scores[best["global_step"]] == max(scores.values())
 
 
+def test_lightning_loads_a_checkpoint_into_what_it_is_given_and_refuses_other_weights(tmp_path):
+    data = parity_data()
+    _, module = fit(parity_module, data, tmp_path, max_epochs=1)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    parts = {"objective": module.objective, "known": data.describe(), "optimizer": torch.optim.SGD}
+    model, other = (SequenceClassifier(GRUCell, **data.sizes, hidden_size=n) for n in (8, 9))
+
+    loaded = SequenceModule.load_from_checkpoint(last, model=model, **parts, weights_only=True)
+
+    for name, weight in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+    with pytest.raises(CheckpointError, match="Checkpoint given: is of another model"):
+        SequenceModule.load_from_checkpoint(last, model=other, **parts, weights_only=True)
+
+
 def test_gradients_are_found_in_the_thread_that_asks_for_them(tmp_path):
     data, seen = parity_data(), []
     module = parity_module(data)

@@ -320,7 +320,8 @@ class SequenceModule(LightningModule):
             CheckpointError: The checkpoint has another format, or belongs to another model, other
                 data or another number of processes.
         """
-        path = str(self.trainer.ckpt_path)
+        attached = self._trainer is not None  # which it is not in load_from_checkpoint
+        path = str(self.trainer.ckpt_path) if attached else "given"
         check_parts(checkpoint, path)
         ours = checkpoint["seqnets"]
         if ours["format"] != FORMAT:
@@ -328,12 +329,12 @@ class SequenceModule(LightningModule):
                 f"Checkpoint {path}: has format {ours['format']}, expected {FORMAT}.\n"
                 f"  It was written by seqnets {ours['version']}."
             )
-        trains = self.trainer.state.fn == "fit"
+        trains = attached and self.trainer.state.fn == "fit"
         if trains:  # before the weights, whose shapes follow from the data
             check_data(ours["data"], self.card["data"], path, ("metric", "naive_errors"))
         check_weights(self, checkpoint, path)
-        # Lightning would load the weights first, and round those of float64
-        self.trainer.precision_plugin.convert_module(self)
+        if attached:  # Lightning would load the weights first, and round those of float64
+            self.trainer.precision_plugin.convert_module(self)
         if not trains:
             return
         groups = named_by_group(self.model, self.param_groups)
