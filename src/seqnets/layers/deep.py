@@ -252,7 +252,8 @@ class DeepRNN(nn.Module):
         """
         dropout = self.dropout if dropout is None else dropout
         connections = self.connections
-        nothing, tops = [None] * len(connections), [False] * (len(connections) - 1) + [True]
+        count = len(connections)
+        nothing, tops = [None] * count, [False] * (count - 1) + [True]
         feeds, norms = self.feed_forwards or nothing, self.norms or nothing
         parts = zip(tops, connections, feeds, norms, strict=True)
         joins: list[Join] = [partial(joined, dropout, *each) for each in parts]

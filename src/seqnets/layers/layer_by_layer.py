@@ -41,7 +41,7 @@ class LayerByLayer:
 
         Args:
             x: Inputs, (B, T, I).
-            state: State before the first step, each (L*D, B, H); zeros if omitted.
+            state: State before the first step, each (L*D, B, H); the cells' initial states if None.
             lengths: Valid steps of each row, (B,); all T if omitted.
 
         Returns:
@@ -60,8 +60,8 @@ class LayerByLayer:
         Args:
             data: All rows' first steps, then all second steps and so on, (N, I).
             sizes: How many rows have each step, in descending order, (T,).
-            state: State before the first step, each (L*D, B, H), longest rows first; zeros if
-                omitted.
+            state: State before the first step, each (L*D, B, H), longest rows first; the
+                cells' initial states if None.
 
         Returns:
             Outputs, (N, D*H), and the state after each row's last step, like ``state``.
@@ -83,8 +83,8 @@ class LayerByLayer:
 
         Args:
             x: Inputs, padded or packed.
-            state: State before the first step, each (L*D, B, H).
-            run_cell: Runs the cell at a place over such inputs from a state, each (B, H), forwards
+            state: State before the first step, each (L*D, B, H), or None.
+            run_cell: Runs the cell at a place over such inputs from its state, each (B, H), forwards
                 or backwards: the outputs, laid out like the inputs, and the final state.
             concatenate: Concatenates the features of both directions' outputs.
         """
@@ -94,7 +94,7 @@ class LayerByLayer:
                 x = F.dropout(x, self.dropout, self.training)
             outputs = []
             for place in range(first, first + D):
-                before = None if state is None else tuple(part[place] for part in state)
+                before = None if state is None else tuple([part[place] for part in state])
                 y, final = run_cell(place, x, before, place > first)
                 outputs.append(y)
                 finals.append(final)

@@ -424,7 +424,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
                     f"{self._name}: For {kind} input, hx should also be {3 - unbatched}-D but "
                     f"got {part.dim()}-D tensor."
                 )
-        return tuple(part.unsqueeze(1) if unbatched else part for part in parts)
+        return tuple([part.unsqueeze(1) for part in parts]) if unbatched else tuple(parts)
 
     def _check_batch(self, state: State, rows: int) -> None:
         """Raise ShapeError unless each part of a state is (L*D, B, H), with B ``rows``."""
