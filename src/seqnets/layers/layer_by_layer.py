@@ -84,7 +84,7 @@ class LayerByLayer:
         Args:
             x: Inputs, padded or packed.
             state: State before the first step, each (L*D, B, H), or None.
-            run_cell: Runs the cell at a place over such inputs from its state, each (B, H), forwards
+            run_cell: Runs the cell at a place over such inputs from a state, each (B, H), forwards
                 or backwards: the outputs, laid out like the inputs, and the final state.
             concatenate: Concatenates the features of both directions' outputs.
         """
