@@ -35,7 +35,7 @@ class SLSTMCell(LSTMCell):
     With several heads the matrices :math:`U` are block-diagonal: units recur within their head.
 
     As in the paper, where :math:`g` is called z. What its block has around the cell, a
-    convolution before and a group norm behind, is not part of it.
+    convolution before and a group norm after, is not part of it.
 
     State: ``(h, c, n, m)``, (B, H) each. Output: ``h``.
 

@@ -28,8 +28,8 @@ class GatedCell(Cell):
     A subclass declares its ``gates`` and writes :meth:`update`, or :meth:`step` if its step needs
     more than one product. Everything else follows from these.
 
-    ``super().__init__`` makes and draws the parameters. A subclass with options of its own sets
-    those that the methods for parameters and sizes read before it calls that.
+    ``super().__init__`` makes and draws the parameters. A subclass with options of its own first
+    sets those that the methods for parameters and sizes read.
 
     Attributes:
         gates: Names of the gates, in the order of their rows in the weights (torch.nn's order).

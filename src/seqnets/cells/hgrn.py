@@ -28,7 +28,7 @@ class HGRNCell(GatedCell):
     ones remember.
 
     Differs from the paper in three places: the memory is real, where the paper's is turned by a
-    complex number at every step; the norm and the matrix behind the output gate are left out; and
+    complex number at every step; the norm and the matrix after the output gate are left out; and
     each cell learns its bound :math:`\gamma` alone, where the paper's add up over the layers.
 
     State: ``(y, h)``, (B, H) each; y is not read back. Output: ``y``.
@@ -98,7 +98,7 @@ class HGRN2Cell(MatrixMemoryCell):
     deep network let the bound rise from layer to layer, as there.
 
     Differs from the paper in two places: each cell learns its bound :math:`\gamma` alone, where the
-    paper's bounds add up over the layers; and the norm and the matrix behind are not part of it.
+    paper's bounds add up over the layers; and the norm and the matrix after are not part of it.
 
     State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
 

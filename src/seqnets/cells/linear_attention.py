@@ -25,7 +25,7 @@ class GatedLinearAttentionCell(MatrixMemoryCell):
     for each head.
 
     Differs from the paper in two places: the biases of q, k and v, which start at zero; and what
-    its block has around the cell, a norm behind and a gated branch beside, is not part of it. The
+    its block has around the cell, a norm after and a gated branch beside, is not part of it. The
     factor of q is that of the published code.
 
     State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.

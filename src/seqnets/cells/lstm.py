@@ -58,7 +58,7 @@ class MemoryCell(GatedCell):
         if proj_size and not self.projects:
             raise ConfigError(
                 f"{self._name}: proj_size is {proj_size}, expected 0: this cell does not project.\n"
-                f"  Put a linear layer behind it, or take LSTMCell."
+                f"  Put a linear layer after it, or take LSTMCell."
             )
         self.proj_size = proj_size  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)

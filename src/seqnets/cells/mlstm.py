@@ -28,7 +28,7 @@ class MLSTMCell(MatrixMemoryCell):
     overflow; and of its two forget gates this has the logistic one. C is its transpose. As in the
     published code, :math:`w_i` and :math:`w_f` start at zero, :math:`b_i` is drawn with a standard
     deviation of 0.1, and :math:`b_f` is spread from 3 to 6 over the heads. What its block has
-    around the cell, a convolution before, a group norm behind and a gated branch beside, is not
+    around the cell, a convolution before, a group norm after and a gated branch beside, is not
     part of it.
 
     State: ``(h, C, n, m)``, (B, H), (B, N*K*V), (B, N*K) and (B, N); h is not read back. Output:

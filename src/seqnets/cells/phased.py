@@ -39,7 +39,7 @@ class PhasedLSTMCell(PeepholeLSTMCell):
     stops at 256 steps, in float16 at 2,048.
 
     Attributes:
-        stamped: That times are those of the steps, rather than of what lies between two.
+        stamped: True: times are those of the steps, not those that pass between two.
         log_tau: :math:`\log \tau`, of each unit's period in units of time, (H,).
         shift: s, when the period begins, (H,).
 

@@ -23,7 +23,7 @@ class QRNNCell(GatedCell):
         c_t &= f_t \odot c_{t-1} + (1 - f_t) \odot z_t \\
         h_t &= o_t \odot c_t
 
-    As in the paper: fo-pooling, behind a convolution of width 2 that begins with zeros. The last
+    As in the paper: fo-pooling, after a convolution of width 2 that begins with zeros. The last
     products :math:`V x` are parts of the state. They count as clocks: options leave them as they
     are.
 

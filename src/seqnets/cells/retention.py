@@ -22,7 +22,7 @@ class RetentionCell(MatrixMemoryCell):
 
     Differs from the paper in three places: queries and keys do not turn with their step (xPos), so
     that decay alone tells how long ago something was written; the biases, which start at zero; and
-    what its block has around the cell, a group norm behind and a gated branch beside, is not part
+    what its block has around the cell, a group norm after and a gated branch beside, is not part
     of it.
 
     State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.

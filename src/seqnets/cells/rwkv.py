@@ -32,7 +32,7 @@ class RWKV7Cell(MatrixMemoryCell):
 
     Differs from the paper in three places: the biases of r, k and v, which start at zero; the
     :math:`10^{-6}`, without which a :math:`\kappa` near zero has no derivative; and what its block
-    has around the cell, the shift of tokens and the values of the first layer before, a norm behind
+    has around the cell, the shift of tokens and the values of the first layer before, a norm after
     and a bonus and a gated branch beside, is not part of it. The start is that of the published
     code, for a first layer.
 

@@ -28,7 +28,7 @@ class SSDCell(MatrixMemoryCell):
 
     Differs from the paper in two places: the biases but :math:`b_\Delta`, which start at zero; and
     what its block has around the cell, convolutions of u, B and C before with their SiLU, a gated
-    branch beside and a norm behind, is not part of it. The start is that of the published code: A
+    branch beside and a norm after, is not part of it. The start is that of the published code: A
     is uniform from 1 to 16, and D is 1.
 
     State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
