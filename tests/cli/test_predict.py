@@ -609,7 +609,7 @@ def test_a_disk_that_is_full_is_told_with_the_file(tmp_path):
         (["to=null"], 2, "to: is None, expected a file"),
         (["trainer.devices=2"], 2, "One process writes all rows"),
         (["input=nowhere.csv"], 1, "nowhere.csv"),
-        (["input=nowhere.csv", "dataset.audio.window=0.05"], 2, "dataset.audio: is another than"),
+        (["input=nowhere.csv", "dataset.audio.window=0.05"], 2, "dataset.audio: differs from"),
         (["prat=test"], 2, "Did you mean part"),
     ],
 )

@@ -54,7 +54,7 @@ _REFUSED = {
 def arranged(verb: str, arguments: Sequence[str]) -> list[str]:
     """The overrides of a command line, then its flags, since argparse takes none in between.
 
-    Flags come out by their full names, with their values behind an equals sign.
+    Flags come out by their full names, with their values after an equals sign.
 
     Args:
         verb: The verb that was called.

@@ -93,15 +93,14 @@ def new_data(
 
     Raises:
         DataError: The file is malformed, or does not fit what the model was trained on.
-        UsageError: An option would make other inputs than those.
+        UsageError: An option would make other inputs than in training.
     """
     before = module.card["config"]["dataset"]
     for key in _OF_INPUTS:
         if options["dataset"].get(key, before.get(key)) != before.get(key):
             raise UsageError(
-                f"dataset.{key}: is another than in training, and came with a file of new data, "
-                "expected it to be left out.\n"
-                "  The model's inputs are made of the file as they were in training."
+                f"dataset.{key}: differs from that in training, expected it to be left out with "
+                "new data.\n  The model's inputs are made from the file as they were in training."
             )
     data: DataModule = build(dataset_of(module, options), options["allow"], "dataset")
     data.folder_of_new = folder

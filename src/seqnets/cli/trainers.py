@@ -93,7 +93,7 @@ def make_trainer(
     if trains and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise ConfigError(
             "trainer.strategy: has this process start others that train in its place, expected one "
-            "by which every process runs the whole command.\n"
+            "with which every process runs the whole command.\n"
             "  Those are ddp (trainer=ddp) and fsdp. From Python, any strategy will do."
         )
     return trainer

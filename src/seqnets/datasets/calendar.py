@@ -1,4 +1,4 @@
-"""Columns that the calendar tells: which minute, hour, day or month a step is in."""
+"""Columns of the calendar: which minute, hour, day or month a step is in."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Series:
         )
 
     def going_on(self, ahead: Sequence[Sequence[str]]) -> Series:
-        """The series, of which nothing is to come, with steps to come at these times, each."""
+        """The series, with steps still to come at these times of each; none may be to come yet."""
         values, observed, times = [], [], []
         for (name, start), coming in zip(self.starts.items(), ahead, strict=True):
             whole, longer = slice(start, start + self.lengths[name]), ((0, len(coming)), (0, 0))
@@ -262,10 +262,11 @@ class SeriesData(DataModule):
 
     @cached_property
     def naive_errors(self) -> Tensor:
-        """What a scaled error is one of: that of a naive forecast, in scaled units, (series, K).
+        """Errors of a naive forecast, by which scaled errors are divided, (series, K).
 
-        It is the mean absolute error, in the training part of each series, of the value a season
-        before, or a step if there is no season; NaN if no two such values are there.
+        Each is the mean absolute error, in scaled units and in the training part of a series, of
+        the value a season before, or a step if there is no season; NaN if no two such values are
+        there.
         """
         outputs, lag = self.sizes["output_size"], self.season or 1
         seen = np.where(self.series.observed, self.series.values, np.nan)[:, :outputs]
@@ -446,7 +447,7 @@ class SeriesData(DataModule):
         """Return the last window of each series in a file; the targets are NaN.
 
         If columns are known ahead, the file goes on over the horizon, where only these need values.
-        For those of the calendar it need not, where the spacing of its times says how they go on.
+        Columns of the calendar need none where the spacing of the times says how they continue.
 
         Raises:
             DataError: The file is malformed, too short, or lacks a column, or values or times that
@@ -501,7 +502,7 @@ class SeriesData(DataModule):
         if ahead is None:
             raise DataError(
                 f"{path}: got no times of the {counted(horizon, 'step')} after {past.times[-1]}, "
-                "expected them, or times whose spacing says how they go on.\n"
+                "expected them, or times whose spacing says how they continue.\n"
                 f"  dataset.calendar=[{','.join(self.calendar)}] needs them. Add a row for each "
                 "step to forecast, in which only the time has a value."
             )
@@ -512,7 +513,7 @@ class SeriesData(DataModule):
     ) -> list[list[str]] | None:
         """The times of the steps to forecast after the past of each series, if they are known."""
         horizon = known["sizes"]["horizon"]
-        if known["sizes"].get("ahead_size"):  # the series goes on over them
+        if known["sizes"].get("ahead_size"):  # the series continues over them
             return [series.times[end : end + horizon] for end in ends] if series.timed else None
         months = known.get("months")
         return series.ahead(horizon, None if months is None else Months(**months))

@@ -158,7 +158,7 @@ def read_series(
         missing: What to do about missing values: see :class:`SeriesTable`.
         gaps: What to do about uneven steps, ``time_gaps`` of :class:`SeriesTable`.
         known_ahead: Columns that are known ahead.
-        coming: Whether the last rows of a series may have no values but of these.
+        coming: Whether the last rows of a series may lack all values but theirs.
         new: Whether the file is for prediction, in which columns to leave out may be absent.
 
     Raises:

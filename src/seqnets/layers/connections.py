@@ -124,7 +124,7 @@ class FeedForward(nn.Module):
         self.leave = Linear(size, width, bias=False, **like)
 
     def forward(self, x: Tensor, dropout: Callable[[Tensor], Tensor]) -> Tensor:
-        """``x`` and what is made of it behind norm and dropout, added, (..., H)."""
+        """``x`` and what is made of it after norm and dropout, added, (..., H)."""
         value, gate = self.enter(dropout(self.norm(x))).chunk(2, -1)
         return x + self.leave(F.silu(gate) * value)
 
@@ -142,7 +142,7 @@ def joined(
     x: Tensor,
     y: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """A :data:`Join`: what is read is behind norm and dropout, above the top layer a norm alone."""
+    """A :data:`Join`: what is read comes after norm and dropout; at the top, after the norm."""
     x = connection(x, y)
     if feed_forward is not None:
         x = feed_forward(x, dropout)

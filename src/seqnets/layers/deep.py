@@ -68,15 +68,15 @@ class DeepRNN(nn.Module):
             "highway" mixes the two by a gate, both from the second layer on; "dense" gives each
             layer the input and the outputs of all layers below, concatenated. Of frames, the gate
             reads and mixes the channels of each place.
-        norm: A norm between layers and behind the last, with parameters of its own at each place:
+        norm: A norm between layers and after the last, with parameters of its own at each place:
             "none", "layer" or "rms". Layers read what is below them through it, and connections
             lead around both.
-        feed_forward: Width of a feed-forward layer with a gate (SwiGLU) behind each layer, as a
+        feed_forward: Width of a feed-forward layer with a gate (SwiGLU) after each layer, as a
             multiple of its input's width; none if 0. It reads through a norm too, and what it makes
             is added to its input, whatever the connection.
         timed: Whether the input's last feature is the time. The cells are made with ``timed=True``,
             and every layer reads the time, as it is, beside what is below it; connections, norms,
-            feed-forward layers and dropout are of the other features.
+            feed-forward layers and dropout act on the other features.
         tied: Whether all layers share the parameters of one cell, or of two if bidirectional.
         dropout: Probability in [0, 1) of dropping an output between layers, in training, where a
             layer or a feed-forward layer reads it.

@@ -44,7 +44,7 @@ def purge_after(trainer: Trainer, step: int, validated: bool) -> None:
     Call this before anything is logged.
 
     Args:
-        trainer: The trainer of the run that goes on.
+        trainer: The trainer of the resumed run.
         step: The checkpoint's number of steps.
         validated: Whether it follows a validation, which is kept; in TensorBoard all entries of the
             step are.

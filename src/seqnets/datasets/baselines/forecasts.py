@@ -68,7 +68,7 @@ def _fit_linear(train: Windows, outputs: int) -> Forecast:
     """Fit the linear model by ridge regression; see :func:`forecast_baselines`.
 
     What is known ahead is the same for all targets of a window: their other regressors and their
-    values are added up before they meet it, which spares a repetition for each target.
+    values are added up before they are multiplied by it, which is then not repeated for each.
     """
     gram, moments, targets = np.zeros(()), np.zeros(()), 0
     for past, future, known in _iter_windows(train, outputs, _FIT_LIMIT):

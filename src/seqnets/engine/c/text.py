@@ -31,7 +31,7 @@ SET_BY_CALLS = {
     "resets": "const uint8_t *resets",
     "scratch": "real *scratch",
 }
-"""Its members behind the sizes, which differ between calls: the program's buffers follow them."""
+"""Its members after the sizes, which differ between calls: the program's buffers follow them."""
 
 
 class Text:

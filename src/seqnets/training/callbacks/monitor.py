@@ -63,7 +63,7 @@ class Monitor(Timed):
                     _add_histogram(writer, f"gradients/{name}", parameter.grad, step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
-        """Write the pending figures: a run that goes on from there would not log them again."""
+        """Write the pending figures: a run that continues from there would not log them again."""
         self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:

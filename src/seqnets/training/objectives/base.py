@@ -76,7 +76,7 @@ class Objective(ABC):
         """New metrics beside the loss, by name; each takes (predictions, targets).
 
         One whose ``update`` has an argument ``scales`` is given those of the outcomes, if they have
-        some.
+        any.
 
         Args:
             known: The dataset's description of itself.

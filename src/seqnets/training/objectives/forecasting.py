@@ -93,11 +93,11 @@ class Forecasting(Objective):
         """Squared and absolute error of the median, and scores of the quantiles.
 
         Of scaled data also ``smape``: the absolute error over the mean magnitude of forecast and
-        target in the data's own units, from 0 to 2, which suits data above 0. Where the data tell
-        the errors of a naive forecast also ``mase``, the absolute error over that of its series
-        (Hyndman and Koehler, 2006).
-        With several quantiles also the mean pinball loss, and ``coverage``: the share of targets
-        between the outermost two, which should equal the difference of their levels.
+        target in the data's own units, from 0 to 2, which suits data above 0. If the data
+        have the errors of a naive forecast, also ``mase``: the absolute error over that forecast's
+        for the same series (Hyndman and Koehler, 2006). With several quantiles, also the mean
+        pinball loss, and ``coverage``: the share of targets between the outermost two, which should
+        equal the difference of their levels.
         """
         median = self.quantiles.index(0.5)
         found: dict[str, Metric] = {
