@@ -22,7 +22,7 @@ test: $(READY)  ## Run the test suite without slow tests
 test-slow: $(READY)  ## Run the whole test suite, slow tests included
 	$(BIN)/python -m pytest -n 2
 
-test-oldest:  ## Run the test suite with the oldest libraries that are admitted
+test-oldest:  ## Run the test suite with the oldest libraries that are supported
 	$(MAKE) .venv-oldest/.ready VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not slow" --ignore tests/test_quality.py
 

@@ -29,10 +29,10 @@ of `seqnets/engine/triton`. [Decision 0013](decisions/0013-loops-on-a-gpu.md) ex
 | `wx_N` | the projected input from column N on |
 | `z_K_G` | gate G of product K |
 | `eN` | an expression |
-| `kN` | what the forward pass kept of expression N |
+| `kN` | the value of expression N that the forward pass kept |
 | `y_0` | the gradient of the step's output |
 | `g_0` | the gradient of the state after the step |
-| `carry_0` | the part of it that goes on to the step before |
+| `carry_0` | the part of it that is passed on to the step before |
 
 Programs that share rows call `arrive` when they have written what others read, and `wait` for the
 others. `SAVE`, `REVERSE`, and which arguments are `None`, are known when a kernel is compiled.

@@ -27,8 +27,8 @@ HEAD = """\
 
 What the experiments that come with seqnets reach on test data, beside published results and simple
 baselines. Each row is one run of `python scripts/reproduce.py NAME`. The script trains
-`experiment=NAME`, scores the weights that were best on the validation part on the test part, and
-records the metrics, seed, wall time, configuration, machine, versions and revision in
+`experiment=NAME`, takes the weights that were best on the validation part, scores them on the test
+part, and records the metrics, seed, wall time, configuration, machine, versions and revision in
 `benchmarks/results/experiments`. `scripts/make_results_page.py` generates this page from those
 files, so every number on it comes from a run. Wall times are from machines that were doing other
 work as well.
