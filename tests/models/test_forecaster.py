@@ -250,6 +250,18 @@ def test_counts_without_dispersion_have_the_likelihood_of_poissons_distribution(
     assert features.grad.isfinite().all()
 
 
+def test_huge_counts_are_likeliest_at_a_mean_that_is_theirs():
+    count, head = 5e8, NegativeBinomialHead()
+    features = torch.tensor([[math.log(count), 0.0]], requires_grad=True)  # float32
+    nats = math.log1p(count) + count * math.log1p(1 / count)
+
+    loss = head.loss(features, torch.tensor([count]))
+    loss.backward()
+
+    assert loss.item() == pytest.approx(nats, abs=1e-5)
+    assert features.grad[0, 0].item() == pytest.approx(0, abs=1e-5)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("independent", [False, True])
 def test_forecasts_of_counts_grow_with_the_size_of_the_window(strategy, independent):

@@ -197,10 +197,10 @@ class NegativeBinomialHead(NumberHead):
         """The negative log-likelihood of each count, in nats."""
         mean, dispersion = y.double().unbind(-1)  # differences of large numbers
         dispersion = dispersion.clamp(min=_LEAST)
-        odds, size = mean + dispersion, (-dispersion).exp()
-        more, count = F.softplus(odds), targets.double()
+        odds, size, count = mean + dispersion, (-dispersion).exp(), targets.double()
         ways = (count + size).lgamma() - (count + 1).lgamma() - size.lgamma()
-        return (size * more - count * (odds - more) - ways).to(y.dtype)
+        none, more = F.logsigmoid(-odds), F.logsigmoid(odds)  # F.softplus drops e⁻²⁰, times counts
+        return -(ways + size * none + count * more).to(y.dtype)
 
 
 class QuantileHead(NumberHead):
