@@ -106,6 +106,25 @@ def test_each_series_of_new_data_goes_on_from_its_own_end(table, tmp_path):
     torch.testing.assert_close(batch.ahead, torch.tensor(ahead))
 
 
+def test_rows_that_tell_the_times_ahead_are_taken_if_others_lack_some(table, tmp_path):
+    lines = [f"{name},{line}" for name in "xy" for line in hours()[1:]]
+    data = table(["series,time,a", *lines])
+    past = [f"2026-03-28 {hour}:00+01:00" for hour in range(18, 24)]
+    set_ahead = ["2026-03-29 00:00+01:00", "2026-03-29 01:00+01:00", "2026-03-29 03:00+02:00"]
+    new = [f"{name},{time},1" for name in "xy" for time in past]
+    new[6:6] = [f"x,{time}," for time in set_ahead]
+    new += [f"y,{time}," for time in set_ahead[:1]]
+    (tmp_path / "new.csv").write_text("\n".join(["series,time,a", *new]) + "\n")
+
+    batches = data.new(tmp_path / "new.csv", data.describe())
+
+    (batch,) = batches
+    computed = [*set_ahead[:2], "2026-03-29 02:00+01:00"]
+    assert [batches.texts["time"][row] for row in (0, 1)] == [set_ahead, computed]
+    ahead = [[waves(hour / 24) for hour in found] for found in ([0, 1, 3], [0, 1, 2])]
+    torch.testing.assert_close(batch.ahead, torch.tensor(ahead))
+
+
 def test_days_off_are_told_by_rows_with_a_time_alone(table, tmp_path):
     days = [date(2026, 1, 1) + timedelta(days=n) for n in range(300)]
     days = [day for day in days if day.weekday() < 5]

@@ -75,18 +75,25 @@ class Series:
         return found.pop() if len(found) == 1 else None
 
     def ahead(self, count: int, months: Months | None) -> list[list[str]] | None:
-        """The times of the steps after each series; None if they are not known.
+        """The times of the steps after the past of each series; None if they are not known.
+
+        Steps that are still to come are the first of them.
 
         Args:
             count: How many steps follow.
             months: The spacing of steps whose length varies, if it is known.
         """
-        if not self.even and (months is None or not self.timed):
-            return None
-        months = None if self.even else months
-        found = [times_after(times, count, months) for times in self.times_by_series]
-        known = [times for times in found if times is not None]
-        return known if len(known) == len(found) else None
+        spaced = self.even or (months is not None and self.timed)
+        months, found = None if self.even else months, []
+        for name, times in zip(self.lengths, self.times_by_series, strict=True):
+            coming = self.coming.get(name, 0)
+            after: list[str] | None = []
+            if coming < count:
+                after = times_after(times, count - coming, months) if spaced else None
+            if after is None:
+                return None
+            found.append([*times[len(times) - coming :], *after])
+        return found
 
     def past(self) -> Series:
         """The series without the steps that are still to come."""
@@ -492,13 +499,10 @@ class SeriesData(DataModule):
 
     def _going_on(self, path: Path, series: Series, known: Known) -> Series:
         """The series of a new file with the steps to forecast, of which only times are known."""
-        horizon, months = known["sizes"]["horizon"], known.get("months")
-        if all(series.coming.get(name, 0) >= horizon for name in series.lengths):
-            return series
-        past = series.past()
+        horizon, months, past = known["sizes"]["horizon"], known.get("months"), series.past()
         if not past.timed:
             return past  # which the calendar refuses
-        ahead = past.ahead(horizon, None if months is None else Months(**months))
+        ahead = series.ahead(horizon, None if months is None else Months(**months))
         if ahead is None:
             raise DataError(
                 f"{path}: got no times of the {counted(horizon, 'step')} after {past.times[-1]}, "
