@@ -105,7 +105,7 @@ _HOMES |= dict.fromkeys(("Bidirectional", "ConvFront1d", "ConvFront2d", "DeepOut
 _HOMES |= dict.fromkeys(("DeepRNN", "Fronted", "Hierarchical", "Recurrent", "Reversed"), "layers")
 _HOMES |= dict.fromkeys(("Stream", "Truncated", "Video"), "layers")
 _HOMES |= {"TorchLike": "layers.torch_like", "TorchLikeCell": "layers.torch_like_cell"}
-"""Where names are defined that are no parts; all others are modules like torch.nn's."""
+"""Where names are defined that are not parts; all others are modules like torch.nn's."""
 
 
 def _load(name: str) -> Any:

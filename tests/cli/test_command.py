@@ -70,7 +70,7 @@ def test_memory_of_a_step_is_kept_for_the_next_unless_the_user_says_otherwise(gi
 def test_hydras_options_are_declared_where_python_reads_the_help_of_each(seqnets, monkeypatch):
     declare = argparse.ArgumentParser.add_argument
 
-    def read(self, action):  # as Python 3.14 does; Hydra has a help that is no text
+    def read(self, action):  # as Python 3.14 does; Hydra has a help that is not text
         assert "%" not in (action.help or "")
 
     def declare_and_read(self, *names, **options):
@@ -238,7 +238,7 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["train", "--cfg", "job", "-m"], "--cfg: came with --multirun, expected one of the two."),
         (
             ["train", "--cfg", "job", "-p", "modle"],
-            "--package: modle is no key.\n  Did you mean mo",
+            "--package: modle is not a key.\n  Did you mean mo",
         ),
         (
             ["train", "--package", "model"],
@@ -253,14 +253,14 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["train", "--info", "odd"], "odd cannot be read"),
         (["train", "dataset.targets=[ä,]"], "dataset.targets=[ä,] cannot be read"),
         (["train", "dataset.paths=[my book=1.txt"], "\"dataset.paths='[my book=1.txt'\""),
-        (["train", "dataset.paths=[my book=1.txt]"], "dataset.paths: is no key"),
+        (["train", "dataset.paths=[my book=1.txt]"], "dataset.paths: is not a key"),
         (["train", "--resume", "last"], "--resume: is no flag, expected resume=VALUE"),
         (["train", "--trainer.max_steps=9"], "is no flag, expected trainer.max_steps=VALUE"),
         (["train", "model.cell=lstm"], "names an option of a group, expected model/cell=lstm."),
         (["train", "-m", "model.cell=lstm,gru"], "of a group, expected model/cell=lstm,gru."),
         (["train", "param_groups={a: {params: x}}"], "one by one.\n  +param_groups.NAME=VALUE"),
         (["train", "param_groups.a.lr=1"], "expected it to be added.\n  +param_groups.a.lr=VALUE"),
-        (["train", "seed.x=1"], "seed.x: is no key or group of `seqnets train`.\n  There are: "),
+        (["train", "seed.x=1"], "seed.x: is not a key or group of `seqnets train`.\n  There are: "),
         (["train", "-m", "model/cell=gru,4"], "model/cell: is 4, expected a name.\n  There are: "),
         (["train", "lr=1"], "Did you mean optimizer.lr?"),
         (["train", "device=gpu"], "Did you mean trainer.devices"),
@@ -270,7 +270,7 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
             "has no head, expected one that has: for",
         ),
         (["train", "model/attention=luong"], "this model has no attention, expected one that has"),
-        (["benchmark", "suite/kind=cpu"], "suite/kind: is no key or group"),
+        (["benchmark", "suite/kind=cpu"], "suite/kind: is not a key or group"),
         (["evaluate", "checkpoint=a", "model.hidden_size=1"], "is determined by the checkpoint"),
         (["predict", "checkpoint=a", "+model.hidden_size=1"], "is determined by the checkpoint"),
         (["generate", "checkpoint=a", "model/cell=gru"], "`seqnets generate` takes allow, chec"),
@@ -285,7 +285,7 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["list", "--config-dir", "nowhere"], "expected a folder"),
         (
             ["list", "hydra.searchpath=[pkg://no.conf]"],
-            "pkg://no.conf is no folder of configs",
+            "pkg://no.conf is not a folder of configs",
         ),
         (["completion", "csh"], "expected one of bash, zsh, fish"),
         (["train", "seed=abc"], "seed: is 'abc', expected a whole number"),
@@ -315,7 +315,7 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["train", "~seed"], "~seed: removes what `seqnets train` needs"),
         (
             ["train", "~model.hiden_size"],
-            "model.hiden_size: is no key or group of `seqnets train`.\n"
+            "model.hiden_size: is not a key or group of `seqnets train`.\n"
             "  Did you mean model.hidden_size",
         ),
         (["train", "~loger"], "Did you mean logger"),

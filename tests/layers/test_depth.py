@@ -413,7 +413,7 @@ WRONG = {
     ),
     "no output": (lambda: DeepOutput(Recurrent(GRUCell(I, H)), []), "sizes are"),
     "an output of nothing": (lambda: DeepOutput(Recurrent(GRUCell(I, H)), [3, 0]), r"\[3, 0\]"),
-    "an output that is no list": (
+    "an output that is not a list": (
         lambda: DeepOutput(Recurrent(GRUCell(I, H)), 3),
         "sizes are 3, expected a list",
     ),

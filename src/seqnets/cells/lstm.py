@@ -35,7 +35,7 @@ class MemoryCell(GatedCell):
 
     Raises:
         ConfigError: ``proj_size`` is out of range, or the cell does not project.
-        DtypeError: ``proj_size`` is no whole number.
+        DtypeError: ``proj_size`` is not a whole number.
 
     References:
         Sak et al., 2014, "Long Short-Term Memory Based Recurrent Neural Network Architectures

@@ -87,7 +87,7 @@ class IRNNCell(RNNCell):
         nn.init.eye_(self.learned("weight_hh")).mul_(self.scale)
 
     def _shown_values(self) -> dict[str, Any]:
-        options = super()._shown_values()  # the base's nonlinearity is no option here
+        options = super()._shown_values()  # the base's nonlinearity is not an option here
         return {name: options[name] for name in options if name != "nonlinearity"}
 
 

@@ -141,7 +141,7 @@ def check_package(verb: str, base: str, arguments: Sequence[str]) -> None:
         if flag == "--package" and "--cfg=job" in arguments:
             keys = known_keys(verb, base, arguments)
             if package not in keys:
-                raise UsageError(f"{flag}: {package} is no key.\n  {near(package, keys)}")
+                raise UsageError(f"{flag}: {package} is not a key.\n  {near(package, keys)}")
 
 
 def check_added_keys(verb: str, arguments: Sequence[str], config: DictConfig) -> None:

@@ -123,7 +123,7 @@ def _unknown_key(
     meant = "" if is_option or is_value else path_meant(verb, arguments, path)
     if meant and key in OF_PATHS:
         what = "a trained model" if trained_at(path) else "data"
-        return UsageError(f"{key}: is no key of `seqnets {verb}` for {what}.\n  {meant}")
+        return UsageError(f"{key}: is not a key of `seqnets {verb}` for {what}.\n  {meant}")
     if base != verb and (configs() / key).is_dir():
         dotted = f"{key.replace('/', '.')}."
         if any(name.startswith(dotted) for name in known_keys(verb, base, arguments)):
@@ -159,7 +159,7 @@ def _unknown_key(
     if to_set and isinstance(keys.get(key.rpartition(".")[0]), dict):
         how_to_add = f"  An option that is not listed is added by +{key}=VALUE.\n"
     return UsageError(
-        f"{key}: is no key or group of `seqnets {verb}`.\n  {advice}\n{how_to_add}"
+        f"{key}: is not a key or group of `seqnets {verb}`.\n  {advice}\n{how_to_add}"
         f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
     )
 

@@ -87,7 +87,7 @@ def _sections(
     if classes:
         names = data.labels or [str(number) for number in range(len(classes["train"]))]
         what = "Classes"
-        if targets:  # the blank is no label
+        if targets:  # the blank is not a label
             what, names = "Labels", names[BLANK + 1 :]
             classes = {part: counts[BLANK + 1 :] for part, counts in classes.items()}
         yield f"{what}, {len(names):,}", _classes(classes, names)

@@ -93,7 +93,7 @@ def _searched(overrides: Sequence[str]) -> list[Path]:
     absent = [entry for entry, folder in found.items() if folder is None]
     if absent or not found:
         raise UsageError(
-            f"{overrides[-1]}: {', '.join(absent) or 'this'} is no folder of configs, expected "
+            f"{overrides[-1]}: {', '.join(absent) or 'this'} is not a folder of configs, expected "
             "some in brackets.\n  For example 'hydra.searchpath=[pkg://mycells.conf]'."
         )
     return [folder for folder in found.values() if folder is not None]

@@ -40,7 +40,7 @@ def add_calendar(path: Path, series: Series, units: Sequence[str]) -> Series:
     Both waves have one period over what a unit counts in, so that its end is near its beginning.
 
     Raises:
-        DataError: The times are no dates, or the file has a column of this name.
+        DataError: The times are not dates, or the file has a column of this name.
     """
     if not units:
         return series

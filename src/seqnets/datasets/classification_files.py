@@ -29,7 +29,7 @@ class ClassificationFiles(SequenceFiles):
         label: Name of a table's label column.
         weight: Name of a table's column, or of an array, of how much a sequence counts in the loss:
             numbers of at least 0, of which only the proportions matter. None if all count alike.
-            It is no feature, and new files may lack it.
+            It is not a feature, and new files may lack it.
         **files: The arguments of :class:`SequenceFiles`.
     """
 

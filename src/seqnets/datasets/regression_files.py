@@ -28,7 +28,7 @@ class RegressionFiles(SequenceFiles):
         targets: Names of the columns with the target values.
         weight: Name of a table's column, or of an array, of how much a sequence counts in the loss:
             numbers of at least 0, of which only the proportions matter. None if all count alike.
-            It is no feature, and new files may lack it.
+            It is not a feature, and new files may lack it.
         **files: The arguments of :class:`SequenceFiles`.
 
     Raises:

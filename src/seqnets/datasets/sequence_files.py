@@ -52,7 +52,7 @@ class SequenceFiles(SequenceData):
         test_fraction: Fraction of ``path``, of each class, to use for the test.
         standardise: Whether to standardise features and numeric targets over the training part.
         groups: Column, or array, of the group that a sequence belongs to; no group is in two parts.
-            None if each sequence is by itself. It is no feature, and new files may lack it.
+            None if each sequence is by itself. It is not a feature, and new files may lack it.
         leave_out: Columns that are not features, of a table with a row per step.
         missing: What to do about a missing feature value: "error"; "forward" for the value before
             it in the sequence, or 0 if there is none; "zero"; or "keep" for NaN, which few cells

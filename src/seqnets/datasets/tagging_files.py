@@ -34,7 +34,7 @@ class TaggingFiles(TaggedData):
         test_fraction: Fraction for the test if no file or row is.
         label: Name of a CSV file's label column.
         groups: Column of the group that a sequence belongs to; no group is in two parts. None if
-            each sequence is by itself. It is no feature, and new files may lack it.
+            each sequence is by itself. It is not a feature, and new files may lack it.
         leave_out: Columns of a CSV file that are not features.
         **data: The arguments of :class:`TaggedData`.
     """

@@ -29,7 +29,7 @@ def refusal(request: Request) -> str | None:
     """Why the operator cannot run the request; None if it can."""
     cell = request.cell.origin
     if not stays(cell):
-        return "attributes of the cell change while it is compiled, or are no numbers"
+        return "attributes of the cell change while it is compiled, or are not numbers"
     return None if cell.as_constant(text_of) else "the step cannot be traced"
 
 

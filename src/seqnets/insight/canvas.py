@@ -123,7 +123,7 @@ def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Fi
         **grid: Passed to matplotlib's ``Figure.subplots``.
 
     Raises:
-        ConfigError: A size is no number above 0, or matplotlib is not installed.
+        ConfigError: A size is not a number above 0, or matplotlib is not installed.
     """
     from seqnets.checks import check_number  # late: it needs torch
 

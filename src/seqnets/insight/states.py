@@ -59,8 +59,8 @@ def draw_states(
         units: Maximum number of units to draw.
 
     Raises:
-        ConfigError: ``units`` is no whole number from 1, or matplotlib is not installed.
-        DtypeError: ``parts`` is no mapping, or an array holds no numbers.
+        ConfigError: ``units`` is not a whole number from 1, or matplotlib is not installed.
+        DtypeError: ``parts`` is not a mapping, or an array holds no numbers.
         ShapeError: A shape is another one, or something has no steps.
     """
     from seqnets.checks import check_count  # late: it needs torch

@@ -34,8 +34,8 @@ def draw_units(
         lines: Maximum number of lines of the text.
 
     Raises:
-        ConfigError: A maximum is no whole number from 1, or matplotlib is not installed.
-        DtypeError: A token is no text, or ``part`` holds no numbers.
+        ConfigError: A maximum is not a whole number from 1, or matplotlib is not installed.
+        DtypeError: A token is not text, or ``part`` holds no numbers.
         ShapeError: ``part`` is not (T, H), or there are no steps or no units.
 
     References:

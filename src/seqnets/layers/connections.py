@@ -45,7 +45,7 @@ class Highway(nn.Module):
 
     Args:
         width: Features of a step, H.
-        places: Places of a frame, channel by channel laid flat; 1 if a step is no frame.
+        places: Places of a frame, channel by channel laid flat; 1 if a step is not a frame.
     """
 
     def __init__(self, width: int, places: int = 1, **like: Any) -> None:

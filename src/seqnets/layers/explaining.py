@@ -71,7 +71,7 @@ def explain(
         another backend runs, as "layers.0 (call 2)".
 
     Raises:
-        ConfigError: The argument is no module, or runs no recurrent layer over a sequence.
+        ConfigError: The argument is not a module, or runs no recurrent layer over a sequence.
 
     Example:
         >>> print(seqnets.explain(seqnets.LSTM(8, 64, num_layers=2), torch.randn(5, 4, 8)))

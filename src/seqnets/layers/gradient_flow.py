@@ -40,7 +40,7 @@ def gradient_flow(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Ten
 
     Raises:
         ConfigError: The loss runs no recurrent layer of the model over a sequence, it runs one
-            over batches of different sizes, or it is no scalar or has no gradient.
+            over batches of different sizes, or it is not a scalar or has no gradient.
 
     Example:
         >>> net, x = DeepRNN(cells.LSTMCell, 8, 16, num_layers=2), torch.randn(4, 100, 8)

@@ -109,7 +109,7 @@ class RTRL(Around):
         Raises:
             ConfigError: The influence is larger than its limit, the layer draws random numbers, or
                 a function transform runs.
-            ShapeError: The state is no such pair, or the influence is of another layer or batch.
+            ShapeError: The state is not such a pair, or the influence is of another layer or batch.
         """
         before, numbers = self._parted(state)
         if not torch.is_grad_enabled():

@@ -29,7 +29,7 @@ def ctc_loss(logits: Tensor, targets: Tensor, lengths: Tensor | None = None) -> 
     no fixed order, unless ``torch.use_deterministic_algorithms(True)``: then on the CPU.
 
     Args:
-        logits: Logits of the classes of each frame, (B, T, C); class ``BLANK`` is no label.
+        logits: Logits of the classes of each frame, (B, T, C); class ``BLANK`` is not a label.
         targets: Labels, 1..C-1, (B, U) int64; ``IGNORE`` past the end. A target may be empty.
         lengths: Valid frames of each row, (B,); all T if omitted.
 

@@ -75,7 +75,7 @@ def _decodes(name: str) -> bool:
 
 
 def _read_by_decoder(y: Tensor, known: Known) -> list[str] | None:
-    """The text of each token that precedes one of a target; None if what is written is no text."""
+    """The text of each token that precedes one of a target; None if what is written is not text."""
     if known.get("target") is None:
         return None
     codec = read_codec(known["target"])

@@ -53,7 +53,7 @@ class Rules:
     def check(self, data: LightningDataModule) -> None:
         """Raise ConfigError for RTRL on whole sequences, where it would only cost time.
 
-        What :class:`~seqnets.layers.Truncated` cuts is no whole sequence: RTRL carries over what
+        What :class:`~seqnets.layers.Truncated` cuts is not a whole sequence: RTRL carries over what
         one piece did to the state of the next.
         """
         exact = any(type(layer) is RTRL for layer in self._layers.values())  # no approximation

@@ -167,7 +167,7 @@ def test_cc_that_is_not_there_is_told(monkeypatch):
 def test_cc_that_is_no_command_is_told(monkeypatch):
     monkeypatch.setenv("CC", "cc 'unclosed")
 
-    with pytest.raises(NoCompiler, match="which is no command: No closing quotation"):
+    with pytest.raises(NoCompiler, match="which is not a command: No closing quotation"):
         compiler.load(SOURCE)
 
 

@@ -139,7 +139,7 @@ def features_of(
         read: Returns a cell's number.
 
     Raises:
-        DataError: A cell is no number; the message says how to leave its column out.
+        DataError: A cell is not a number; the message says how to leave its column out.
     """
     numbers = []
     for column in features:
@@ -158,7 +158,7 @@ def leaving_out(
 
     Args:
         column: The column.
-        row: The row in which the column is no number.
+        row: The row in which the column is not a number.
         features: The columns that are read as numbers.
         left_out: The columns that are left out now.
     """

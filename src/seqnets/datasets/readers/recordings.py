@@ -33,7 +33,7 @@ def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, An
         Features, (T, I), and the facts about them, with their names in the order of the file.
 
     Raises:
-        DataError: The table is malformed, a cell is no number, or a column is one of the table
+        DataError: The table is malformed, a cell is not a number, or a column is one of the table
             that names this file; the message says in which line.
     """
     rows = read_rows(path)

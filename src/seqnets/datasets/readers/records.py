@@ -95,7 +95,7 @@ class Wanted:
         folder: Where names of files in a table lead from; the table's folder if None.
         features: The names of the features that a new file is to have; None if they have no names.
         groups: The column of the group that a sequence belongs to; None if there are no groups. It
-            is no feature, and new files may lack it.
+            is not a feature, and new files may lack it.
         weight: The column of how much a sequence counts in the loss, likewise.
     """
 

@@ -121,7 +121,7 @@ def read_tagged(
         path: The file.
         label: The label column, if a row is a step.
         leave_out: Columns to ignore, of a table in which a row is a step.
-        groups: Column of the group that a sequence belongs to, if any, which is no feature.
+        groups: Column of the group that a sequence belongs to, if any, which is not a feature.
         new: Whether the file is for prediction, in which ignored columns and groups may be absent.
 
     Raises:

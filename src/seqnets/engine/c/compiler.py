@@ -125,7 +125,7 @@ def compiler() -> tuple[str, ...]:
     try:
         commands = [shlex.split(named)] if named else [["cc"], ["gcc"], ["clang"]]
     except ValueError as error:
-        raise NoCompiler(f"CC is {named!r}, which is no command: {error}") from None
+        raise NoCompiler(f"CC is {named!r}, which is not a command: {error}") from None
     for program, *arguments in commands:
         if path := shutil.which(program):
             return (os.path.abspath(path), *arguments)

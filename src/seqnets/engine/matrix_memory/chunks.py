@@ -213,7 +213,7 @@ def stabilised(
         log_write: Logarithms of the weights of what they write, (B, T, N, 1).
         m: Logarithms of the scale before the first step, (B, N, 1).
         anew: Before which steps it is reset, (B, T, 1, 1), and to what, (B, N, 1).
-        counts: Which steps are no padding, (B, T, 1, 1); None if all are.
+        counts: Which steps are not padding, (B, T, 1, 1); None if all are.
     """
     m, decay, most = m.unsqueeze(1), at.log_decay, log_write.clamp(min=0)
     if counts is not None:

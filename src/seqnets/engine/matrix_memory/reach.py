@@ -1,9 +1,9 @@
 """How far NaN and infinity reach in matrix memories: as far as in the plain loop.
 
-What is no number is set aside before chunks of steps are computed by products, and spoils what it
-reaches: all that the same column of the memory gives from that step on, until the row begins anew.
+They are set aside before chunks of steps are computed by products, and then spoil what they reach:
+all that the same column of the memory gives from that step on, until the row begins anew.
 
-This holds of values. Gradients are NaN wherever they are in the plain loop, and may be so at other
+This holds for values. Gradients are NaN wherever they are in the plain loop, and may be so at other
 steps of the same row: at those of the same chunk that follow where the row begins anew.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Spoilt(NamedTuple):
-    """What is no number after each step.
+    """What is NaN or infinite after each step.
 
     Attributes:
         columns: Of the memory, (B, T, N, W) boolean.
@@ -69,7 +69,7 @@ def _no_logarithm(x: Tensor) -> Tensor:
 
 
 def _start(memory: Tensor, m: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The columns of a memory that are no numbers, (B, 1, N, W), and its scale, (B, 1, N, 1)."""
+    """Which columns of a memory are NaN or infinite, (B, 1, N, W), and its scale, (B, 1, N, 1)."""
     columns = _no_number(memory, -2).transpose(1, 2)
     scale = torch.zeros_like(columns[..., :1]) if m is None else _no_logarithm(m).unsqueeze(1)
     return columns | scale, scale
@@ -95,7 +95,7 @@ def _reached(bad: Tensor, first: Tensor, anew: Tensor | None, resets: Tensor | N
 
 
 def _cleaned(task: Task) -> Task:
-    """The task with zeros for what is no number, but in queries, which reach no other step."""
+    """The task with zeros for NaN and infinity, except in queries, which reach no other step."""
 
     def clean(parts: Any) -> Any:
         there = ((name, getattr(parts, name, None)) for name in _WAYS)

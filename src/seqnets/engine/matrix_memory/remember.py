@@ -39,7 +39,7 @@ class Task(NamedTuple):
         m: Logarithms of its scale, (B, N, 1), if it is normalised.
         start: With what rows begin anew, (B, N, K, W); None if with zero, or none does.
         start_m: Logarithms of its scale, (B, N, 1), if it is normalised and rows begin anew.
-        valid: Which steps are no padding, (B, T); None if all are.
+        valid: Which steps are not padding, (B, T); None if all are.
         resets: Before which steps rows begin anew, none of padding, (B, T); None if none does.
     """
 
@@ -80,7 +80,7 @@ def remembered(task: Task) -> Found:
 
 
 def _with_reach(task: Task, carry: Carry, *, looks: bool) -> Found:
-    """Run a task so that what is no number reaches what it would in the plain loop.
+    """Run a task so that NaN and infinity reach what they would in the plain loop.
 
     Products of triangular matrices bring it to earlier steps, as zero times NaN is NaN.
 

@@ -107,7 +107,7 @@ class Objective(ABC):
         a file.
 
         Raises:
-            ConfigError: What this objective asks of a model is no function of such inputs.
+            ConfigError: What this objective asks of a model is not a function of such inputs.
         """
         y, state = model(x, state, lengths)
         return {"output": y}, state
