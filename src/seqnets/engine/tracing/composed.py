@@ -292,7 +292,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
 }
 """By the operation's name; they take precedence over torch's own decompositions.
 
-They may give NotImplemented, for what is no composition."""
+They return NotImplemented for what is not a composition."""
 
 _PARTS = "real numbers, real and imaginary parts apart"
 _ABOVE = "exponentials of sums of logarithms, of what is above 0"
