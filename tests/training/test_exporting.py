@@ -19,6 +19,7 @@ from seqnets.cells import (
     GRUDCell,
     LearnedState,
     LSTMCell,
+    PhasedLSTMCell,
     orthogonal,
 )
 from seqnets.datasets.scaling import Scaling
@@ -333,6 +334,29 @@ def test_gaps_are_among_the_random_inputs_if_the_data_have_some(tmp_path):
 
     assert 0 < x.isnan().double().mean() < 0.5
     assert done.difference < 1e-5
+
+
+@pytest.mark.parametrize("form", ["pt2", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("cell", "stamps"), [(GRUDCell, False), (PhasedLSTMCell, True)])
+def test_times_go_in_as_the_data_have_them(cell, stamps, form, tmp_path):
+    time = {"column": "when", "kind": "a number", "stamps": stamps, "mean": 4.0}
+    scaling = {"x": {"mean": [5.0, 0.0], "deviation": [3.0, 8.0]}, "y": None}
+    known = {"sizes": {"input_size": 2, "num_classes": 3}, "scaling": scaling, "time": time}
+    known["gaps"] = cell is GRUDCell
+    model = SequenceClassifier(cell, 3, input_size=2, hidden_size=4, timed=True, num_layers=2)
+    read = torch.tensor([[[1.0, 0.0 if stamps else 0.5], [2.0, 3.0], [3.0, 3.5]]])
+    raw = torch.tensor([[[8, 1.7e9], [11, 1.7e9 + 24], [14, 1.7e9 + 28]]], dtype=torch.float64)
+    if not stamps:
+        read[0, 2, 1] = 0.5
+
+    done = export(Trained(lambda: model, Classification(), known), tmp_path / f"model.{form}")
+    served = Served(model, Classification(), known)
+    probabilities = served(raw, torch.tensor([3]))["probabilities"]
+
+    assert done.difference < 1e-4
+    torch.testing.assert_close(probabilities, model.eval()(read)[0].softmax(-1))
+    again = served(served.of_batch(Batch(read, read[:, 0], None))[0], torch.tensor([3]))
+    torch.testing.assert_close(again["probabilities"], probabilities)
 
 
 @pytest.mark.parametrize("wrong", [lambda y: y + 1e-3, lambda y: y * torch.nan, lambda y: y[:1]])

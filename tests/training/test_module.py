@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 from torchmetrics import MeanMetric
 
-from seqnets.cells import CfCCell, GRUCell
+from seqnets.cells import CfCCell, GRUCell, GRUDCell, PhasedLSTMCell
 from seqnets.datasets import Adding, ClassificationFiles
 from seqnets.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from seqnets.models import SequenceClassifier, SequenceRegressor
@@ -552,4 +552,32 @@ def test_times_that_the_data_standardise_are_refused_before_training(timed, stan
     told = "SequenceClassifier: CfCCell takes the last feature for the time, and the dataset"
     refused = pytest.raises(ConfigError, match=told)
     with refused if timed and standardise else nullcontext():
+        fit(make, data, tmp_path, max_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("cell", "timed", "stamps", "told"),
+    [
+        (CfCCell, True, False, None),
+        (CfCCell, True, True, "CfCCell reads the time since the step before.*time_stamps=false"),
+        (CfCCell, False, False, "CfCCell has timed=False, expected True.*model.timed=true"),
+        (PhasedLSTMCell, True, False, "reads the time since a sequence's first.*time_stamps=true"),
+        (PhasedLSTMCell, True, True, None),
+        (GRUDCell, True, False, None),
+        (GRUCell, False, False, None),
+    ],
+)
+def test_times_are_read_as_the_data_have_them_or_refused(cell, timed, stamps, told, tmp_path):
+    rows = [f"{n},{'ab'[n % 2]},{t * t},{n % 5}" for n in range(40) for t in range(3)]
+    (tmp_path / "visits.csv").write_text("\n".join(["sequence,label,when,x", *rows]))
+    path = str(tmp_path / "visits.csv")
+    data = ClassificationFiles(path, time="when", time_stamps=stamps)
+
+    def make(data):
+        options = {"hidden_size": 4, "num_layers": 2, **({"timed": True} if timed else {})}
+        model = SequenceClassifier(cell, **data.sizes, **options)
+        return SequenceModule(model, Classification(), data.describe(), torch.optim.SGD)
+
+    refused = pytest.raises(ConfigError, match=f"(?s){told}")
+    with nullcontext() if told is None else refused:
         fit(make, data, tmp_path, max_steps=1)

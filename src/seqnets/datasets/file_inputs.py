@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seqnets.datasets.readers.records import Record
 from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.times import Times
 from seqnets.datasets.vocabulary import Vocabulary, split
 from seqnets.errors import DataError
 
@@ -23,11 +24,13 @@ class FileInputs:
         vocabulary: The vocabulary of text; None for features.
         scaling: The standardisation of features, if any.
         missing: What a missing value becomes: "forward", the one before it; "keep", NaN; or 0.
+        times: What the last feature becomes before it is scaled, if it is the time.
     """
 
     vocabulary: Vocabulary | None
     scaling: Scaling | None
     missing: str
+    times: Times | None = None
 
     def __call__(self, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
         """Return all steps, (steps,) int64 or (steps, I) float32, and lengths, (N,)."""
@@ -36,6 +39,8 @@ class FileInputs:
             return torch.from_numpy(np.concatenate(tokens)), torch.tensor([len(t) for t in tokens])
         x = torch.from_numpy(np.concatenate([record.steps for record in records]))
         lengths = torch.tensor([len(record.steps) for record in records])
+        if self.times is not None:
+            x = self.times(x, lengths)
         x = x.float() if self.scaling is None else self.scaling(x)
         if self.missing != "keep":
             x = fill(x, lengths, self.missing == "forward")

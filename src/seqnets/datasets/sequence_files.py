@@ -23,11 +23,12 @@ from seqnets.datasets.file_inputs import FileInputs
 from seqnets.datasets.readers.audio import LogMel
 from seqnets.datasets.readers.cells import Row, refuse_left_out
 from seqnets.datasets.readers.folders import check_facts
-from seqnets.datasets.readers.records import Record, Wanted, ids_of, part_of
+from seqnets.datasets.readers.records import TIME, Record, Wanted, ids_of, part_of
 from seqnets.datasets.readers.sources import read_source
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
+from seqnets.datasets.times import Times, Timing
 from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit, Vocabulary, split
 from seqnets.errors import DataError
 from seqnets.quoting import override_list, shell
@@ -58,6 +59,13 @@ class SequenceFiles(SequenceData):
             it in the sequence, or 0 if there is none; "zero"; or "keep" for NaN, which few cells
             take (:class:`seqnets.cells.GRUDCell`). After standardising, 0 is the mean of the
             training part.
+        time: Column, or array, of the times of steps, numbers or time stamps, which become the last
+            feature: the time elapsed since the step before, for cells with ``timed=True``. None if
+            steps have none.
+        time_unit: Unit of that time, in seconds, or that of the numbers; None for the mean time
+            between steps of the training part, so that a mean step is 1.
+        time_stamps: Whether the last feature is the time since a sequence's first step instead, as
+            :class:`seqnets.cells.PhasedLSTMCell` reads it.
         unit: Unit of a token of text: "characters" or "words".
         max_vocabulary: Maximum size of the vocabulary, ``<unk>`` included; the most frequent
             tokens are kept.
@@ -89,6 +97,9 @@ class SequenceFiles(SequenceData):
         leave_out: Sequence[str] = (),
         standardise: bool = True,
         missing: str = "error",
+        time: str | None = None,
+        time_unit: float | None = None,
+        time_stamps: bool = False,
         unit: Unit = "characters",
         max_vocabulary: int | None = None,
         audio: LogMel | None = None,
@@ -108,6 +119,7 @@ class SequenceFiles(SequenceData):
         self.fractions: dict[Part, float] = {"test": test_fraction, "val": validation_fraction}
         self.groups, self.leave_out = groups, tuple(leave_out)
         self.standardise, self.missing = standardise, missing
+        self.timing = Timing.given(who, time, time_unit, time_stamps)
         self.token_unit: Unit = unit
         self.max_vocabulary = max_vocabulary
         self.audio = audio or LogMel()
@@ -198,6 +210,7 @@ class SequenceFiles(SequenceData):
         scaling = {"x": inputs.scaling, "y": about.get("scaling")}
         return {
             **super().describe(),
+            **({} if inputs.times is None else inputs.times.describe()),
             "targets": list(self.columns),
             "token_unit": self.token_unit,
             "facts": self.contents.facts,
@@ -221,6 +234,7 @@ class SequenceFiles(SequenceData):
             None if tokens is None else Vocabulary(tokens, known["token_unit"]),
             None if scale is None else Scaling.read(scale),
             self.missing,
+            Times.known(known),
         )
         targets = self.encode_new(source.records, known)
         sequences = Sequences(
@@ -275,6 +289,7 @@ class SequenceFiles(SequenceData):
             features=tuple(features) if isinstance(features, list) else None,
             groups=self.groups,
             weight=self.weight,
+            time=None if self.timing is None else self.timing.column,
         )
 
     def _read(self) -> tuple[dict[Part, list[Record]], dict[str, Any]]:
@@ -340,8 +355,17 @@ class SequenceFiles(SequenceData):
                 f"{self.paths['train']}: feature {name} is missing at every step of the training "
                 f"part, expected some values.\n  {advice}"
             )
+        if self.timing is None:
+            scaling = Scaling.of(steps)
+            inputs = FileInputs(None, scaling if self.standardise else None, self.missing)
+            return inputs, show_features(names, steps, scaling)
+        lengths = torch.tensor([len(record.steps) for record in train])
+        times = self.timing.learn(self.paths["train"], facts[TIME], steps, lengths)
+        steps = times(steps, lengths)
         scaling = Scaling.of(steps)
-        inputs = FileInputs(None, scaling if self.standardise else None, self.missing)
+        inputs = FileInputs(
+            None, self.timing.scaling(scaling, times, self.standardise), self.missing, times
+        )
         return inputs, show_features(names, steps, scaling)
 
 

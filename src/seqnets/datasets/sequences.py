@@ -18,6 +18,7 @@ from seqnets.datasets.base import PARTS, DataModule, Part
 from seqnets.datasets.examples import show_steps, show_target
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader, generator_of
+from seqnets.datasets.times import Timing
 from seqnets.errors import DataError, counted
 from seqnets.typing import BLANK, IGNORE, Batch, Sizes
 
@@ -172,6 +173,9 @@ class SequenceData(DataModule):
         augment: Augmentations of the training batches, in order; features only.
     """
 
+    timing: Timing | None = None
+    """What the user asks of the times of steps; None if they have none."""
+
     def __init__(
         self,
         batch_size: int = 32,
@@ -222,6 +226,7 @@ class SequenceData(DataModule):
             self.feature_names,
             stepwise=train.stepwise,
             transcribed=train.transcribed,
+            timed=self.timing is not None,
         )
 
     @property

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqnets.datasets.readers.tagged import Tagged
 from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.times import Times, Timing
 from seqnets.datasets.vocabulary import UNKNOWN, Vocabulary
 from seqnets.typing import Known, Sizes
 
@@ -79,12 +81,15 @@ class Numbers:
     Args:
         features: Names of the features.
         scaling: Their means and standard deviations.
+        times: What the last feature becomes before it is scaled, if it is the time.
     """
 
     vocabulary = None
 
-    def __init__(self, features: Sequence[str], scaling: Scaling) -> None:
-        self.features, self.scaling = list(features), scaling
+    def __init__(
+        self, features: Sequence[str], scaling: Scaling, times: Times | None = None
+    ) -> None:
+        self.features, self.scaling, self.times = list(features), scaling, times
 
     @classmethod
     def learn(cls, features: Sequence[str], series: Iterable[Sequence[Sequence[float]]]) -> Numbers:
@@ -93,13 +98,24 @@ class Numbers:
         return cls(features, Scaling.of(torch.tensor(steps, dtype=torch.float64)))
 
     @classmethod
+    def timed(cls, timing: Timing, train: Sequence[Tagged]) -> Numbers:
+        """Fit the scaling, and the times, to the training part."""
+        first, lengths = train[0], torch.tensor([len(sequence.steps) for sequence in train])
+        steps = [step for sequence in train for step in sequence.steps]
+        x = torch.tensor(steps, dtype=torch.float64)
+        times = timing.learn(first.where, str(first.times), x, lengths)
+        return cls(first.features, timing.scaling(Scaling.of(x), times), times)
+
+    @classmethod
     def restore(cls, known: Known) -> Numbers:
         """Restore the inputs from a dataset's metadata."""
-        return cls(known["numbers"]["features"], Scaling.read(known["numbers"]))
+        numbers = known["numbers"]
+        return cls(numbers["features"], Scaling.read(numbers), Times.known(known))
 
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint stores."""
-        return {"numbers": {"features": self.features, **self.scaling.plain()}}
+        times = {} if self.times is None else self.times.describe()
+        return {"numbers": {"features": self.features, **self.scaling.plain()}, **times}
 
     @property
     def sizes(self) -> Sizes:
@@ -108,7 +124,10 @@ class Numbers:
 
     def encode(self, steps: Sequence[Sequence[float]]) -> np.ndarray:
         """Return standardised features, (T, I) float32."""
-        return self.scaling(torch.tensor(steps, dtype=torch.float64)).numpy()
+        x = torch.tensor(steps, dtype=torch.float64)
+        if self.times is not None:
+            x = self.times(x, torch.tensor([len(x)]))
+        return self.scaling(x).numpy()
 
 
 Inputs = Words | Numbers

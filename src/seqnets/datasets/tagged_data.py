@@ -21,6 +21,7 @@ from seqnets.datasets.loader import Loader
 from seqnets.datasets.readers.cells import check_spellings, naming
 from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tagged import Tagged, check_alike, read_tagged
+from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.scores.tags import (
     ENTITY_F1,
     LABEL_F1,
@@ -94,6 +95,8 @@ class TaggedData(SequenceData):
         """The conversion of steps to model inputs, fitted to the training part."""
         train = self.parts["train"]
         steps = [sequence.steps for sequence in train]
+        if self.timing is not None:
+            return Numbers.timed(self.timing, train)
         if train[0].features:
             return Numbers.learn(train[0].features, steps)
         return Words.learn(steps, self.characters, self.lowercase, self.min_count)
@@ -161,6 +164,12 @@ class TaggedData(SequenceData):
                 f"{naming(found[0].where)}: got {', '.join(found[0].features) or 'words'}, "
                 f"expected {', '.join(expected) or 'words'}, as the model was trained on."
             )
+        times = inputs.times if isinstance(inputs, Numbers) else None
+        if times is not None and found[0].times != times.kind:
+            raise DataError(
+                f"{found[0].where}: its times are {found[0].times}, expected {times.kind}, as the "
+                "model was trained on."
+            )
         sequences = _encode(inputs, found, known["labels"])
         return SequenceLoader(sequences, self.batch_size, name=str(path))
 
@@ -172,7 +181,10 @@ class TaggedData(SequenceData):
         """Return each feature's statistics in the training part; none for words."""
         if isinstance(self.inputs, Words):
             return []
-        return show_features(self.inputs.features, self.part("train").x, self.inputs.scaling)
+        x, scaling = self.part("train").x, self.inputs.scaling
+        if self.inputs.times is not None:  # whose mean is not in the scaling
+            scaling = Scaling.of(scaling.undo(x))
+        return show_features(self.inputs.features, x, scaling)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Return the first sequences of a part: any words, and runs of labels."""

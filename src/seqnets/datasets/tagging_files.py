@@ -14,6 +14,7 @@ from seqnets.datasets.dealing import deal_grouped
 from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
 from seqnets.datasets.tagged_data import TaggedData, TaggedParts
+from seqnets.datasets.times import Timing
 from seqnets.errors import DataError, counted
 
 
@@ -36,6 +37,13 @@ class TaggingFiles(TaggedData):
         groups: Column of the group that a sequence belongs to; no group is in two parts. None if
             each sequence is by itself. It is not a feature, and new files may lack it.
         leave_out: Columns of a CSV file that are not features.
+        time: Column of the times of steps, numbers or time stamps, which become the last feature:
+            the time elapsed since the step before, for cells with ``timed=True``. None if steps
+            have none.
+        time_unit: Unit of that time, in seconds, or that of the numbers; None for the mean time
+            between steps of the training part, so that a mean step is 1.
+        time_stamps: Whether the last feature is the time since a sequence's first step instead, as
+            :class:`seqnets.cells.PhasedLSTMCell` reads it.
         **data: The arguments of :class:`TaggedData`.
     """
 
@@ -50,6 +58,9 @@ class TaggingFiles(TaggedData):
         label: str = "label",
         groups: str | None = None,
         leave_out: Sequence[str] = (),
+        time: str | None = None,
+        time_unit: float | None = None,
+        time_stamps: bool = False,
         **data: Any,
     ) -> None:
         super().__init__(**data)
@@ -61,10 +72,12 @@ class TaggingFiles(TaggedData):
         self.paths = paths_of(path, validation_path, test_path)
         self.fractions: dict[Part, float] = {"val": validation_fraction, "test": test_fraction}
         self.label, self.groups, self.leave_out = label, groups, tuple(leave_out)
+        self.timing = Timing.given(type(self).__name__, time, time_unit, time_stamps)
 
-    def read_file(self, path: Path) -> list[Tagged]:
+    def read_file(self, path: Path, new: bool = True) -> list[Tagged]:
         """Return the sequences of new data, which may lack groups and the columns to leave out."""
-        return read_tagged(path, self.label, self.leave_out, self.groups, new=True)
+        time = None if self.timing is None else self.timing.column
+        return read_tagged(path, self.label, self.leave_out, self.groups, time, new=new)
 
     def group_counts(self) -> dict[Part, int] | None:
         """Return the number of groups in each part; None if each sequence is by itself."""
@@ -83,7 +96,7 @@ class TaggingFiles(TaggedData):
         features: tuple[str, ...] = ()
         for own, path in self.paths.items():
             file = Path(path).expanduser()
-            for sequence in read_tagged(file, self.label, self.leave_out, self.groups):
+            for sequence in self.read_file(file, new=False):
                 features = features or sequence.features
                 part = part_of(sequence.where, sequence.split, own, self.paths)
                 parts[part].append(sequence.in_order(features))
@@ -131,7 +144,7 @@ def _bounds(
 
 def _slice(sequence: Tagged, start: int, stop: int) -> Tagged:
     where = f"{sequence.where}, steps {start + 1} to {stop}"
-    part = Tagged(where, sequence.features, id=sequence.id)
+    part = Tagged(where, sequence.features, id=sequence.id, times=sequence.times)
     for step, label in zip(sequence.steps[start:stop], sequence.labels[start:stop], strict=True):
         part.add("" if label is None else sequence.places[label], step, label)
     return part

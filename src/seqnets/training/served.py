@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 import seqnets
 from seqnets.checks import name_of
 from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.times import Times
 from seqnets.errors import ConfigError
 from seqnets.layers import Recurrent
 from seqnets.layers.state import leaves
@@ -51,7 +52,7 @@ class Served(nn.Module):
     Its call takes one tensor for each of its inputs, in their order, and returns a mapping:
 
     - ``x`` are features in the units of the data, float64 if the dataset standardises them, or
-      frames; ``tokens`` are ids;
+      frames; times of steps are the last feature, as in the data; ``tokens`` are ids;
     - ``lengths`` are the valid steps of each row, but for forecasts, whose windows have no padding;
     - ``ahead`` are the features that are known ahead at the steps to forecast, if there are any, in
       the units of the data;
@@ -80,6 +81,7 @@ class Served(nn.Module):
         self.model = _settled(copy.deepcopy(model).to("cpu", torch.float32).eval())
         self.objective, self.known = objective, known
         self.x_scaling, self.y_scaling = input_scaling(known), objective.scaling(known)
+        self.times = Times.known(known)
         self.takes_lengths = not isinstance(objective, Forecasting)
         self.ahead_scaling = _ahead_scaling(known)
         self.start = _start(self.model) if isinstance(objective, LanguageModelling) else {}
@@ -88,6 +90,8 @@ class Served(nn.Module):
         """The outputs by name, numbers in the units of the data; after them the new state."""
         x, *rest = given
         lengths = rest.pop(0) if self.takes_lengths else None
+        if self.times is not None:
+            x = self.times.of_batch(x)
         if self.x_scaling is not None:
             x = self.x_scaling(x)
         model: Any = self.model
@@ -152,8 +156,11 @@ class Served(nn.Module):
                 x = torch.cat([x[..., None], spelled], -1)
         elif "input_size" in sizes:
             x = torch.randn(rows, steps, sizes["input_size"], generator=random)
+            last = x[..., -1].abs()
             if self.known.get("gaps"):
                 x[torch.rand(x.shape, generator=random) < 0.2] = torch.nan
+            if self.times is not None:
+                x[..., -1] = last.cumsum(1) if self.times.stamps else last
             x = self._raw(x)
         else:
             frame = [sizes[name] for name in ("channels", "height", "width")]
@@ -206,7 +213,8 @@ class Served(nn.Module):
 
     def _raw(self, x: Tensor) -> Tensor:
         """Inputs of the model in the units of the data."""
-        return x if self.x_scaling is None else self.x_scaling.undo(x)
+        x = x if self.x_scaling is None else self.x_scaling.undo(x)
+        return x if self.times is None else self.times.undo(x)
 
     def _with_state(self, x: Tensor, lengths: Tensor, ahead: Tensor | None) -> list[Tensor]:
         """The inputs of a call; the state is one that the model reaches by reading them.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import is_timed
+from seqnets.cells.checks import is_timed, takes_elapsed
 from seqnets.checks import name_of
 from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.times import Times
 from seqnets.errors import ConfigError
 from seqnets.typing import Known
 
@@ -20,7 +21,10 @@ def input_scaling(known: Known) -> Scaling | None:
 
 
 def check_times(model: nn.Module, known: Known) -> None:
-    """Raise ConfigError if a cell takes for the time a feature that is standardised."""
+    """Raise ConfigError if a cell takes for the time what is none, or not as it reads it."""
+    if (times := Times.known(known)) is not None:
+        _check_read(model, times)
+        return
     scaling = input_scaling(known)
     if scaling is None or (scaling.mean[-1] == 0 and scaling.deviation[-1] == 1):
         return
@@ -29,5 +33,30 @@ def check_times(model: nn.Module, known: Known) -> None:
         raise ConfigError(
             f"{name_of(model)}: {name_of(cell.innermost)} takes the last feature for the time, and "
             f"the dataset standardises it, expected times as they are.\n"
-            f"  dataset.standardise=false leaves features alone, where a dataset has it."
+            f"  dataset.time=COLUMN makes times of a column; dataset.standardise=false leaves all "
+            f"features alone."
         )
+
+
+def _check_read(model: nn.Module, times: Times) -> None:
+    """Raise ConfigError unless cells that can read times do so, and as the dataset has them.
+
+    For other cells the time is a feature.
+    """
+    inner = (part.innermost for part in model.modules() if isinstance(part, Cell))
+    cells = [cell for cell in inner if hasattr(cell, "timed")]
+    timed = [cell for cell in cells if is_timed(cell)]
+    if cells and not timed:
+        raise ConfigError(
+            f"{name_of(model)}: {name_of(cells[0])} has timed=False, expected True: dataset.time "
+            f"makes the times in {times.column} the last feature.\n"
+            f"  model.timed=true has every layer read them; without them, dataset.leave_out."
+        )
+    of = ("the step before", "a sequence's first one")
+    for cell in timed:
+        if takes_elapsed(cell) == times.stamps:
+            raise ConfigError(
+                f"{name_of(model)}: {name_of(cell)} reads the time since {of[not times.stamps]}, "
+                f"and the dataset has that since {of[times.stamps]}.\n"
+                f"  dataset.time_stamps={str(not times.stamps).lower()} makes it so."
+            )

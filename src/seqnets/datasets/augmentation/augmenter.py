@@ -48,6 +48,7 @@ class Augmenter:
         names: Names of the features, if they have any.
         stepwise: Whether each step has a target.
         transcribed: Whether targets are transcripts.
+        timed: Whether the last feature is the time of steps, which changes of values leave alone.
 
     Raises:
         ConfigError: The input is no features, a feature does not exist, or transcripts would be
@@ -63,6 +64,7 @@ class Augmenter:
         *,
         stepwise: bool = False,
         transcribed: bool = False,
+        timed: bool = False,
     ) -> None:
         self.stepwise, self.transcribed = stepwise, transcribed
         if x.dim() != 2 or not x.is_floating_point():
@@ -84,8 +86,15 @@ class Augmenter:
                         f"{who}: augment has {name_of(augmentation)}, expected none with "
                         "transcripts: nobody knows which of their labels would be left."
                     )
+                if timed and not augmentation.keeps_pace:
+                    raise ConfigError(
+                        f"{who}: augment has {name_of(augmentation)}, expected none that changes "
+                        "how far steps are apart: the dataset has times."
+                    )
             elif augmentation.only:
                 columns = _columns(name_of(augmentation), augmentation.only, names, x.shape[1])
+            elif timed:
+                columns = [*range(x.shape[1] - 1)]
             self._all.append((augmentation, columns))
 
     def __call__(self, batch: Batch, random: torch.Generator) -> Batch:

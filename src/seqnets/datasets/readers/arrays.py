@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from seqnets.datasets.readers.cells import LARGEST, Row
-from seqnets.datasets.readers.records import SPLIT, Names, Source, Wanted
+from seqnets.datasets.readers.records import SPLIT, TIME, Names, Source, Wanted
 from seqnets.errors import DataError, counted
 
 _KEYS = ("x", "lengths", "y", "ids", "split")
@@ -25,13 +25,16 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
     - ``y``: one target per sequence, (N,), or several, (N, K); optional if none is needed.
     - ``ids``, ``split`` (optional): identifier and part of each sequence, (N,).
     - if groups or weights are wanted, an array of that name: those of each sequence, (N,).
+    - if times are wanted, an array of that name: those of each step, of the shape of ``x`` without
+      its features.
 
     Raises:
         DataError: The file is damaged or malformed; the message says in which array, sequence and
             step.
     """
     arrays = _load(path)
-    keys = (*_KEYS, *wanted.beside_targets)
+    clock = wanted.clock
+    keys = (*_KEYS, *wanted.beside_targets, *([] if clock is None else [clock.column]))
     strange = sorted(arrays.keys() - {*keys})
     if strange or "x" not in arrays:
         raise DataError(
@@ -42,15 +45,17 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
     if wanted.needs_targets and "y" not in arrays:
         raise DataError(f"{path}: got no array y, expected the target of each sequence.")
     for key, what, name in (
-        ("groups", "group", wanted.groups),
-        ("weight", "weight", wanted.weight),
+        ("groups", "group of each sequence", None if wanted.new else wanted.groups),
+        ("weight", "weight of each sequence", None if wanted.new else wanted.weight),
+        ("time", "time of each step", wanted.time),
     ):
-        if name is not None and not wanted.new and name not in arrays:
+        if name is not None and name not in arrays:
             raise DataError(
-                f"{path}: got no array {name}, expected the {what} of each sequence.\n"
+                f"{path}: got no array {name}, expected the {what}.\n"
                 f"  dataset.{key}=ARRAY names another."
             )
     rows = _rows(path, arrays, len(sequences), wanted)
+    times = [] if wanted.time is None else _times(path, arrays, wanted.time)
     names = Names()
     records = []
     for place, (steps, row) in enumerate(zip(sequences, rows, strict=True), start=1):
@@ -58,8 +63,23 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
         if "ids" in row:
             names.add(where, row["ids"])
         _check_values(where, steps, wanted)
+        if clock is not None:
+            steps = clock.beside_array(where, steps, times[place - 1])
         records.append(wanted.record(where, row, steps, row.get("ids")))
-    return Source(records)
+    return Source(records, {} if clock is None else {TIME: clock.kind})
+
+
+def _times(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
+    """Return the times of the steps of each sequence, (T,)."""
+    x, times, lengths = arrays["x"], arrays[name], arrays.get("lengths")
+    padded = x.ndim == 3 or (x.ndim == 2 and lengths is None)
+    expected = x.shape[: 2 if padded else 1]
+    if times.dtype.kind not in "fiu" or times.shape != expected:
+        raise DataError(
+            f"{path}: {name} is {times.dtype} of shape {times.shape}, expected numbers, "
+            f"{expected}: the time of each step of x."
+        )
+    return [found[:, 0] for found in _cut(path, times[..., None], lengths)]
 
 
 def read_npy(path: Path, wanted: Wanted) -> np.ndarray:

@@ -18,7 +18,7 @@ from seqnets.datasets.readers.cells import (
     naming,
     need,
 )
-from seqnets.datasets.readers.records import FILE, ID, SEQUENCE, SPLIT, Wanted
+from seqnets.datasets.readers.records import FILE, ID, SEQUENCE, SPLIT, TIME, Wanted
 from seqnets.datasets.readers.tables import read_rows
 from seqnets.errors import DataError
 
@@ -30,7 +30,8 @@ def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, An
     """Read a table whose rows are the steps of one sequence; its columns are the features.
 
     Returns:
-        Features, (T, I), and the facts about them, with their names in the order of the file.
+        Features, (T, I), and the facts about them, with their names in the order of the file. The
+        time is the last one, if it is wanted.
 
     Raises:
         DataError: The table is malformed, a cell is not a number, or a column is one of the table
@@ -38,8 +39,11 @@ def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, An
     """
     rows = read_rows(path)
     where, first = next(rows)
-    features = [column for column in first if column not in wanted.leave_out]
-    left_out = first.keys() - features
+    clock = wanted.clock
+    if clock is not None:
+        clock.need(where, first)
+    features = [column for column in first if column not in (*wanted.leave_out, wanted.time)]
+    left_out = first.keys() - features - {wanted.time}
     of_table = (SEQUENCE, ID, FILE, SPLIT, *wanted.about)
     foreign = next((column for column in features if column in of_table), None)
     if foreign is not None:
@@ -52,8 +56,13 @@ def read_recording(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, An
     steps = []
     for place, row in chain([(where, first)], rows):
         check_columns(place, row, first, features)
-        steps.append(features_of(place, row, features, wanted.leave_out, wanted.value))
-    facts = {"kind": "table", "features": features, LEFT_OUT: left_out}
+        values = features_of(place, row, features, wanted.leave_out, wanted.value)
+        if clock is not None:
+            values.append(clock.read(place, row[clock.column]))
+        steps.append(values)
+    facts: dict[str, Any] = {"kind": "table", "features": features, LEFT_OUT: left_out}
+    if clock is not None:
+        facts |= {"features": [*features, clock.column], TIME: clock.kind}
     return np.array(steps, np.float64), facts
 
 

@@ -13,7 +13,11 @@ import numpy as np
 from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.readers.audio import LogMel
 from seqnets.datasets.readers.cells import Row, is_missing, named, need, number_of, shown
+from seqnets.datasets.readers.clocks import Clock
 from seqnets.errors import ConfigError, DataError
+
+TIME = "time"
+"""Where facts have what the times of steps are."""
 
 LABEL, SPLIT = "label", "split"
 """Column names of the class and of the part of a sequence."""
@@ -97,6 +101,7 @@ class Wanted:
         groups: The column of the group that a sequence belongs to; None if there are no groups. It
             is not a feature, and new files may lack it.
         weight: The column of how much a sequence counts in the loss, likewise.
+        time: The column of the times of steps, which is the last feature; None if there is none.
     """
 
     columns: tuple[str, ...]
@@ -111,6 +116,7 @@ class Wanted:
     features: tuple[str, ...] | None = None
     groups: str | None = None
     weight: str | None = None
+    time: str | None = None
 
     def __post_init__(self) -> None:
         if self.weight is not None and self.weight in (*self.columns, self.groups):
@@ -118,6 +124,7 @@ class Wanted:
             raise ConfigError(
                 f"dataset.weight is {self.weight}, the column of {what}, expected one of its own."
             )
+        check_own_column(self.time, *self.about, SEQUENCE, SPLIT, *self.leave_out)
 
     @property
     def beside_targets(self) -> tuple[str, ...]:
@@ -133,6 +140,11 @@ class Wanted:
     def needs_targets(self) -> bool:
         """Whether a file without targets is an error."""
         return self.target is not None and not self.new
+
+    @property
+    def clock(self) -> Clock | None:
+        """What reads the times of a file's steps; None if they have none."""
+        return None if self.time is None else Clock(self.time)
 
     def target_of(self, where: str, row: Row) -> Any:
         """Return a row's target; None if unknown."""
@@ -192,6 +204,15 @@ class Wanted:
             f"{where}: column {column} is {shown(cell)}, expected a finite float32 number.\n"
             "  Fill it in, or say how: dataset.missing=forward or dataset.missing=zero; "
             "dataset.missing=keep leaves it to model/cell=grud."
+        )
+
+
+def check_own_column(time: str | None, *others: str) -> None:
+    """Raise ConfigError if the column of times is one that is read otherwise, or left out."""
+    if time in others:
+        raise ConfigError(
+            f"dataset.time is {time}, a column that is read otherwise or left out, expected one of "
+            "its own."
         )
 
 

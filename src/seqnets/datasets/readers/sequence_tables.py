@@ -19,6 +19,7 @@ from seqnets.datasets.readers.cells import (
     shown,
     text_of,
 )
+from seqnets.datasets.readers.clocks import Clock
 from seqnets.datasets.readers.folders import joined, read_file
 from seqnets.datasets.readers.recordings import check_columns, read_recording
 from seqnets.datasets.readers.records import (
@@ -26,6 +27,7 @@ from seqnets.datasets.readers.records import (
     ID,
     SEQUENCE,
     SPLIT,
+    TIME,
     Names,
     Record,
     Source,
@@ -61,6 +63,8 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     if SEQUENCE in kinds:
         if not wanted.new:
             check_left_out(where, first, wanted.leave_out, (SEQUENCE, SPLIT, *wanted.about))
+        if wanted.clock is not None:
+            wanted.clock.need(where, first)
         return _rows_of_steps(rows, first, wanted)
     has_features = not first.keys().isdisjoint(wanted.features or ())
     names_files = FILE in first and (FILE not in wanted.leave_out or not has_features)
@@ -69,7 +73,9 @@ def read_table(path: Path, wanted: Wanted) -> Source:
         name = str(path) if wanted.folder is None else None  # standard input has no name
         return joined([(str(path), Record(str(path), steps, id=name), facts)])
     if len(kinds) == 1:
-        return Source(list(_rows_of_sequences(rows, kinds[0], wanted)))
+        clock = wanted.clock if kinds[0] == STEPS else None
+        records = list(_rows_of_sequences(rows, kinds[0], wanted, clock))
+        return Source(records, {} if clock is None else {TIME: clock.kind})
     if not kinds and FILE in first:
         return joined(_rows_of_files(path, rows, wanted))
     raise DataError(
@@ -81,9 +87,9 @@ def read_table(path: Path, wanted: Wanted) -> Source:
 
 def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) -> Source:
     """Read a table with one row per step; ``first`` is its first row."""
-    others = (SEQUENCE, SPLIT, *wanted.about, *wanted.leave_out)
+    others = (SEQUENCE, SPLIT, *wanted.about, *wanted.leave_out, wanted.time)
     features = [column for column in first if column not in others]
-    names = Names()
+    names, clock = Names(), wanted.clock
     records: list[Record] = []
     steps: list[list[list[float]]] = []
     for where, row in rows:
@@ -93,6 +99,8 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
             names.add(where, step.id)
             records.append(step)
             steps.append([])
+            if clock is not None:
+                clock.begin()
         first_step = records[-1]
         for what, found, expected in (
             (", ".join(wanted.columns), step.target, first_step.target),
@@ -105,14 +113,20 @@ def _rows_of_steps(rows: Iterator[tuple[str, Row]], first: Row, wanted: Wanted) 
                     f"{where}: {what} is {shown(found)}, expected {shown(expected)}.\n"
                     f"  Sequence {shown(step.id)} has that value since {first_step.where}."
                 )
-        steps[-1].append(features_of(where, row, features, wanted.leave_out, wanted.value))
+        step_values = features_of(where, row, features, wanted.leave_out, wanted.value)
+        if clock is not None:
+            step_values.append(clock.read(where, row[clock.column]))
+        steps[-1].append(step_values)
     for record, values in zip(records, steps, strict=True):
         record.steps = np.array(values, np.float64)
-    return Source(records, {"features": features}, frozenset(wanted.leave_out))
+    facts: dict[str, Any] = {"features": features}
+    if clock is not None:
+        facts = {"features": [*features, clock.column], TIME: clock.kind}
+    return Source(records, facts, frozenset(wanted.leave_out))
 
 
 def _rows_of_sequences(
-    rows: Iterator[tuple[str, Row]], kind: str, wanted: Wanted
+    rows: Iterator[tuple[str, Row]], kind: str, wanted: Wanted, clock: Clock | None
 ) -> Iterator[Record]:
     """Yield the sequences of a table with one row per sequence."""
     names = Names()
@@ -121,7 +135,7 @@ def _rows_of_sequences(
         if ID in row:
             names.add(where, row[ID])
         steps = (
-            text_of(where, kind, row[kind]) if kind == TEXT else _steps(where, row[kind], wanted)
+            text_of(where, kind, row[kind]) if kind == TEXT else _steps(where, row, wanted, clock)
         )
         yield wanted.record(where, row, steps, row.get(ID))
 
@@ -144,8 +158,12 @@ def _rows_of_files(
         yield f"{where}, {name}", wanted.record(where, row, steps, row.get(ID, name)), facts
 
 
-def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
-    """Return the steps in a cell, (T, I): a list of numbers, or of lists of I numbers each."""
+def _steps(where: str, row: Row, wanted: Wanted, clock: Clock | None) -> np.ndarray:
+    """Return the steps in a cell, (T, I): a list of numbers, or of lists of I numbers each.
+
+    Times in another cell are one more number of each.
+    """
+    cell = row[STEPS]
     if not isinstance(cell, list) or not cell:
         raise DataError(
             f"{where}: column {STEPS} is {shown(cell)}, expected a list of steps, at least one.\n"
@@ -163,4 +181,6 @@ def _steps(where: str, cell: Any, wanted: Wanted) -> np.ndarray:
             )
         name = f"{STEPS}, step {place}"
         values.append([wanted.value(where, name, v) for v in (step if size else [step])])
+    if clock is not None:
+        values = clock.beside(where, row, values)
     return np.array(values, np.float64)

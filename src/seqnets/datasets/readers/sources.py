@@ -10,7 +10,7 @@ import numpy as np
 from seqnets.datasets.readers import tables
 from seqnets.datasets.readers.arrays import read_npz
 from seqnets.datasets.readers.folders import KINDS, TRANSCRIPT, read_files, read_folder
-from seqnets.datasets.readers.records import Record, Source, Wanted
+from seqnets.datasets.readers.records import TIME, Record, Source, Wanted
 from seqnets.datasets.readers.sequence_tables import read_table
 from seqnets.datasets.readers.ts import read_ts_records
 from seqnets.errors import DataError, counted
@@ -57,6 +57,11 @@ def read_source(path: Path, wanted: Wanted) -> Source:
         raise DataError(
             f"{path}: {'a file of no kind that can be read' if path.exists() else 'no such file'}, "
             f"expected a folder {folder}, or a name that ends with {', '.join(first)} or {last}."
+        )
+    if wanted.time is not None and TIME not in source.facts:
+        raise DataError(
+            f"{path}: does not say when steps are, expected a table of numbers, recordings or an "
+            f"archive with {wanted.time}.\n  dataset.time names a column."
         )
     return replace(source, facts={"features": _features(source.records), **source.facts})
 

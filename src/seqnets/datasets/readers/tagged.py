@@ -22,11 +22,13 @@ from seqnets.datasets.readers.cells import (
     shown,
     text_of,
 )
+from seqnets.datasets.readers.clocks import Clock
 from seqnets.datasets.readers.records import (
     ID,
     SEQUENCE,
     SPLIT,
     Names,
+    check_own_column,
     group_of,
     moved,
     split_of,
@@ -57,6 +59,7 @@ class Tagged:
         split: The part named by the file.
         id: Its identifier; None if it has none.
         group: The group it belongs to, if it was asked for.
+        times: What the times of its steps are, which are the last feature, if they were asked for.
     """
 
     where: str
@@ -67,6 +70,7 @@ class Tagged:
     split: Part | None = None
     id: Any = None
     group: str | None = None
+    times: str | None = None
 
     def add(self, where: str, step: Any, label: str | None) -> None:
         """Append a step."""
@@ -88,7 +92,7 @@ class Tagged:
             piece = slice(start, start + length)
             yield Tagged(
                 self.where, self.features, self.steps[piece], self.labels[piece],
-                self.places, self.split, self.id, self.group,
+                self.places, self.split, self.id, self.group, self.times,
             )  # fmt: skip
 
 
@@ -97,6 +101,7 @@ def read_tagged(
     label: str = "label",
     leave_out: Sequence[str] = (),
     groups: str | None = None,
+    time: str | None = None,
     *,
     new: bool = False,
 ) -> list[Tagged]:
@@ -122,13 +127,17 @@ def read_tagged(
         label: The label column, if a row is a step.
         leave_out: Columns to ignore, of a table in which a row is a step.
         groups: Column of the group that a sequence belongs to, if any, which is not a feature.
+        time: Column of the times of steps, if any, which is the last feature; a list of them where
+            a row is a sequence.
         new: Whether the file is for prediction, in which ignored columns and groups may be absent.
 
     Raises:
         DataError: The file is missing, empty or malformed; the message says in which line.
     """
-    suffix = path.suffix.lower()
+    suffix, clock = path.suffix.lower(), None if time is None else Clock(time)
     if suffix in CONLL:
+        if time is not None:
+            raise _untimed(path, time)
         if groups is not None and not new:
             raise DataError(
                 f"{path}: does not say which group a sentence belongs to, expected a table with "
@@ -145,9 +154,9 @@ def read_tagged(
                 of_group = () if groups is None else (groups,)
                 check_left_out(*rows[0], leave_out, (SEQUENCE, SPLIT, label, *of_group))
         if whole:
-            found = list(_by_sequence(rows, None if new else groups))
+            found = list(_by_sequence(rows, None if new else groups, clock))
         else:
-            found = list(_by_step(rows, label, leave_out, groups, new))
+            found = list(_by_step(rows, label, leave_out, groups, new, clock))
     else:
         raise DataError(
             f"{path}: cannot be read, expected a name that ends with "
@@ -155,9 +164,18 @@ def read_tagged(
         )
     if not found:
         raise DataError(f"{path}: got no sequence, expected at least one.")
+    if time is not None and not found[0].features:
+        raise _untimed(path, time)
     for sequence in found:
         check_alike(sequence, found[0])
     return found
+
+
+def _untimed(path: Path, time: str) -> DataError:
+    return DataError(
+        f"{path}: has words, expected a table of numbers with {time}.\n"
+        "  dataset.time names the column of the times of steps."
+    )
 
 
 def check_alike(sequence: Tagged, first: Tagged) -> None:
@@ -166,6 +184,11 @@ def check_alike(sequence: Tagged, first: Tagged) -> None:
         raise DataError(
             f"{naming(sequence.where)}: got {_kind(sequence)}, expected {_kind(first)} as in "
             f"{naming(first.where)}."
+        )
+    if sequence.times != first.times:
+        raise DataError(
+            f"{sequence.where}: its times are {sequence.times}, expected {first.times}, as in "
+            f"{first.where}."
         )
 
 
@@ -216,7 +239,9 @@ def _read_conll(path: Path) -> Iterator[Tagged]:
         yield sentence
 
 
-def _by_sequence(rows: Sequence[tuple[str, Row]], groups: str | None) -> Iterator[Tagged]:
+def _by_sequence(
+    rows: Sequence[tuple[str, Row]], groups: str | None, clock: Clock | None
+) -> Iterator[Tagged]:
     """Yield the sequences of a table with one row per sequence."""
     names = Names()
     for where, row in rows:
@@ -246,6 +271,9 @@ def _by_sequence(rows: Sequence[tuple[str, Row]], groups: str | None) -> Iterato
                     f"{len(features)} as {column}[0] has."
                 )
             sequence.add(where, step, _label(where, f"{LABELS}[{place}]", given))
+        if clock is not None and features:
+            sequence.steps = clock.beside(where, row, sequence.steps)
+            sequence.features, sequence.times = (*features, clock.column), clock.kind
         yield sequence
 
 
@@ -255,9 +283,14 @@ def _by_step(
     leave_out: Sequence[str],
     groups: str | None,
     new: bool,
+    clock: Clock | None,
 ) -> Iterator[Tagged]:
     """Yield the sequences of a table with one row per step."""
     others = (label, SEQUENCE, SPLIT, *leave_out, *([] if groups is None else [groups]))
+    if clock is not None:
+        check_own_column(clock.column, *others)
+        clock.need(*rows[0])
+        others = (*others, clock.column)
     where, columns = rows[0][0], rows[0][1].keys()
     features = tuple(column for column in columns if column not in others)
     if not features:
@@ -275,7 +308,7 @@ def _by_step(
         )
     names, current = Names(), None
     for where, row in rows:
-        need(where, row, *features)
+        need(where, row, *features, *([] if clock is None else [clock.column]))
         name, split = row.get(SEQUENCE), split_of(where, row)
         group = None if new else group_of(where, row, groups)
         if current is None or name != current.id:
@@ -284,6 +317,9 @@ def _by_step(
             if current is not None:
                 yield current
             current = Tagged(where, features, split=split, id=name, group=group)
+            if clock is not None:
+                clock.begin()
+                current.features = (*features, clock.column)
         for what, found, expected in (
             (SPLIT, split, current.split),
             (groups, group, current.group),
@@ -294,6 +330,9 @@ def _by_step(
                     f"which the sequence has since {current.where}."
                 )
         step = features_of(where, row, features, leave_out)
+        if clock is not None:
+            step.append(clock.read(where, row[clock.column]))
+            current.times = clock.kind
         current.add(where, step, _label(where, label, row.get(label)))
     if current is not None:
         yield current
