@@ -206,6 +206,14 @@ def test_a_column_of_times_that_is_not_there_is_told(kind, tmp_path):
         files(write(tmp_path, kind), time="then").setup()
 
 
+@pytest.mark.parametrize("kind", ["stamps", "recordings"])
+def test_a_column_of_time_stamps_is_no_feature_but_may_be_the_time(kind, tmp_path):
+    told = r"not a feature: .*leave_out=\[when\].* If it is when steps were: dataset.time=when"
+
+    with pytest.raises(DataError, match=told):
+        files(write(tmp_path, kind), time=None).setup()
+
+
 def test_what_has_no_column_of_times_is_refused(tmp_path):
     text, words = tmp_path / "a.csv", tmp_path / "a.conll"
     text.write_text("text,label\nwell,a\nso,b\n")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.errors import DataError
-from seqnets.quoting import override_list, shell
+from seqnets.quoting import override, override_list, shell
 
 Row = dict[str, Any]
 """The cells of a row, by column."""
@@ -30,6 +30,9 @@ AS_NUMBERS = "Numbers have a decimal point and nothing between thousands: 1234.5
 _MARK = re.compile(r"[-–—./\\]+|#?n[./]?[av]\.?|none|nil|missing", re.IGNORECASE)
 """What stands for a missing value in other programs, but is none here."""
 
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+"""How a time stamp begins."""
 
 _ROW_BELOW_HEADER = re.compile(r"(?<=\.[ct]sv), line \d+$", re.IGNORECASE)
 
@@ -139,7 +142,8 @@ def features_of(
         read: Returns a cell's number.
 
     Raises:
-        DataError: A cell is not a number; the message says how to leave its column out.
+        DataError: A cell is not a number; the message says how to leave its column out, or, if it is a
+            time stamp, how to have its times read.
     """
     numbers = []
     for column in features:
@@ -147,7 +151,10 @@ def features_of(
             numbers.append(read(where, column, row[column]))
         except DataError as error:
             option = leaving_out(column, row, features, left_out)
-            raise DataError(f"{error}\n  If it is not a feature: {option}.") from None
+            when = ""
+            if isinstance(row[column], str) and _DATE.match(row[column].strip()):
+                when = f" If it is when steps were: {shell(override('dataset.time', column))}."
+            raise DataError(f"{error}\n  If it is not a feature: {option}.{when}") from None
     return numbers
 
 
