@@ -780,6 +780,16 @@ def test_counts_stay_as_they_are(table):
     assert set(batch.y[~batch.y.isnan()].tolist()) == {1, 2, 3}
 
 
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_baselines_of_counts_are_those_of_scaled_data_in_other_units(table, size):
+    lines = ["sales", *(f"{n % 5 * size}" for n in range(150))]
+    counts, scaled = (table(lines, lookback=12, season=4, counts=found) for found in (True, False))
+    unit = scaled.scaling.deviation.item()
+
+    expected = {name: error * unit**2 for name, error in scaled.baselines().items()}
+    assert counts.baselines() == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize(("value", "shown"), [("2.5", "2.5"), ("-1", "-1")])
 def test_targets_that_are_no_counts_are_refused(table, value, shown):
     lines = ["a,b", *(f"{n % 4},{n / 3}" for n in range(40))]

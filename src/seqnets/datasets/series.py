@@ -528,8 +528,9 @@ class SeriesData(DataModule):
 
     def baselines(self) -> dict[str, float]:
         """Return the squared errors of untrained baseline forecasts on the test part."""
-        outputs = self.sizes["output_size"]
-        return forecast_baselines(self.windows["train"], self.windows["test"], outputs, self.season)
+        outputs, windows = self.sizes["output_size"], self.windows
+        units = (self._statistics.deviation / self.scaling.deviation)[:outputs].numpy()
+        return forecast_baselines(windows["train"], windows["test"], outputs, self.season, units)
 
 
 def _check_names(

@@ -24,7 +24,7 @@ Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def forecast_baselines(
-    train: Windows, test: Windows, outputs: int, season: int = 0
+    train: Windows, test: Windows, outputs: int, season: int = 0, units: np.ndarray | None = None
 ) -> dict[str, float]:
     """Return the mean squared errors of simple forecasts over all test windows and targets.
 
@@ -33,45 +33,47 @@ def forecast_baselines(
     - ``linear``: linear regression of each future step on the past steps, both relative to the
       last past value, and on the features that are known ahead, from the last past step on. All
       targets share the coefficients, fitted to the training part by least squares with a small
-      ridge penalty.
+      ridge penalty, in units of each.
 
     Args:
         train: Windows of the training part.
         test: Windows of the test part.
         outputs: Number of target columns, K, which are the first columns of the inputs.
         season: Period of the seasonal forecast, in steps; 0 for no such forecast.
+        units: Deviations of targets that are not standardised, (K,).
 
     References:
         Zeng et al., 2023, "Are Transformers Effective for Time Series Forecasting?",
         arXiv:2205.13504 (NLinear, the linear model trained by gradient descent).
     """
-    horizon = test.horizon
+    horizon, units = test.horizon, np.ones(outputs) if units is None else units
+    units = units[:, None]
     baselines: dict[str, Forecast] = {
         "last value": lambda past, _: np.repeat(past[..., -1:], horizon, -1)
     }
     if season:
         order = np.arange(horizon) % season - season
         baselines["last season"] = lambda past, _: past[..., order]
-    baselines["linear"] = _fit_linear(train, outputs)
+    baselines["linear"] = _fit_linear(train, units)
 
     errors, scored = dict.fromkeys(baselines, 0.0), 0
-    for past, future, known in _iter_windows(test, outputs):
+    for past, future, known in _iter_windows(test, units):
         there = np.isfinite(future)
         scored += int(there.sum())
         for name, forecast in baselines.items():
-            error = np.where(there, forecast(past, known) - future, 0)
+            error = np.where(there, units * (forecast(past, known) - future), 0)
             errors[name] += float(np.square(error).sum())
     return {name: error / max(scored, 1) for name, error in errors.items()}
 
 
-def _fit_linear(train: Windows, outputs: int) -> Forecast:
+def _fit_linear(train: Windows, units: np.ndarray) -> Forecast:
     """Fit the linear model by ridge regression; see :func:`forecast_baselines`.
 
     What is known ahead is the same for all targets of a window: their other regressors and their
     values are added up before they are multiplied by it, which is then not repeated for each.
     """
     gram, moments, targets = np.zeros(()), np.zeros(()), 0
-    for past, future, known in _iter_windows(train, outputs, _FIT_LIMIT):
+    for past, future, known in _iter_windows(train, units, _FIT_LIMIT):
         complete = np.isfinite(future).all(-1, keepdims=True)
         regressors, last = _regressors(past)
         own, values = (np.where(complete, found, 0) for found in (regressors, future - last))
@@ -100,9 +102,12 @@ def _regressors(past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _iter_windows(
-    windows: Windows, outputs: int, limit: int | None = None
+    windows: Windows, units: np.ndarray, limit: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield past and future values and what is known ahead in blocks of windows, float64."""
+    """Yield past and future values and what is known ahead in blocks of windows, float64.
+
+    Values are in units of their targets, (K, 1).
+    """
     count = len(windows)
     chosen = torch.linspace(0, count - 1, min(limit or count, count)).round().long()
     for rows in chosen.split(_BLOCK):
@@ -111,5 +116,6 @@ def _iter_windows(
         if batch.ahead is not None:
             last = batch.x[:, -1:, -windows.ahead :]
             known = torch.cat([last, batch.ahead], 1).flatten(1)
-        past, future = batch.x[..., :outputs].mT, batch.y.mT
-        yield past.double().numpy(), future.double().numpy(), known.double().numpy()
+        values = batch.x[..., : len(units)], batch.y
+        past, future = (found.mT.double().numpy() / units for found in values)
+        yield past, future, known.double().numpy()
