@@ -174,8 +174,8 @@ class SeriesData(DataModule):
             ``day_of_year`` and ``month``. Each adds two columns that are known ahead: sine and
             cosine of where each step is in the hour, day, week, month or year, by its timestamp.
         counts: Whether targets are counts: whole numbers of at least 0, which stay as they are.
-        season: Period of the seasonal baseline in steps, and of the naive forecast by whose errors
-            others are scaled; 0 for no such baseline, and a naive forecast of the step before.
+        season: Period in steps of the seasonal baseline, and of the naive forecast that ``mase`` is
+            relative to; 0 for no such baseline, and a naive forecast from the step before.
         batch_size: Windows in a batch of each process.
         seed: Determines the order of the training windows in each epoch.
     """

@@ -142,8 +142,8 @@ def features_of(
         read: Returns a cell's number.
 
     Raises:
-        DataError: A cell is not a number; the message says how to leave its column out, or, if it is a
-            time stamp, how to have its times read.
+        DataError: A cell is not a number; the message says how to leave its column out, or, if it
+            is a time stamp, how to have its times read.
     """
     numbers = []
     for column in features:
