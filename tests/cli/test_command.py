@@ -257,6 +257,7 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["train", "--resume", "last"], "--resume: is no flag, expected resume=VALUE"),
         (["train", "--trainer.max_steps=9"], "is no flag, expected trainer.max_steps=VALUE"),
         (["train", "model.cell=lstm"], "names an option of a group, expected model/cell=lstm."),
+        (["train", "dataset.augment=[noise]"], "a group, expected dataset/augment=[noise]."),
         (["train", "-m", "model.cell=lstm,gru"], "of a group, expected model/cell=lstm,gru."),
         (["train", "param_groups={a: {params: x}}"], "one by one.\n  +param_groups.NAME=VALUE"),
         (["train", "param_groups.a.lr=1"], "expected it to be added.\n  +param_groups.a.lr=VALUE"),

@@ -89,7 +89,8 @@ def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
         value = o.value()
         if "." in group:
             known = [*options(meant := group.replace(".", "/"))]
-            if any(name in known for name in getattr(value, "list", [value])):  # a sweep's or one
+            several = value if isinstance(value, list) else getattr(value, "list", [value])
+            if any(name in known for name in several):  # a list's, a sweep's or one
                 given = (o.input_line or "").partition("=")[2]
                 raise UsageError(
                     f"{o.input_line}: names an option of a group, expected {meant}={given}."
