@@ -13,6 +13,7 @@ def write(path):
 def test_an_augmented_run_predicts_and_goes_on_as_any_other(seqnets, tmp_path):
     write(tmp_path / "a.csv")
     chosen = ["dataset/augment=[noise,crop]", "dataset.augment.noise.only=[speed]"]
+    chosen += ["dataset.augment.crop.share=0.5"]
 
     trained = seqnets("train", *SMALL, "dataset=classification", "dataset.path=a.csv", *chosen)
     run = only_run(tmp_path)
@@ -30,9 +31,9 @@ def test_an_augmented_run_predicts_and_goes_on_as_any_other(seqnets, tmp_path):
 
 def test_augmented_samples_are_shown_beside_those_that_they_are_made_of(seqnets, tmp_path):
     write(tmp_path / "a.csv")
-    data = ["dataset=classification", "dataset.path=a.csv", "dataset/augment=crop", "samples=2"]
+    data = ["dataset=classification", "dataset.path=a.csv", "dataset/augment=crop"]
 
-    shown = seqnets("inspect", *data)
+    shown = seqnets("inspect", *data, "dataset.augment.crop.share=0.5", "samples=2")
 
     assert shown.code == 0, shown.err
     titles = [line for line in shown.out.splitlines() if line.startswith("Training sample")]
@@ -54,6 +55,10 @@ def test_augmented_samples_are_shown_beside_those_that_they_are_made_of(seqnets,
         (
             ["dataset=classification", "dataset.path=b.csv", "dataset/augment=[spec_augment]"],
             "augment has SpecAugment, expected none: it changes features, and the input is tokens",
+        ),
+        (
+            ["dataset=classification", "dataset.path=a.csv", "dataset/augment=[spec_augment]"],
+            "has SpecAugment, which changes nothing in sequences of 2 features and at most 5 steps",
         ),
         (
             ["dataset=classification", "dataset.path=a.csv", "dataset/augment=[noises]"],

@@ -198,8 +198,8 @@ def test_an_option_of_cells_takes_a_step(option):
 
 
 @pytest.mark.parametrize("augmentation", options("dataset/augment"))
-def test_an_augmentation_takes_a_step(augmentation, files):
-    step(small("dataset=ucr", *files("ucr"), f"dataset/augment=[{augmentation}]"))
+def test_an_augmentation_takes_a_step(augmentation):
+    step(small("dataset=digits", f"dataset/augment=[{augmentation}]"))
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))

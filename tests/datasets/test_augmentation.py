@@ -11,6 +11,7 @@ from seqnets.alignment import frames_needed
 from seqnets.cells import GRUDCell, PhasedLSTMCell
 from seqnets.datasets import (
     ClassificationFiles,
+    NextSteps,
     SequenceData,
     Sequences,
     Splits,
@@ -27,7 +28,7 @@ from seqnets.datasets.augmentation import (
     ValueAugmentation,
 )
 from seqnets.datasets.augmentation.augmenter import Augmenter
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, DtypeError, ShapeError
 from seqnets.models import SequenceClassifier
 from seqnets.typing import IGNORE, Batch
 
@@ -160,6 +161,24 @@ def test_tags_go_with_their_steps(augmentation):
         assert found.y.shape == found.x.shape[:2]
 
 
+def test_the_fewest_steps_are_those_that_are_drawn():
+    lengths, needed = torch.arange(1, 1001), torch.ones(1000, dtype=torch.int64)
+
+    for percent in range(5, 100, 5):
+        stretch = Stretch(percent / 100, percent / 100)
+        _, drawn = stretch(lengths, needed, random())
+        assert torch.equal(stretch.fewest(lengths, needed), drawn)
+
+
+def test_the_widest_mask_is_the_share_of_steps_that_is_asked_for():
+    lengths = torch.tensor([100])
+    augmentation = SpecAugment(1, share_of_steps=0.53, feature_masks=0)
+
+    masked = [through([augmentation], batch_of(1, lengths), seed=s).x == 0 for s in range(200)]
+
+    assert max(int(mask.sum()) for mask in masked) == 53
+
+
 def test_a_crop_is_of_consecutive_steps_from_anywhere():
     starts = set()
 
@@ -271,6 +290,9 @@ def test_augmentations_are_run_in_their_order():
             lambda: Stretch(1.2, 1.1),
             "Stretch: shortest is 1.2, expected at most longest, which is 1.1",
         ),
+        (lambda: Stretch(1, math.inf), "Stretch: longest is inf"),
+        (lambda: Noise(math.inf), "Noise: deviation is inf"),
+        (lambda: Scale(math.inf), "Scale: deviation is inf"),
         (lambda: Crop(1.0), "Crop: share is 1.0"),
         (lambda: Numbered(augment=Noise()), "augment is Noise, expected augmentations"),
         (lambda: Numbered(augment=["noise"]), "augment has 'noise', expected augmentations"),
@@ -329,6 +351,54 @@ def test_a_crop_of_what_has_a_transcript_is_refused(tmp_path):
         data.setup()
 
 
+class Following(Numbered):
+    """Sequences of which each next step is predicted."""
+
+    def read_splits(self):
+        x = torch.arange(1.0, 161).view(20, 4, 2)
+        return Splits(
+            dict.fromkeys(("train", "val", "test"), NextSteps.stacked(x, x, stepwise=True))
+        )
+
+
+def test_another_pace_is_refused_where_the_next_step_is_predicted():
+    kept = Following(augment=[Noise(), Crop(0.5)])
+    kept.setup()
+
+    with pytest.raises(ConfigError, match="has Stretch, expected none where the next step is"):
+        Following(augment=[Stretch(0.5, 2)]).setup()
+    batch = next(iter(kept.loader("train")))
+    assert batch.x.shape == batch.y.shape
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "features", "longest"),
+    [
+        (SpecAugment(), 5, 1),
+        (SpecAugment(), 1, 20),
+        (SpecAugment(feature_masks=0), 1, 20),
+        (SpecAugment(step_masks=0), 5, 1),
+        (Stretch(0.9, 1), 1, 6),
+        (Stretch(1, 1.1), 1, 6),
+        (Crop(), 1, 6),
+    ],
+)
+def test_what_would_change_nothing_is_refused(augmentation, features, longest):
+    def augmenter(features, longest):
+        return Augmenter("Data", [augmentation], torch.zeros(9, features), longest=longest)
+
+    augmenter(features, longest)
+    with pytest.raises(ConfigError, match="which changes nothing in sequences of"):
+        augmenter(4 if features == 5 else 1, longest - 1)
+
+
+def test_features_that_are_named_may_be_too_few_for_a_mask():
+    augmentation = SpecAugment(step_masks=0, only=[0, 1, 2])
+
+    with pytest.raises(ConfigError, match="changes nothing in sequences of 3 features"):
+        Augmenter("Data", [augmentation], torch.zeros(9, 80), longest=9)
+
+
 def model_of(cell):
     return SequenceClassifier(cell, input_size=3, num_classes=2, hidden_size=4)
 
@@ -368,6 +438,52 @@ def test_an_augmentation_of_ones_own_may_take_other_steps():
     found = through([Backwards()], batch_of(features=1, lengths=torch.tensor([3, 2])))
 
     assert found.x[..., 0].tolist() == [[3, 2, 1], [2, 1, 0]]
+
+
+class Returns(ValueAugmentation):
+    """What a function makes of values."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def __call__(self, x, lengths, random):
+        return self.make(x)
+
+
+class Takes(TimeAugmentation):
+    """Steps that a function makes of lengths, and how many."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __call__(self, lengths, needed, random):
+        return self.make(lengths)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "error", "message"),
+    [
+        (Returns(lambda x: x.double()), DtypeError, "Returns: returned torch.float64, expected"),
+        (Returns(lambda x: None), DtypeError, "Returns: returned NoneType, expected torch.float32"),
+        (Returns(lambda x: x[..., :1]), ShapeError, r"\(2, 4, 1\), expected .* = \(2, 4, 3\)"),
+        (
+            Takes(lambda n: (torch.zeros(2, 3), n)),
+            ShapeError,
+            r"steps \(2, 3\) with 2 lengths of 2 to 4, expected",
+        ),
+        (Takes(lambda n: (torch.zeros(2, 4), n * 0)), ShapeError, "with 2 lengths of 0 to 0"),
+        (
+            Takes(lambda n: (torch.arange(4).expand(2, -1), n)),
+            ShapeError,
+            "Takes: returned step 2 of a row of 2 steps, expected steps from 0 to 1",
+        ),
+        (Takes(lambda n: (torch.full((2, 4), -0.5), n)), ShapeError, "returned step -0.5"),
+    ],
+)
+def test_what_ones_own_class_returns_is_checked(augmentation, error, message):
+    with pytest.raises(error, match=message):
+        through([augmentation], batch_of(lengths=torch.tensor([4, 2])))
 
 
 def test_augmented_examples_are_shown_beside_the_others():

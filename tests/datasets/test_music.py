@@ -6,8 +6,9 @@ import torch
 from scipy.io import savemat
 
 from seqnets.datasets import PolyphonicMusic
+from seqnets.datasets.augmentation import Stretch
 from seqnets.datasets.music import KEYS, read_rolls
-from seqnets.errors import DataError
+from seqnets.errors import ConfigError, DataError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not (REAL / "music").is_dir(), reason="no ../shared/data/music")
@@ -27,11 +28,11 @@ def roll(*chords):
     return steps
 
 
-def written(folder, **changed):
+def written(folder, augment=(), **changed):
     some = pieces(roll([0], [0, 4], [4], []), roll([7], [8]))
     variables = {"traindata": some, "validdata": some, "testdata": some, **changed}
     savemat(folder / "Tune.mat", {name: v for name, v in variables.items() if v is not None})
-    return PolyphonicMusic(str(folder), "Tune", batch_size=2)
+    return PolyphonicMusic(str(folder), "Tune", batch_size=2, augment=augment)
 
 
 def test_the_target_of_a_step_is_the_step_that_follows(tmp_path):
@@ -43,6 +44,11 @@ def test_the_target_of_a_step_is_the_step_that_follows(tmp_path):
     assert torch.equal(batch.x[0, 1:], batch.y[0, :-1])
     assert batch.y[0, 0].nonzero().flatten().tolist() == [0, 4]
     assert (batch.y[1, 1:] == -100).all()
+
+
+def test_another_pace_is_refused_which_would_show_the_next_step_beforehand(tmp_path):
+    with pytest.raises(ConfigError, match="Stretch, expected none where the next step is"):
+        written(tmp_path, [Stretch(0.5, 2)]).setup()
 
 
 def test_baselines_are_those_of_keys_that_know_themselves_alone(tmp_path):

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,8 +41,10 @@ class Sequences:
         gaps: Whether features may be missing, NaN.
         weights: How much each sequence counts in the loss, (N,), at least 0; only their proportions
             matter. None if all count alike.
+        next_steps: Whether the target of a step is the step after it.
     """
 
+    next_steps: ClassVar[bool] = False
     x: Tensor
     lengths: Tensor
     y: Tensor
@@ -157,6 +159,8 @@ class NextSteps(Sequences):
     those of :class:`Sequences`.
     """
 
+    next_steps = True
+
     def batch(self, rows: Tensor) -> Batch:
         """Return all steps but the last as inputs, and all but the first as targets."""
         x, y, lengths, *_ = super().batch(rows)
@@ -227,6 +231,8 @@ class SequenceData(DataModule):
             stepwise=train.stepwise,
             transcribed=train.transcribed,
             timed=self.timing is not None,
+            next_steps=train.next_steps,
+            longest=int(train.lengths.max()),
         )
 
     @property

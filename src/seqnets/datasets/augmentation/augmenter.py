@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from seqnets.alignment import frames_needed
 from seqnets.checks import is_whole, name_of
-from seqnets.datasets.augmentation.base import Augmentation, TimeAugmentation
+from seqnets.datasets.augmentation.base import Augmentation, TimeAugmentation, ValueAugmentation
 from seqnets.datasets.readers.cells import few
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
 from seqnets.typing import IGNORE, Batch
 
 Augmentations = Sequence[Augmentation] | Mapping[str, Augmentation]
@@ -49,10 +49,12 @@ class Augmenter:
         stepwise: Whether each step has a target.
         transcribed: Whether targets are transcripts.
         timed: Whether the last feature is the time of steps, which changes of values leave alone.
+        next_steps: Whether the target of a step is the step after it.
+        longest: Steps of the longest sequence, if that is known.
 
     Raises:
-        ConfigError: The input is no features, a feature does not exist, or transcripts would be
-            longer than what is left of their sequences.
+        ConfigError: The input is no features, a feature does not exist, an augmentation does not
+            suit the targets, or it would change nothing.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Augmenter:
         stepwise: bool = False,
         transcribed: bool = False,
         timed: bool = False,
+        next_steps: bool = False,
+        longest: int | None = None,
     ) -> None:
         self.stepwise, self.transcribed = stepwise, transcribed
         if x.dim() != 2 or not x.is_floating_point():
@@ -91,10 +95,24 @@ class Augmenter:
                         f"{who}: augment has {name_of(augmentation)}, expected none that changes "
                         "how far steps are apart: the dataset has times."
                     )
+                if next_steps and not augmentation.keeps_pace:
+                    raise ConfigError(
+                        f"{who}: augment has {name_of(augmentation)}, expected none where the next "
+                        "step is predicted: at another pace it is another, and steps between two "
+                        "show it in advance."
+                    )
             elif augmentation.only:
                 columns = _columns(name_of(augmentation), augmentation.only, names, x.shape[1])
             elif timed:
                 columns = [*range(x.shape[1] - 1)]
+            count = x.shape[1] if columns is None else len(columns)
+            if longest is not None and not augmentation.can_change(count, longest):
+                raise ConfigError(
+                    f"{who}: augment has {name_of(augmentation)}, which changes nothing in "
+                    f"sequences of {counted(count, 'feature')} and at most "
+                    f"{counted(longest, 'step')}, expected one that does.\n"
+                    "  Its options are shares of them, and come to less than one step or feature."
+                )
             self._all.append((augmentation, columns))
 
     def __call__(self, batch: Batch, random: torch.Generator) -> Batch:
@@ -103,19 +121,23 @@ class Augmenter:
         Args:
             batch: A batch of sequences of features.
             random: Where all random numbers come from.
+
+        Raises:
+            DtypeError: An augmentation returns no values of their dtype.
+            ShapeError: It returns others than it was given values or steps for.
         """
         x, y, lengths = batch.x, batch.y, batch.lengths
         if lengths is None:
             lengths = torch.full(x.shape[:1], x.shape[1])
         for augmentation, columns in self._all:
             if isinstance(augmentation, TimeAugmentation):
-                places, lengths = augmentation(lengths, self.needed(y), random)
+                places, lengths = _steps(augmentation, lengths, self.needed(y), random)
                 x = _interpolated(x, places)
                 y = _nearest(y, places) if self.stepwise else y
             elif columns is None:
-                x = augmentation(x, lengths, random)
+                x = _values(augmentation, x, lengths, random)
             else:
-                x[..., columns] = augmentation(x[..., columns], lengths, random)
+                x[..., columns] = _values(augmentation, x[..., columns], lengths, random)
         outside = torch.arange(x.shape[1]) >= lengths[:, None]
         x[outside] = 0
         if self.stepwise:
@@ -168,6 +190,46 @@ def _columns(who: str, only: Sequence[str | int], names: Sequence[str], count: i
     if len(set(columns)) < len(columns):
         raise ConfigError(f"{who}: only is {list(only)}, expected each feature once.")
     return columns
+
+
+def _values(
+    augmentation: ValueAugmentation, x: Tensor, lengths: Tensor, random: torch.Generator
+) -> Tensor:
+    """What an augmentation makes of values, if it can take their place."""
+    shape, dtype = x.shape, x.dtype
+    made: Any = augmentation(x, lengths, random)
+    got = made.dtype if isinstance(made, Tensor) else type(made).__name__
+    if got != dtype:
+        raise DtypeError(f"{name_of(augmentation)}: returned {got}, expected {dtype} as it got.")
+    if made.shape != shape:
+        raise ShapeError(
+            f"{name_of(augmentation)}: returned shape {tuple(made.shape)}, expected that of what "
+            f"it got, (B, T, I) = {tuple(shape)}."
+        )
+    return made
+
+
+def _steps(
+    augmentation: TimeAugmentation, lengths: Tensor, needed: Tensor, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The steps that an augmentation takes, and how many, if each row has them."""
+    places, after = augmentation(lengths, needed, random)
+    B, least, most = len(lengths), int(after.min()), int(after.max())
+    if not len(places) == len(after) == B or not 1 <= least <= most <= places.shape[1]:
+        raise ShapeError(
+            f"{name_of(augmentation)}: returned steps {tuple(places.shape)} with {len(after)} "
+            f"lengths of {least} to {most}, expected (B, T') with B = {B}, and B lengths from 1 to "
+            "T'."
+        )
+    wrong = ((places < 0) | (places > lengths[:, None] - 1)).nonzero()
+    if len(wrong):
+        row, step = wrong[0].tolist()
+        raise ShapeError(
+            f"{name_of(augmentation)}: returned step {places[row, step].item()} of a row of "
+            f"{counted(int(lengths[row]), 'step')}, expected steps from 0 to "
+            f"{int(lengths[row]) - 1}, past the row's new length too."
+        )
+    return places, after
 
 
 def _nearest(values: Tensor, places: Tensor) -> Tensor:

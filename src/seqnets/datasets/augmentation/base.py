@@ -19,6 +19,10 @@ class ValueAugmentation(ABC):
     def __init__(self, only: Sequence[str | int] = ()) -> None:
         self.only = (only,) if isinstance(only, (str, int)) else tuple(only)
 
+    def can_change(self, features: int, steps: int) -> bool:
+        """Whether it ever changes sequences of so many features and at most so many steps."""
+        return True
+
     @abstractmethod
     def __call__(self, x: Tensor, lengths: Tensor, random: torch.Generator) -> Tensor:
         """Return the values that a batch has instead.
@@ -48,8 +52,8 @@ class TimeAugmentation(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Return the steps to take, (B, T'), and how many of them each row has, (B,).
 
-        Whole numbers are steps, from 0; fractions are interpolated. Of the rest of a row, any step
-        will do.
+        Whole numbers are steps, from 0; fractions are interpolated. Of the rest of a row, any of
+        its steps will do.
 
         Args:
             lengths: Valid steps of each row, (B,), at least 1.
@@ -61,6 +65,10 @@ class TimeAugmentation(ABC):
     def fewest(self, lengths: Tensor, needed: Tensor) -> Tensor:
         """Return the fewest steps that may be taken of rows, (N,)."""
         return torch.minimum(lengths, needed)
+
+    def can_change(self, features: int, steps: int) -> bool:
+        """Whether it ever changes sequences of so many features and at most so many steps."""
+        return True
 
 
 Augmentation = ValueAugmentation | TimeAugmentation

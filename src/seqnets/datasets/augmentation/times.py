@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ class Stretch(TimeAugmentation):
         longest: Greatest length of one; lengths between the two are drawn evenly.
 
     Raises:
-        ConfigError: ``shortest`` is not above 0, or above ``longest``.
+        ConfigError: ``shortest`` is not above 0, or above ``longest``, or that is infinite.
 
     References:
         Ko et al., 2015, "Audio Augmentation for Speech Recognition": its change of speed, here of
@@ -29,7 +31,7 @@ class Stretch(TimeAugmentation):
     """
 
     def __init__(self, shortest: float = 0.9, longest: float = 1.1) -> None:
-        check_number("Stretch", above=0, shortest=shortest, longest=longest)
+        check_number("Stretch", above=0, below=math.inf, shortest=shortest, longest=longest)
         if shortest > longest:
             raise ConfigError(
                 f"Stretch: shortest is {shortest}, expected at most longest, which is {longest}."
@@ -49,6 +51,10 @@ class Stretch(TimeAugmentation):
     def fewest(self, lengths: Tensor, needed: Tensor) -> Tensor:
         """Return the fewest steps that may be left of rows, (N,)."""
         return _times(lengths, self.shortest, needed)
+
+    def can_change(self, features: int, steps: int) -> bool:
+        """Whether the longest sequence can be of another length."""
+        return _differs(steps, self.shortest) or _differs(steps, self.longest)
 
 
 class Crop(TimeAugmentation):
@@ -82,7 +88,16 @@ class Crop(TimeAugmentation):
         steps = starts[:, None] + torch.arange(int(after.max()))
         return torch.minimum(steps, lengths[:, None] - 1), after
 
+    def can_change(self, features: int, steps: int) -> bool:
+        """Whether the longest sequence can lose a step."""
+        return _differs(steps, self.share)
+
 
 def _times(lengths: Tensor, factors: Tensor | float, needed: Tensor) -> Tensor:
     """Lengths times factors, rounded, (N,), but not below what is needed if that was there."""
-    return (lengths * factors).round().long().maximum(torch.minimum(lengths, needed))
+    return (lengths.double() * factors).round().long().maximum(torch.minimum(lengths, needed))
+
+
+def _differs(steps: int, factor: float) -> bool:
+    """Whether so many steps times a factor are rounded to another number; half a step is not."""
+    return abs(steps * (factor - 1)) > 0.5 + 1e-9

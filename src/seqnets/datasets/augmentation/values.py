@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,8 @@ class SpecAugment(ValueAugmentation):
     """Masks over steps and over neighbouring features, such as the bands of a spectrum.
 
     Within a mask values are 0, which after standardising is the mean. Its width is drawn evenly
-    from 0 to the greatest one, then its place within the sequence; masks may overlap.
+    from 0 to the greatest one, then its place within the sequence; masks may overlap. Of a share
+    that comes to less than one step or feature, there is no mask.
 
     Differs from the paper in two places: the greatest width of a mask of features is a share of
     them, not a number, and there is no time warping, which helped least there.
@@ -68,14 +70,27 @@ class SpecAugment(ValueAugmentation):
         """Return the features with some steps, and some features, set to 0."""
         B, T, I = x.shape
         if self.step_masks:
-            widest = (lengths * self.share_of_steps).long().clamp(max=self.steps)
+            widest = _share(lengths, self.share_of_steps).clamp(max=self.steps)
             masked = _masks(self.step_masks, lengths, widest, T, random)
             x *= ~masked[:, :, None]  # what is missing stays NaN
         if self.feature_masks:
             features = torch.full((B,), I)
-            widest = (features * self.share_of_features).long()
+            widest = _share(features, self.share_of_features)
             x *= ~_masks(self.feature_masks, features, widest, I, random)[:, None]
         return x
+
+    def can_change(self, features: int, steps: int) -> bool:
+        """Whether the widest mask has a step of the longest sequence, or a feature."""
+        of_steps = self.step_masks and int(_share(torch.tensor(steps), self.share_of_steps))
+        of_features = self.feature_masks and int(
+            _share(torch.tensor(features), self.share_of_features)
+        )
+        return bool(of_steps or of_features)
+
+
+def _share(counts: Tensor, share: float) -> Tensor:
+    """A share of counts, rounded down; 0.29 of 100 is 29, whose product is below it."""
+    return (counts.double() * share + 1e-9).long()
 
 
 def _masks(
@@ -98,7 +113,7 @@ class Noise(ValueAugmentation):
         only: Names or numbers, from 0, of the features that it changes; all if empty.
 
     Raises:
-        ConfigError: ``deviation`` is not above 0.
+        ConfigError: ``deviation`` is not above 0, or infinite.
 
     References:
         Um et al., 2017, "Data Augmentation of Wearable Sensor Data for Parkinson's Disease
@@ -107,7 +122,7 @@ class Noise(ValueAugmentation):
 
     def __init__(self, deviation: float = 0.05, only: Sequence[str | int] = ()) -> None:
         super().__init__(only)
-        check_number("Noise", above=0, deviation=deviation)
+        check_number("Noise", above=0, below=math.inf, deviation=deviation)
         self.deviation = deviation
 
     def __call__(self, x: Tensor, lengths: Tensor, random: torch.Generator) -> Tensor:
@@ -123,7 +138,7 @@ class Scale(ValueAugmentation):
         only: Names or numbers, from 0, of the features that it changes; all if empty.
 
     Raises:
-        ConfigError: ``deviation`` is not above 0.
+        ConfigError: ``deviation`` is not above 0, or infinite.
 
     References:
         Um et al., 2017, arXiv:1706.00527: its scaling.
@@ -131,7 +146,7 @@ class Scale(ValueAugmentation):
 
     def __init__(self, deviation: float = 0.1, only: Sequence[str | int] = ()) -> None:
         super().__init__(only)
-        check_number("Scale", above=0, deviation=deviation)
+        check_number("Scale", above=0, below=math.inf, deviation=deviation)
         self.deviation = deviation
 
     def __call__(self, x: Tensor, lengths: Tensor, random: torch.Generator) -> Tensor:
