@@ -111,7 +111,7 @@ class Augmenter:
                     f"{who}: augment has {name_of(augmentation)}, which changes nothing in "
                     f"sequences of {counted(count, 'feature')} and at most "
                     f"{counted(longest, 'step')}, expected one that does.\n"
-                    "  Its options are shares of them, and come to less than one step or feature."
+                    "  Its options come to less than one of these: raise them, or leave it out."
                 )
             self._all.append((augmentation, columns))
 
