@@ -383,20 +383,22 @@ def test_another_pace_is_refused_where_the_next_step_is_predicted():
         (Crop(), 1, 6),
     ],
 )
-def test_what_would_change_nothing_is_refused(augmentation, features, longest):
-    def augmenter(features, longest):
-        return Augmenter("Data", [augmentation], torch.zeros(9, features), longest=longest)
+def test_what_would_change_nothing_is_refused_before_training(augmentation, features, longest):
+    def check(features, longest):
+        x = torch.zeros(9, features)
+        Augmenter("Data", [augmentation], x, longest=longest).check(model_of(GRUDCell))
 
-    augmenter(features, longest)
+    check(features, longest)
     with pytest.raises(ConfigError, match="which changes nothing in sequences of"):
-        augmenter(4 if features == 5 else 1, longest - 1)
+        check(4 if features == 5 else 1, longest - 1)
 
 
 def test_features_that_are_named_may_be_too_few_for_a_mask():
     augmentation = SpecAugment(step_masks=0, only=[0, 1, 2])
+    augmenter = Augmenter("Data", [augmentation], torch.zeros(9, 80), longest=9)
 
     with pytest.raises(ConfigError, match="changes nothing in sequences of 3 features"):
-        Augmenter("Data", [augmentation], torch.zeros(9, 80), longest=9)
+        augmenter.check(model_of(GRUDCell))
 
 
 def model_of(cell):

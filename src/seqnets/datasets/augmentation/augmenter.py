@@ -53,8 +53,8 @@ class Augmenter:
         longest: Steps of the longest sequence, if that is known.
 
     Raises:
-        ConfigError: The input is no features, a feature does not exist, an augmentation does not
-            suit the targets, or it would change nothing.
+        ConfigError: The input is no features, a feature does not exist, or an augmentation does not
+            suit the targets.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Augmenter:
         next_steps: bool = False,
         longest: int | None = None,
     ) -> None:
+        self.who, self.longest = who, longest
         self.stepwise, self.transcribed = stepwise, transcribed
         if x.dim() != 2 or not x.is_floating_point():
             tokens = not x.is_floating_point()
@@ -105,14 +106,6 @@ class Augmenter:
                 columns = _columns(name_of(augmentation), augmentation.only, names, x.shape[1])
             elif timed:
                 columns = [*range(x.shape[1] - 1)]
-            count = x.shape[1] if columns is None else len(columns)
-            if longest is not None and not augmentation.can_change(count, longest):
-                raise ConfigError(
-                    f"{who}: augment has {name_of(augmentation)}, which changes nothing in "
-                    f"sequences of {counted(count, 'feature')} and at most "
-                    f"{counted(longest, 'step')}, expected one that does.\n"
-                    "  Its options come to less than one of these: raise them, or leave it out."
-                )
             self._all.append((augmentation, columns))
 
     def __call__(self, batch: Batch, random: torch.Generator) -> Batch:
@@ -158,7 +151,21 @@ class Augmenter:
         return lengths
 
     def check(self, model: nn.Module) -> None:
-        """Raise ConfigError if an augmentation changes what a cell of the model takes for times."""
+        """Check before training what nothing else depends on.
+
+        Raises:
+            ConfigError: An augmentation changes nothing, or what a cell of the model takes for
+                times.
+        """
+        for augmentation, columns in self._all:
+            count = self.size if columns is None else len(columns)
+            if self.longest is not None and not augmentation.can_change(count, self.longest):
+                raise ConfigError(
+                    f"{self.who}: augment has {name_of(augmentation)}, which changes nothing in "
+                    f"sequences of {counted(count, 'feature')} and at most "
+                    f"{counted(self.longest, 'step')}, expected one that does.\n"
+                    "  Its options come to less than one of these: raise them, or leave it out."
+                )
         timed = (part for part in model.modules() if getattr(part, "timed", False) is True)
         cell = next(timed, None)
         if cell is None:
