@@ -98,7 +98,7 @@ class Forecaster(nn.Module):
             raise ConfigError(
                 f"Forecaster: normalization is {normalization!r}, expected 'mean' or 'none' with "
                 f"{type(self.output).__name__}: counts cannot be shifted.\n"
-                "  For example model.normalization=mean."
+                "  For example model.normalization=mean, with dataset.counts=true."
             )
         self.input_size, self.output_size, self.horizon = input_size, output_size, horizon
         self.segment, self.independent, self.ahead_size = segment, independent, ahead_size
