@@ -140,9 +140,23 @@ def test_days_off_are_told_by_rows_with_a_time_alone(table, tmp_path):
     expected = [waves(day.weekday() / 7) for day in days[8:11]]
     torch.testing.assert_close(batch.ahead[0], torch.tensor(expected))
     with pytest.raises(
-        DataError, match=r"no times of the 3 steps after 2026-01-12, .*\n.* Add a row for each step"
+        DataError,
+        match=r"no times of the 3 steps of the series after 2026-01-12, .*\n.* Add a row",
     ):
         data.new(tmp_path / "short.csv", known)
+
+
+def test_the_series_that_lacks_times_ahead_is_named(table, tmp_path):
+    days = [date(2026, 1, 1) + timedelta(days=n) for n in range(60)]
+    days = [day for day in days if day.weekday() < 5]
+    lines = [f"{day},{name},{n % 5}" for name in "xy" for n, day in enumerate(days)]
+    data = table(["time,series,a", *lines], time_gaps="ignore", calendar=["weekday"])
+    new = [f"{day},x,1" for day in days[:9]] + [f"{day},y,1" for day in days[:6]]
+    new += [f"{day},y," for day in days[6:9]]
+    (tmp_path / "new.csv").write_text("\n".join(["time,series,a", *new]) + "\n")
+
+    with pytest.raises(DataError, match=f"no times of the 3 steps of x after {days[8]}, expected"):
+        data.new(tmp_path / "new.csv", data.describe())
 
 
 def test_months_go_on_by_months(table, tmp_path):

@@ -504,9 +504,12 @@ class SeriesData(DataModule):
             return past  # which the calendar refuses
         ahead = series.ahead(horizon, None if months is None else Months(**months))
         if ahead is None:
+            name = next(name for name in past.lengths if series.coming.get(name, 0) < horizon)
+            last = past.times[past.starts[name] + past.lengths[name] - 1]
             raise DataError(
-                f"{path}: got no times of the {counted(horizon, 'step')} after {past.times[-1]}, "
-                "expected them, or times whose spacing says how they continue.\n"
+                f"{path}: got no times of the {counted(horizon, 'step')} of "
+                f"{name or 'the series'} after {last}, expected them, or times whose spacing says "
+                "how they continue.\n"
                 f"  dataset.calendar=[{','.join(self.calendar)}] needs them. Add a row for each "
                 "step to forecast, in which only the time has a value."
             )
