@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from seqnets import unroll
 from seqnets.cells import (
@@ -276,9 +277,9 @@ def test_units_of_two_widths_have_stages_of_their_own():
         assert check_backend(Apart(I, H, bias=False), backend, steps=(1, 4)) == {}
 
 
-def first_filled(m):
+def first_filled(m, number=0.5):
     m = m.clone()
-    m[:, 0] = 0.5
+    m[:, 0] = number
     return m
 
 
@@ -300,6 +301,22 @@ def test_a_state_that_becomes_a_constant_is_stored_by_a_stage_of_its_width(units
     for stage in program_of(cell).forward:
         assert {cell.hidden_size if p == 0 else 1 for p in stage.state} == {stage.width}
     check_backend(cell, backend, steps=(1, 3), dtypes=(torch.float64,))
+
+
+class LearnedPieceCell(user_cells.BareCell):
+    states, state_sizes = ("h", "m"), (1, 2)
+
+    def make(self, I, H):
+        self.rate, self.number = self.weight(1), nn.Parameter(torch.tensor(0.4))
+
+    def step(self, x, state):
+        h, m = state
+        return self.rate * h + x, first_filled(self.rate * m + x, torch.tanh(self.number))
+
+
+@pytest.mark.parametrize("backend", ["c", "eager", "scan"])
+def test_a_number_that_a_piece_of_a_state_becomes_has_its_gradient(backend):
+    check_backend(LearnedPieceCell(1, 1), backend, steps=(1, 3), dtypes=(torch.float64,))
 
 
 def test_pieces_that_overlap_are_refused():

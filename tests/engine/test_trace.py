@@ -265,7 +265,7 @@ def test_a_derivative_is_that_of_torch():
     values = {x: torch.randn(2, 4).double(), y: torch.randn(2, 4).double()}
     grad = torch.randn(2, 4).double()
 
-    nodes = derive(graph, {"z": z}, [x, y])
+    nodes = derive(graph, {"z": z}, [x, y], 4)
     leaves = {**values, graph.leaf(Columns("grad", "z"), 4): grad}
     computed = Values(leaves.__getitem__, grad)
     found = [computed[node] for node in nodes]
@@ -305,7 +305,7 @@ def test_what_an_output_does_not_depend_on_has_no_derivative():
     graph = Graph()
     x, y = (graph.leaf(Columns("state", key), 4) for key in (0, 1))
 
-    found = derive(graph, {"z": graph.apply("neg", x)}, [x, y])
+    found = derive(graph, {"z": graph.apply("neg", x)}, [x, y], 4)
 
     assert found[0] is graph.apply("neg", graph.leaf(Columns("grad", "z"), 4))
     assert found[1] is None

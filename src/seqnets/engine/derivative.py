@@ -14,7 +14,7 @@ from seqnets.engine.tracing.recorder import Recorder
 
 
 def derive(
-    graph: Graph, outputs: Mapping[Any, Node], inputs: Sequence[Node]
+    graph: Graph, outputs: Mapping[Any, Node], inputs: Sequence[Node], width: int
 ) -> tuple[Node | None, ...]:
     """The vector-Jacobian product of expressions, by recording torch's autograd.
 
@@ -23,22 +23,23 @@ def derive(
         outputs: Expressions by key; the leaf ``Columns("grad", key)`` is the incoming gradient.
         inputs: What to differentiate with respect to: leaves, or nodes treated as leaves. A value
             shared by all units of a row counts as one number per unit; the caller sums these.
+        width: Number of units, also of outputs that are one number for all of them.
 
     Returns:
         The gradient of each input; None where there is none.
     """
     recorder = Recorder(graph, 2, {torch.float64, torch.get_default_dtype()}, in_place=True)
-    like = torch.empty(2, max((n.width for n in outputs.values()), default=0), dtype=torch.float64)
+    like = torch.empty(2, width, dtype=torch.float64)
     stand_ins: dict[Node, Tensor] = {}
     for node in inputs:
         truth = node.op in COMPARISONS
         stand_ins[node] = torch.empty_like(like, dtype=torch.bool if truth else like.dtype)
         recorder.name(stand_ins[node], node)
         stand_ins[node].requires_grad_(not truth)
-    live = {key: node for key, node in outputs.items() if node.width}
+    live = {key: node for key, node in outputs.items() if node.op != "const"}
     grads = [torch.empty_like(like) for _ in live]
-    for grad, (key, node) in zip(grads, live.items(), strict=True):
-        recorder.name(grad, graph.leaf(Columns("grad", key), node.width))
+    for grad, key in zip(grads, live, strict=True):
+        recorder.name(grad, graph.leaf(Columns("grad", key), width))
     with recorder, torch.enable_grad():
         values = Values(stand_ins.__getitem__, like, stand_ins)
         computed = [values[node] for node in live.values()]

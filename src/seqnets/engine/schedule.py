@@ -91,7 +91,7 @@ class _Passes:
             outputs = self._outputs(n, stage)
             inputs = self._inputs(n, list(outputs.values()))
             carried: dict[int, Node | None] = dict.fromkeys(stage.state)
-            gradients = derive(graph, outputs, inputs)
+            gradients = derive(graph, outputs, inputs, stage.width)
             for leaf, gradient in zip(inputs, gradients, strict=True):
                 node = graph.const(0) if gradient is None else gradient
                 if self._is_of_an_earlier(leaf, n):
