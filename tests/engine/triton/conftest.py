@@ -41,6 +41,15 @@ def _replaced_once_a_launch(monkeypatch):
     monkeypatch.setattr(interpreter, "_patch_lang", replace_once)
 
 
+@pytest.fixture(autouse=True)
+def _watched(monkeypatch):
+    """Kernels access their tensors and no other memory, and programs keep apart."""
+    if access.interpreted():
+        from tests.engine.triton.watched import watch_launches
+
+        watch_launches(monkeypatch)
+
+
 @pytest.fixture
 def using(monkeypatch):
     """Let the backend use loops of one's own."""
