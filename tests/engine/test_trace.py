@@ -88,6 +88,9 @@ FUNCTIONS = {
     "softmin": lambda x: F.softmin(x, -1),
     "log of summed exponentials": lambda x: x - torch.logsumexp(x, -1, keepdim=True),
     "the largest unit": lambda x: x / x.abs().amax(-1, keepdim=True),
+    "the largest unit of all parts": lambda x: (
+        x * torch.stack([x, x.sin()], 1)[:, :, None].amax((1, -1))
+    ),
     "the smallest unit": lambda x: x - x.amin(-1)[:, None],
     "two conditions": lambda x: torch.where((x > -0.5) & ~(x > 0.5) ^ (x < -1) | (x > 2), x, -x),
     "tangent": torch.tan,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,27 @@ NORMALISED = {"_softmax", "_log_softmax"}
 
 
 def reduced(recorder: Recorder, operation: Operation) -> Node:
-    """A sum, mean or maximum along one dimension; others of size 1 do not count."""
+    """A sum or mean along one dimension, or a maximum along adjacent ones; those of 1 are none."""
     name, (value, *rest) = operation.name, operation.args
     dims = (*rest, None)[0] or []
     dims = [dim for dim in dims if value.shape[dim] != 1] or dims[:1]
-    if len(dims) != 1 or operation.kwargs:
+    if not dims or (len(dims) > 1 and name != "amax") or operation.kwargs:
         raise over_others(name)
-    place = value.shape, dims[0]
     if name == "amax":
-        return _largest(recorder, recorder.node(value), *place)
+        return _largest(recorder, recorder.node(value), *_as_one(value.shape, dims))
+    place = value.shape, dims[0]
     total = recorder.units.reduced(name, "sum", recorder.number(value), *place)
     count = recorder.graph.const(1 / value.shape[dims[0]])
     return total if name == "sum" else recorder.graph.apply("mul", total, count)
+
+
+def _as_one(shape: Sequence[int], dims: Sequence[int]) -> tuple[list[int], int]:
+    """A shape in which adjacent dimensions are one, and where that is; others of 1 are no gap."""
+    places = sorted(dim % len(shape) for dim in dims)
+    first, end = places[0], places[-1] + 1
+    if math.prod(shape[first:end]) != math.prod(shape[place] for place in places):
+        raise over_others("amax")
+    return [*shape[:first], math.prod(shape[first:end]), *shape[end:]], first
 
 
 def _largest(recorder: Recorder, node: Node, shape: Sequence[int], dim: int) -> Node:
