@@ -596,7 +596,7 @@ def test_random_numbers_inside_a_step_are_the_reason():
 
     told = explain(Noisy(I, H), torch.randn(B, T, I)).refusals["eager"]
 
-    assert "for random numbers: project is to draw them" in told
+    assert "for random numbers: project is to draw them, and no step to call it" in told
 
 
 def in_order(a):

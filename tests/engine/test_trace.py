@@ -407,6 +407,10 @@ UNTRACEABLE = {
         lambda h: h.gather(-1, h.topk(2)[1]).sum(-1, True) * h,
         "instead: x >= topk",
     ),
+    "arithmetic with places": (
+        lambda h: h * h.gather(-1, h.argmax(-1, True) % H),
+        "aten.remainder of torch.int64, .*; instead of take_along_dim: gather",
+    ),
     "memory": (lambda h: h + torch.empty_like(h), "memory that nothing was written to"),
     "batch norm in training": (
         lambda h: F.batch_norm(h, None, None, training=True),
@@ -458,10 +462,14 @@ def test_a_step_that_cannot_be_traced_says_why(case):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        (lambda cell, h: cell.norm(h), "norm.num_batches_tracked in place; instead: a part of"),
+        (
+            lambda cell, h: cell.norm.running_mean.mul_(0.9) * h,
+            "norm.running_mean in place; instead: a part of the state",
+        ),
+        (lambda cell, h: cell.norm(h), "batch_norm across rows, as in training; instead: a layer"),
         (lambda cell, h: h.mul_(0.9), "its input or state in place, which others read; instead: a"),
     ],
-    ids=["a buffer", "the state"],
+    ids=["a buffer", "batch norm's counter", "the state"],
 )
 def test_a_step_that_changes_what_is_not_its_own_is_told_what(changed, told):
     class Changing(user_cells.BareCell):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from seqnets.checks import is_torch_from
 from seqnets.engine.graph import Untraceable
+from seqnets.engine.tracing.meanings import ACROSS_ROWS
 
 SHARED_AT_TIES = is_torch_from(2, 14)
 """Whether equal operands of ``fmax``, ``fmin`` and a clamp by one tensor share the gradient."""
@@ -71,10 +72,7 @@ def _batch_norm(
     eps: float,
 ) -> Any:
     if training or x.dim() != 2:
-        raise Untraceable(
-            "aten.native_batch_norm across rows, as in training; instead: a layer norm, which "
-            "normalises each row by itself"
-        )
+        raise Untraceable(ACROSS_ROWS)
     return _affine((x - mean) / (variance + eps).sqrt(), weight, bias), mean, variance
 
 

@@ -22,6 +22,12 @@ from seqnets.engine.tracing.units import Units
 UNWRITTEN = "memory that nothing was written to"
 """The meaning of what ``torch.empty`` returns."""
 
+ACROSS_ROWS = (
+    "aten.native_batch_norm across rows, as in training; instead: a layer norm, which normalises "
+    "each row by itself"
+)
+"""The refusal of batch norm, which counts its batches before it looks at one."""
+
 _ITS_OWN = "its input or state in place, which others read; instead: a new tensor"
 
 
@@ -166,6 +172,8 @@ class Meanings(Watcher):
         memory = memory_of(tensor)
         if memory in self._given:
             own = [known for known, other in self._parameters.items() if memory_of(other) == memory]
+            if own and own[0].split(".")[-1] == "num_batches_tracked":
+                raise Untraceable(ACROSS_ROWS)
             which = f"{own[0]} in place; instead: a part of the state" if own else _ITS_OWN
             raise Untraceable(f"aten.{name} changes {which}")
         for other in self.sharing(tensor):

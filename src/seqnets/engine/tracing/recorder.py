@@ -73,7 +73,9 @@ class Recorder(Meanings):
     def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         """The result of an operation on stand-ins, whose meaning is known from then on."""
         if torch.Tag.nondeterministic_seeded in func.tags and name not in COMPOSED:
-            raise Untraceable(f"aten.{name}, for random numbers: project is to draw them")
+            raise Untraceable(
+                f"aten.{name}, for random numbers: project is to draw them, and no step to call it"
+            )
         if name in _EMPTY:
             result = func(*args, **kwargs)
             self.name(result, UNWRITTEN)
@@ -153,7 +155,8 @@ class Recorder(Meanings):
                     f"a cast of {given[0]} to {tensor.dtype}{_instead_of_a_cast(tensor)}"
                 )
             told = " and ".join(sorted({str(dtype) for dtype in given}))
-            raise Untraceable(f"aten.{name} of {told}, which is {tensor.dtype}")
+            instead = "; instead of take_along_dim: gather" if name == "remainder" else ""
+            raise Untraceable(f"aten.{name} of {told}, which is {tensor.dtype}{instead}")
 
     def _are_fine(
         self, name: str, args: Sequence[Any], given: Sequence[torch.dtype], made: torch.dtype
