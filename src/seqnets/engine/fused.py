@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqnets.cells.base import autocasts
 from seqnets.engine import reference
 from seqnets.engine.evaluate import parameters_of
 from seqnets.engine.gradients import parameter_gradients
@@ -121,6 +122,9 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         names, needed = ctx.names, ctx.needs_input_grad[3:]
         saved, count = ctx.saved_tensors, len(needed)
+        if autocasts(saved[0]):  # products here would be rounded, and those of a sum to two dtypes
+            with torch.autocast(saved[0].device.type, enabled=False):
+                return _Fused.backward(ctx, *grads)
         tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
         check_saved(type(ctx.cell).__name__, ctx.dtype, (tensors[0], *saved))
         order = make_order(ctx.layout, lengths, resets, ctx.reverse)

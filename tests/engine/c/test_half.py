@@ -14,6 +14,7 @@ from seqnets import Bidirectional, DeepRNN, unroll
 from seqnets.cells import (
     GRUCell,
     LSTMCell,
+    LTCCell,
     MinGRUCell,
     PeepholeLSTMCell,
     PhasedLSTMCell,
@@ -102,6 +103,20 @@ def test_mixed_precision_changes_no_bit_of_float32_where_there_are_no_tiles(name
 
         assert ran == {"c": 1}
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("memory", ["full", "lean"])
+@pytest.mark.parametrize("cell_cls", [GRUCell, LTCCell])  # one product, and several by one weight
+def test_a_backward_pass_within_autocast_is_that_after_it(cell_cls, memory):
+    cell, x = cell_cls(I, H), torch.randn(B, T, I, requires_grad=True)
+    tensors = [x, *cell.parameters()]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = unroll(cell, x, memory=memory)
+        within = torch.autograd.grad(y.sum(), tensors, retain_graph=True)
+
+    after = torch.autograd.grad(y.sum(), tensors)
+    torch.testing.assert_close(within, after, rtol=0, atol=0)
 
 
 def test_in_mixed_precision_inputs_of_layers_before_keep_their_dtype():
