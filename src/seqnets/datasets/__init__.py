@@ -36,7 +36,8 @@ from seqnets.datasets.rewriting import Repeat, Rewriting, Sort
 from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
-from seqnets.datasets.series import Series, SeriesData
+from seqnets.datasets.series import Series
+from seqnets.datasets.series_data import SeriesData
 from seqnets.datasets.series_table import SeriesTable
 from seqnets.datasets.shakespeare import Shakespeare
 from seqnets.datasets.sst import StanfordSentiment

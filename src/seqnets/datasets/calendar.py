@@ -7,15 +7,12 @@ from calendar import isleap, monthrange
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seqnets.datasets.series import Series
 from seqnets.datasets.spacing import moments_of
 from seqnets.errors import DataError
-
-if TYPE_CHECKING:
-    from seqnets.datasets.series import Series
 
 UNITS: dict[str, Callable[[datetime], float]] = {
     "minute": lambda moment: moment.minute / 60,

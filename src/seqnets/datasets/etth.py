@@ -8,7 +8,8 @@ from typing import Any
 
 from seqnets.datasets.base import Part
 from seqnets.datasets.files import find_folder
-from seqnets.datasets.series import Series, SeriesData
+from seqnets.datasets.series import Series
+from seqnets.datasets.series_data import SeriesData
 from seqnets.datasets.series_table import Columns, read_series
 from seqnets.errors import DataError, counted
 

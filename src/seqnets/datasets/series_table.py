@@ -23,7 +23,8 @@ from seqnets.datasets.readers.cells import (
     shown,
 )
 from seqnets.datasets.readers.tables import read_rows
-from seqnets.datasets.series import Series, SeriesData
+from seqnets.datasets.series import Series
+from seqnets.datasets.series_data import SeriesData
 from seqnets.datasets.timestamps import Steps, add_time, insert_steps, parse_time
 from seqnets.errors import ConfigError, DataError
 from seqnets.quoting import override, override_list, shell
