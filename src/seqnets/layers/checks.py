@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -63,6 +64,17 @@ def check_reads_units(who: str, depth: int, cell: Cell) -> None:
             "gives the time to\n  all layers; of a list of cells, one per layer, the first may "
             "have times alone.",
         )
+
+
+def takes_no_times(who: str, make: Any) -> ConfigError:
+    """The error for something that makes cells, and has no option ``timed``."""
+    while isinstance(make, partial):
+        make = make.func
+    return ConfigError(
+        f"{who}: got timed=True, and {getattr(make, '__name__', 'the cell')} takes no times, "
+        "expected a cell that does, such as CfCCell.\n"
+        "  With timed=False, it has the time as a feature like any other."
+    )
 
 
 def check_reads_times(who: str, cell: Cell) -> None:

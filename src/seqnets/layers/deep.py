@@ -24,6 +24,7 @@ from seqnets.layers.checks import (
     check_reads_times,
     check_reads_units,
     check_run_options,
+    takes_no_times,
 )
 from seqnets.layers.connections import (
     CONNECTIONS,
@@ -288,7 +289,12 @@ class _LayerSpec(NamedTuple):
         """Make a cell for each direction."""
         given: dict[str, Any] = {"input_size": self.input_size, "hidden_size": self.hidden_size}
         given |= {"timed": True} if self.timed else {}
-        cells = [self.cell(**given) for _ in range(1 + self.both)]
+        try:
+            cells = [self.cell(**given) for _ in range(1 + self.both)]
+        except TypeError as error:
+            if self.timed and "unexpected keyword argument 'timed'" in str(error):
+                raise takes_no_times("DeepRNN", self.cell) from error
+            raise
         check_is_cell("DeepRNN", cells[0])
         return cells
 
