@@ -336,6 +336,17 @@ def test_gaps_are_among_the_random_inputs_if_the_data_have_some(tmp_path):
     assert done.difference < 1e-5
 
 
+def test_no_time_that_a_cell_reads_is_among_the_gaps_of_random_inputs():
+    known = {"sizes": {"input_size": 2, "num_classes": 3}, "gaps": True}
+    model = SequenceClassifier(GRUDCell, 3, input_size=2, hidden_size=4, timed=True)
+    served = Served(model, Classification(), known)
+
+    given = served.example(5, 8)
+
+    assert given[0][..., 0].isnan().any()
+    assert served(*given)["probabilities"].isfinite().all()
+
+
 @pytest.mark.parametrize("form", ["pt2", pytest.param("onnx", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("cell", "stamps"), [(GRUDCell, False), (PhasedLSTMCell, True)])
 def test_times_go_in_as_the_data_have_them(cell, stamps, form, tmp_path):

@@ -22,7 +22,7 @@ from seqnets.models import ConditionalRandomField
 from seqnets.models.words import BYTES
 from seqnets.training.checkpoint import OF_TRAINING
 from seqnets.training.objectives import Forecasting, LanguageModelling, Objective
-from seqnets.training.standardised import input_scaling
+from seqnets.training.standardised import input_scaling, timed_cells
 from seqnets.typing import Batch, Known
 
 _ROWS = 8
@@ -141,7 +141,8 @@ class Served(nn.Module):
     def example(self, rows: int, steps: int, seed: int = 0) -> list[Tensor]:
         """Random inputs, one row over all steps and the others over fewer.
 
-        A fifth of the features is missing, NaN, if the dataset keeps gaps and has some.
+        A fifth of the features is missing, NaN, if the dataset keeps gaps and has some; the time is
+        always there.
 
         Args:
             rows: B.
@@ -159,8 +160,8 @@ class Served(nn.Module):
             last = x[..., -1].abs()
             if self.known.get("gaps"):
                 x[torch.rand(x.shape, generator=random) < 0.2] = torch.nan
-            if self.times is not None:
-                x[..., -1] = last.cumsum(1) if self.times.stamps else last
+            if self.times is not None or timed_cells(self.model):
+                x[..., -1] = last.cumsum(1) if self.times and self.times.stamps else last
             x = self._raw(x)
         else:
             frame = [sizes[name] for name in ("channels", "height", "width")]

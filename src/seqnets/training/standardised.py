@@ -20,6 +20,11 @@ def input_scaling(known: Known) -> Scaling | None:
     return None if plain is None else Scaling.read(plain)
 
 
+def timed_cells(model: nn.Module) -> list[Cell]:
+    """The cells that take the last feature of their input for the time."""
+    return [part for part in model.modules() if isinstance(part, Cell) and is_timed(part)]
+
+
 def check_times(model: nn.Module, known: Known) -> None:
     """Raise ConfigError if a cell takes for the time what is none, or not as it reads it."""
     if (times := Times.known(known)) is not None:
@@ -28,11 +33,10 @@ def check_times(model: nn.Module, known: Known) -> None:
     scaling = input_scaling(known)
     if scaling is None or (scaling.mean[-1] == 0 and scaling.deviation[-1] == 1):
         return
-    timed = (part for part in model.modules() if isinstance(part, Cell) and is_timed(part))
-    if (cell := next(timed, None)) is not None:
+    if cells := timed_cells(model):
         raise ConfigError(
-            f"{name_of(model)}: {name_of(cell.innermost)} takes the last feature for the time, and "
-            f"the dataset standardises it, expected times as they are.\n"
+            f"{name_of(model)}: {name_of(cells[0].innermost)} takes the last feature for the "
+            f"time, and the dataset standardises it, expected times as they are.\n"
             f"  dataset.time=COLUMN makes times of a column; dataset.standardise=false leaves all "
             f"features alone."
         )
