@@ -167,6 +167,26 @@ def test_a_time_that_cannot_be_is_found_in_its_line(make, cells, told, tmp_path)
         make(str(tmp_path / "a.csv"), time="when", **options).setup()
 
 
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        (["02:00", "02:50", "02:10"], True),
+        (["02:00", "04:00", "02:10"], False),
+        (["02:00+02:00", "02:50+02:00", "02:10+02:00"], False),
+    ],
+)
+def test_local_times_that_fall_by_an_hour_at_most_are_told_of_clocks_set_back(
+    times, told, tmp_path
+):
+    rows = [f"a,b,2026-10-25 {time},1" for time in times]
+    (tmp_path / "a.csv").write_text("\n".join(["sequence,label,when,x", *rows]))
+
+    with pytest.raises(DataError, match="Sort the steps by time") as caught:
+        files(tmp_path / "a.csv").setup()
+
+    assert ("If clocks were set back there" in str(caught.value)) is told
+
+
 def test_steps_may_be_at_one_time(tmp_path):
     rows = [f"{n},{'ab'[n % 2]},{t},{t}" for n in range(12) for t in (3, 3, 5)]
     (tmp_path / "a.csv").write_text("\n".join(["sequence,label,when,x", *rows]))

@@ -21,7 +21,7 @@ _MAX_FILL = 100
 
 _SERIES_ADVICE = "  If the file has several series, name the column: dataset.series=COLUMN."
 _HOUR = 3600
-_CLOCK_ADVICE = (
+CLOCK_ADVICE = (
     "\n  If clocks were set back there, give times with their offset: 2026-10-25 02:00+01:00."
 )
 
@@ -68,6 +68,11 @@ def moment_of(text: str) -> datetime | None:
         return None
 
 
+def may_be_set_back(kind: str, length: float) -> bool:
+    """Whether clocks that are set back may give such a step between two times of a kind."""
+    return kind == _BARE and -_HOUR <= length <= 0
+
+
 def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gaps: str) -> None:
     """Append a timestamp, after checking that time increases, and evenly unless that may vary."""
     before = steps.times[-1] if steps.times else None
@@ -76,8 +81,8 @@ def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gap
         return
     length = seconds - steps.seconds[-2]
     advice = _SERIES_ADVICE
-    if kind == _BARE and -_HOUR <= length <= 0 < steps.seconds[1] - steps.seconds[0] <= _HOUR:
-        advice += _CLOCK_ADVICE
+    if may_be_set_back(kind, length) and 0 < steps.seconds[1] - steps.seconds[0] <= _HOUR:
+        advice += CLOCK_ADVICE
     if length == 0:
         raise DataError(f"{where}: got time {time} twice, expected each once.\n{advice}")
     if length < 0:

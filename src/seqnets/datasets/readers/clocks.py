@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.readers.cells import Row, is_missing, named, need, shown
-from seqnets.datasets.timestamps import parse_time
+from seqnets.datasets.timestamps import CLOCK_ADVICE, may_be_set_back, parse_time
 from seqnets.errors import DataError, counted
 
 
@@ -52,9 +52,10 @@ class Clock:
         if kind != self.kind:
             raise DataError(f"{where}: column {name} is {kind}, expected {self.kind}, as before.")
         if self._before is not None and time < self._before[0]:
+            advice = CLOCK_ADVICE if may_be_set_back(kind, time - self._before[0]) else ""
             raise DataError(
                 f"{where}: column {name} is {shown(cell)} after {shown(self._before[1])}, expected "
-                "times that do not fall within a sequence.\n  Sort the steps by time."
+                f"times that do not fall within a sequence.\n  Sort the steps by time.{advice}"
             )
         self._before = time, cell
         return time
