@@ -561,7 +561,7 @@ def test_times_that_the_data_standardise_are_refused_before_training(timed, stan
         (CfCCell, True, False, None),
         (CfCCell, True, True, "CfCCell reads the time since the step before.*time_stamps=false"),
         (CfCCell, False, False, "CfCCell has timed=False, expected True.*model.timed=true"),
-        (PhasedLSTMCell, True, False, "reads the time since a sequence's first.*time_stamps=true"),
+        (PhasedLSTMCell, True, False, "since a sequence's first step.*time_stamps=true"),
         (PhasedLSTMCell, True, True, None),
         (GRUDCell, True, False, None),
         (GRUCell, False, False, None),

@@ -26,7 +26,7 @@ def timed_cells(model: nn.Module) -> list[Cell]:
 
 
 def check_times(model: nn.Module, known: Known) -> None:
-    """Raise ConfigError if a cell takes for the time what is none, or not as it reads it."""
+    """Raise ConfigError if a cell would take another feature, or another time, for its own."""
     if (times := Times.known(known)) is not None:
         _check_read(model, times)
         return
@@ -56,7 +56,7 @@ def _check_read(model: nn.Module, times: Times) -> None:
             f"makes the times in {times.column} the last feature.\n"
             f"  model.timed=true has every layer read them; without them, dataset.leave_out."
         )
-    of = ("the step before", "a sequence's first one")
+    of = ("the step before", "a sequence's first step")
     for cell in timed:
         if takes_elapsed(cell) == times.stamps:
             raise ConfigError(
