@@ -35,6 +35,6 @@ def test_a_run_with_times_predicts_goes_on_and_heeds_what_changes(seqnets, tmp_p
     assert trained.code == predicted.code == more.code == 0, trained.err + predicted.err + more.err
     rows = [*map(json.loads, (tmp_path / "b.jsonl").read_text().splitlines())]
     assert len({json.dumps(row["probabilities"]) for row in rows}) == 2
-    assert "dataset.time_unit: is another than in training" in other.err
+    assert "dataset.time_unit: differs from that in training" in other.err
     assert changed.code == 1
     assert "the data" in changed.err
