@@ -28,7 +28,7 @@ def forecaster(seqnets, tmp_path):
     ("columns", "scale", "message"),
     [
         ("vu", 1.0, "columns differs from the model's: ['v', 'u'], expected the model's ['u'"),
-        ("uv", 9.0, "scaling differs from the model's: mean is ["),
+        ("uv", 9.0, "scaling differs from the model's: mean: number 1 is "),
     ],
 )
 def test_a_series_of_other_columns_or_scales(

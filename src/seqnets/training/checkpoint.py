@@ -173,7 +173,7 @@ def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] 
         if what == "vocabulary":
             hint = "the text it was trained on: its training part defines the vocabulary"
         elif what in ("scaling", "numbers"):
-            hint = "the training part it was trained on, which defines the scales"
+            hint = "the training part and the options it was trained with, which define the scales"
         else:
             hint = f"data with the same {what}"
         raise CheckpointError(
@@ -184,6 +184,9 @@ def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] 
 
 
 def _difference(old: Any, new: Any) -> str:
+    if isinstance(new, list) and _are_numbers(old) and len(old) == len(new):
+        place = next(n for n, (a, b) in enumerate(zip(old, new, strict=True)) if not _alike(a, b))
+        return f"number {place + 1} is {new[place]:g}, expected the model's {old[place]:g}"
     if isinstance(old, list) and isinstance(new, list) and sorted(old) != sorted(new):
         had = set(old)
         lost = [entry for entry in new if entry not in had]
@@ -191,8 +194,14 @@ def _difference(old: Any, new: Any) -> str:
         return f"{len(new)} entries, expected the model's {len(old)}{named}"
     if isinstance(old, dict) and isinstance(new, dict):
         what = next(key for key in {**old, **new} if not _alike(old.get(key), new.get(key)))
+        if _are_numbers(old.get(what)) and _are_numbers(new.get(what)):
+            return f"{what}: {_difference(old[what], new[what])}"
         return f"{what} is {_shorten(new.get(what))}, expected {_shorten(old.get(what))}"
     return f"{_shorten(new)}, expected the model's {_shorten(old)}"
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, float) for entry in value)
 
 
 def _shorten(value: Any) -> str:
