@@ -324,6 +324,24 @@ def test_hundreds_of_operations_that_depend_on_each_other_run(update):
     assert check_backend(Long(I, H), "eager", steps=(2,), dtypes=(torch.float64,)) == {}
 
 
+class SteppedCell(user_cells.BareCell):
+    states = ("h", "m")
+
+    def make(self, I, H):
+        self.size, self.weight_hh = self.weight(H), self.weight(H, H)
+
+    def step(self, x, state):
+        h, m = state
+        return torch.tanh(h + self.whole(x) + self.whole(m @ self.weight_hh)), self.whole(m)
+
+    def whole(self, number):
+        return torch.div(number, self.size, rounding_mode="floor")
+
+
+def test_gradients_that_are_zero_wherever_a_parameter_is_not_are_of_each_row():
+    assert check_backend(SteppedCell(2, 2), "eager", steps=(1, 3), dtypes=(torch.float64,)) == {}
+
+
 class Untraced(GatedCell):
     gates = ("h",)
 

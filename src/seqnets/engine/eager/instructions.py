@@ -248,7 +248,8 @@ class Backward(Instructions):
             for node in nodes if place[0].kind in kinds else ():
                 self.out[node].append(place)
         if self.out:
-            self.do(_side_by_side, ("out", None), *map(self.make, self.out), to="kept")
+            parts = [self.full(node, node.width) for node in self.out]
+            self.do(_side_by_side, ("out", None), *parts, to="kept")
 
     def _carry_back(self, p: int, products: Sequence[Hashable], masked: bool, fresh: bool) -> None:
         """Append the instructions for the gradient of a state part before the step.
@@ -294,7 +295,7 @@ class Backward(Instructions):
 
     def _total(self, buffer: Buffer, offset: int, width: int) -> Hashable:
         """The sum of all stores into some columns."""
-        terms = [self.make(node) for node in self._stores.get((buffer, offset), ())]
+        terms = [self.full(node, width) for node in self._stores.get((buffer, offset), ())]
         if not terms:
             return ("zeros", width)
         return reduce(lambda a, b: self.do(torch.add, a, b, to=("sum", a, b)), terms)
