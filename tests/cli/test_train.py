@@ -921,15 +921,25 @@ def test_a_profiler_prints_what_it_measured(seqnets):
     assert "Profiler" not in done.err
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        ["trainer.max_steps=1"],
+        ["trainer.max_steps=1", "trainer.limit_val_batches=0"],
+        ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=0"],
+    ],
+)
 def test_figures_of_the_test_part_stand_at_the_last_step_though_nothing_was_left_to_train(
-    seqnets, small_text, tmp_path
+    limits, seqnets, small_text, tmp_path
 ):
-    seqnets("train", *small_text, "trainer.max_steps=1")
+    seqnets("train", *small_text, *limits, "logger=many_loggers")
     done = seqnets("train", "resume=last")
 
     assert "Nothing is left to train" in done.out
     events = EventAccumulator(str(only_run(tmp_path))).Reload()
+    table = csv.DictReader((only_run(tmp_path) / "metrics.csv").read_text().splitlines())
     assert [event.step for event in events.Scalars("test/loss")] == [1], "once for both runs"
+    assert [row["step"] for row in table if row["test/loss"]] == ["1"]
 
 
 def test_empty_lists_mean_no_callbacks_and_no_loggers(seqnets, tmp_path):

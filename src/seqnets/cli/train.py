@@ -187,6 +187,7 @@ class _Training:
         self.console.quiet = not self.trainer.is_global_zero
         self.result: dict[str, Any] | None = None
         self._before: Config = {}
+        self._tested = False
         self.parameters = sum(parameter.numel() for parameter in self.module.model.parameters())
 
     def _compare_what_is_swept(self) -> None:
@@ -213,7 +214,9 @@ class _Training:
         if checkpoint is not None:
             saved = load_checkpoint(checkpoint)
             _check_epochs(self.trainer, saved)
-            purge_after(self.trainer, saved["global_step"], _follows_validation(saved))
+            self._tested = runs.is_tested(self.folder)
+            scored = self._tested or _follows_validation(saved)
+            purge_after(self.trainer, saved["global_step"], scored)
             self._before = saved["seqnets"]["config"]["trainer"]
         if self.trainer.is_global_zero:
             open_log(self.folder)
@@ -336,7 +339,8 @@ class _Training:
         if not trainer.limit_test_batches:
             self.console.print("\nThe test part is not scored: trainer.limit_test_batches=0.")
             return kept, {}
-        with _without_loggers(trainer) if runs.is_tested(self.folder) else nullcontext():
+        logged = self._tested and self.module.last_loss is None
+        with _without_loggers(trainer) if logged else nullcontext():
             trainer.test(self.module, self.data, verbose=False)
         if not trainer.is_global_zero:
             return kept, {}

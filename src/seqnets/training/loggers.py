@@ -38,7 +38,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         self.experiment.flush()
 
 
-def purge_after(trainer: Trainer, step: int, validated: bool) -> None:
+def purge_after(trainer: Trainer, step: int, scored: bool) -> None:
     """Make loggers drop what a killed run wrote after its checkpoint, since those steps run again.
 
     Call this before anything is logged.
@@ -46,14 +46,14 @@ def purge_after(trainer: Trainer, step: int, validated: bool) -> None:
     Args:
         trainer: The trainer of the resumed run.
         step: The checkpoint's number of steps.
-        validated: Whether it follows a validation, which is kept; in TensorBoard all entries of the
-            step are.
+        scored: Whether it follows a validation, or the test too, which are kept; in TensorBoard all
+            entries of the step are.
     """
     for logger in trainer.loggers:
         if isinstance(logger, loggers.TensorBoardLogger):
-            logger._kwargs["purge_step"] = step + validated
+            logger._kwargs["purge_step"] = step + scored
         elif isinstance(logger, CSVLogger):
-            logger.experiment.purge_after(step, validated)
+            logger.experiment.purge_after(step, scored)
 
 
 def finish(trainer: Trainer, failed: bool) -> None:
@@ -79,8 +79,8 @@ class _AppendingWriter(ExperimentWriter):
             with path.open(newline="", encoding="utf-8") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 
-    def purge_after(self, step: int, validated: bool) -> None:
-        """Drop rows that will be written again: of this step all but its validation, if any."""
+    def purge_after(self, step: int, scored: bool) -> None:
+        """Drop rows that will be written again: of this step all but its scores, if any."""
         path = Path(self.metrics_file_path)
         if not path.exists():
             return
@@ -89,12 +89,12 @@ class _AppendingWriter(ExperimentWriter):
         with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
-            writer.writerows(row for row in rows if _is_kept(row, step, validated))
+            writer.writerows(row for row in rows if _is_kept(row, step, scored))
 
 
-def _is_kept(row: dict[str, Any], step: int, validated: bool) -> bool:
+def _is_kept(row: dict[str, Any], step: int, scored: bool) -> bool:
     """Whether a row precedes a step's checkpoint and is complete; the last may be cut off."""
     at = row["step"]
     if not at or int(at) != step:
         return bool(at) and int(at) < step
-    return validated and not row.get("train/loss")
+    return scored and not row.get("train/loss")
