@@ -1015,6 +1015,8 @@ def test_a_cell_of_ones_own_needs_a_class_three_lines_and_its_permission(
     assert done.code == 0, done.err
     weights = load_checkpoint(only_run(tmp_path) / "checkpoints" / "last.ckpt")["state_dict"]
     assert torch.Size([8, 4]) in {tuple(w.shape) for w in weights.values()}
+    repeated = seqnets(*run, allowing, "resume=last")
+    assert repeated.code == 0, repeated.err
     again = next(line for line in done.out.splitlines() if line.startswith("seqnets train"))
     resumed = seqnets(*shlex.split(again)[1:])
     assert resumed.code == 0, resumed.err

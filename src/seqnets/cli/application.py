@@ -43,7 +43,7 @@ from seqnets.cli.listing import configs
 from seqnets.cli.names import UsageError
 from seqnets.cli.repeated import without_settled
 from seqnets.errors import DivergenceError, SeqnetsError
-from seqnets.quoting import override
+from seqnets.quoting import override, override_list
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -190,7 +190,7 @@ def _allowing(config: DictConfig) -> list[str]:
     """The option that allows the user's own modules again, which a file may have allowed here."""
     allowed = config.get("allow")
     is_some = isinstance(allowed, ListConfig) and allowed
-    return [f"allow=[{','.join(map(str, allowed))}]"] if is_some else []
+    return [override_list("allow", allowed)] if is_some else []
 
 
 class _JobEnded(BaseException):

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seqnets.cli.arguments import config_flags, config_folders, key_of
 from seqnets.cli.keys import composed, groups_of
+from seqnets.quoting import override_list
 
 _EACH_TIMES_OWN = ("allow", "output", "resume")
 """Keys that a checkpoint does not determine."""
@@ -20,7 +21,8 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
     """The arguments without the choices that a checkpoint has settled, if they are the same.
 
     They are if the command composes the checkpoint's configuration, but for single keys that it
-    sets. Otherwise all arguments stay, and Hydra refuses the choices.
+    sets. Otherwise all arguments stay, and Hydra refuses the choices. Modules that a choice allows
+    stay allowed.
 
     Args:
         verb: The verb.
@@ -50,6 +52,8 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
         return list(arguments)
     dropped = {a for a in settled if key_of(a) in groups} | absent
     kept = [a for a in arguments if a not in dropped]
+    if (allowed := ours.allow) and "allow" not in map(key_of, arguments):
+        kept.insert(0, override_list("allow", allowed))
     return ["++" + a.lstrip("+") if a in settled and a[0] == "+" else a for a in kept]
 
 
