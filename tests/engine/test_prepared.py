@@ -134,6 +134,8 @@ NUMBERS = {
     "a whole number's half": lambda c, h: h * (c.places // 2),
     "a column of a matrix": lambda c, h: h * c.u[:, 0] + torch.where(c.mask[:, 1], h, c.u.T[0, 2]),
     "numbers put together": lambda c, h: h * torch.stack([c.few[0, 0], c.few.sum()] * (H // 2)),
+    "a vector times a matrix": lambda c, h: h + c.v @ c.u + F.linear(c.v.sin(), c.u.tanh()),
+    "a product of numbers in another shape": lambda c, h: h * (2 * c.v).unsqueeze_(0),
     "a list in the step": lambda c, h: h * torch.tensor([0.5, 2.0] * 4, dtype=h.dtype),
 }
 
@@ -537,10 +539,10 @@ class StagesCell(BareCell):
         return (torch.tanh(F.linear(x, self.w) + F.linear(few, self.up)),)
 
 
-def test_the_gradient_of_a_number_has_room_for_the_widest_stage_that_reads_it():
+def test_the_gradient_of_a_number_is_summed_in_each_width_that_reads_it():
     cell = StagesCell(I, H).double()
 
-    assert [*plan_of(cell).program.units.values()] == [H]
+    assert [width for _, width in plan_of(cell).program.units] == [3, H]
     torch.testing.assert_close(gradients(cell, "c"), gradients(cell, "reference"))
 
 

@@ -188,7 +188,7 @@ class Mixed(GatedCell):
 
 def test_a_bias_beside_the_input_has_its_gradient_and_no_sums_of_its_own():
     def summed(cell_cls):
-        return {(leaf.what.key, leaf.what.offset) for leaf in program(cell_cls).units}
+        return {(leaf.what.key, leaf.what.offset) for leaf, _ in program(cell_cls).units}
 
     assert summed(LSTMCell) == set()
     assert summed(MultiplicativeLSTMCell) == set()  # whose input has more columns
@@ -301,6 +301,23 @@ def test_a_state_that_becomes_a_constant_is_stored_by_a_stage_of_its_width(units
     for stage in program_of(cell).forward:
         assert {cell.hidden_size if p == 0 else 1 for p in stage.state} == {stage.width}
     check_backend(cell, backend, steps=(1, 3), dtypes=(torch.float64,))
+
+
+class ForgettingCell(user_cells.BareCell):
+    states, state_sizes = ("h", "m", "n", "k"), (H, H, 3, 1)
+
+    def make(self, I, H):
+        self.number = self.weight(1)
+
+    def step(self, x, state):
+        h, m, n, k = state
+        new = torch.tanh(x + h + m + n.sum(-1, keepdim=True) + k)
+        return new, torch.full_like(m, 0.5), self.number.expand_as(n), torch.zeros_like(k)
+
+
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_states_may_become_one_number(backend):
+    assert check_backend(ForgettingCell(H, H), backend, steps=(1, 3)) == {}
 
 
 class LearnedPieceCell(user_cells.BareCell):

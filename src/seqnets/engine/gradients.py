@@ -142,8 +142,8 @@ def _pointwise_parameters(program: Program) -> dict[str, _Pointwise]:
     found = defaultdict(list)
     for leaf, column in program.biases.items():
         found[leaf.what.key].append(_Piece(leaf.what.offset, leaf.width, True, column, leaf.width))
-    for leaf, column in program.unit_columns.items():
-        place, sums = (leaf.what.offset, leaf.width or 1), program.units[leaf]
+    for (leaf, sums), column in program.unit_columns.items():
+        place = leaf.what.offset, leaf.width or 1
         found[leaf.what.key].append(_Piece(*place, False, column, sums))
     parameters = {}
     for name, pieces in found.items():

@@ -100,8 +100,8 @@ class Program:
         saved: Nodes that the forward pass saves at each step, and their first columns; those that
             later stages of the same step read come first.
         crossing: Number of columns of ``saved`` that later stages of the same step read.
-        units: Pointwise parameters, as leaves, each with its stage's width: loops sum their
-            gradients over rows and steps.
+        units: Pointwise parameters, as leaves, each with the width of a stage that reads it: loops
+            sum their gradients over rows and steps. A single number may be read in several widths.
         shared: Products whose gradient equals that of the projected input.
         biases: Pointwise parameters whose gradient is a column sum of the projected input's, and
             its first column; they are not in ``units``.
@@ -115,7 +115,7 @@ class Program:
     backward: list[Stage] = field(default_factory=list)
     saved: dict[Node, int] = field(default_factory=dict)
     crossing: int = 0
-    units: dict[Node, int] = field(default_factory=dict)
+    units: list[tuple[Node, int]] = field(default_factory=list)
     shared: set[int] = field(default_factory=set)
     biases: dict[Node, int] = field(default_factory=dict)
     gaps: set[Buffer] = field(default_factory=set)
@@ -136,17 +136,19 @@ class Program:
         return sum(node.width for node in self.saved)
 
     @cached_property
-    def unit_columns(self) -> dict[Node, int]:
+    def unit_columns(self) -> dict[tuple[Node, int], int]:
         """The first column of each of ``units`` in one row of sums, by parameter and offset."""
         columns, size = {}, 0
-        for leaf in sorted(self.units, key=lambda leaf: (leaf.what.key, leaf.what.offset)):
-            columns[leaf], size = size, size + self.units[leaf]
+        for leaf, width in sorted(
+            self.units, key=lambda unit: (unit[0].what.key, unit[0].what.offset)
+        ):
+            columns[leaf, width], size = size, size + width
         return columns
 
     @cached_property
     def unit_size(self) -> int:
         """Total width of ``units``."""
-        return sum(self.units.values())
+        return sum(width for _, width in self.units)
 
     @cached_property
     def values(self) -> list[int]:

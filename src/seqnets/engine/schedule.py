@@ -74,10 +74,10 @@ class _Passes:
             store(Buffer("saved"), offset, node)
         return stages
 
-    def backward(self) -> tuple[list[Stage], dict[Node, int]]:
+    def backward(self) -> tuple[list[Stage], list[tuple[Node, int]]]:
         """The stages of the backward pass, and the pointwise parameters (``Program.units``)."""
         graph, stages = self.step.graph, []
-        units: dict[Node, int] = {}
+        units: list[tuple[Node, int]] = []
         stored: set[tuple[Buffer, int]] = set()
 
         def store(stage: Stage, buffer: Buffer, offset: int, node: Node | None) -> None:
@@ -99,8 +99,9 @@ class _Passes:
                 elif leaf.source == "state":
                     carried[leaf.what.key] = gradient
                 elif leaf.source == "parameter":
-                    units[leaf] = max(units.get(leaf, 0), stage.width)  # a scalar has any stage's
-                    store(stage, Buffer("unit", list(units).index(leaf)), 0, node)
+                    if (unit := (leaf, stage.width)) not in units:
+                        units.append(unit)
+                    store(stage, Buffer("unit", units.index(unit)), 0, node)
                 elif not self._is_largest(leaf):
                     kind = {"wx": "dwx", "product": "dz", "reduction": "dsum"}[leaf.what.source]
                     store(stage, Buffer(kind, leaf.what.key or 0), leaf.what.offset, node)
@@ -183,7 +184,7 @@ def _share(step: Step, stages: Sequence[Stage]) -> set[int]:
     }
 
 
-def _biases(stages: Sequence[Stage], units: Iterable[Node]) -> dict[Node, int]:
+def _biases(stages: Sequence[Stage], units: Iterable[tuple[Node, int]]) -> dict[Node, int]:
     """Find pointwise parameters whose gradient is a column sum of ``dwx``: the first column.
 
     That of a single number is the sum of several columns, and stays among ``units``.
@@ -201,20 +202,17 @@ def _biases(stages: Sequence[Stage], units: Iterable[Node]) -> dict[Node, int]:
     gradients = once("unit")
     return {
         leaf: columns[gradients[k, 0]]
-        for k, leaf in enumerate(units)
+        for k, (leaf, _) in enumerate(units)
         if leaf.width and gradients.get((k, 0)) in columns
     }
 
 
 def _without(
-    some: Container[Node], stages: Sequence[Stage], units: dict[Node, int]
-) -> dict[Node, int]:
+    some: Container[Node], stages: Sequence[Stage], units: list[tuple[Node, int]]
+) -> list[tuple[Node, int]]:
     """Remove some pointwise parameters from ``units`` and from the stages' stores."""
-    leaves = list(units)
-    left = {leaf: width for leaf, width in units.items() if leaf not in some}
-    numbered = {
-        Buffer("unit", leaves.index(leaf)): Buffer("unit", k) for k, leaf in enumerate(left)
-    }
+    left = [(leaf, width) for leaf, width in units if leaf not in some]
+    numbered = {Buffer("unit", units.index(unit)): Buffer("unit", k) for k, unit in enumerate(left)}
     for stage in stages:
         stage.stores = [
             replace(store, buffer=numbered.get(store.buffer, store.buffer))

@@ -34,6 +34,7 @@ from tests.cells.final import ONE_OF_EACH_KIND, TRACED_CELLS, sized, smooth
 from tests.engine.user_cells import (
     USER_CELLS,
     AttentiveCell,
+    BareCell,
     CrossedStatesCell,
     HeadsCell,
     NormedCell,
@@ -171,6 +172,27 @@ class BoundedCell(GatedCell):
 
 def test_a_number_for_all_units_may_bound_each():
     check_backend(BoundedCell(3, 5), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
+
+
+class TwoWidthsCell(BareCell):
+    """A learned number for the units of two states, in tiles that differ in size."""
+
+    states, state_sizes = ("h", "m", "n"), (2, 5, 3)
+
+    def make(self, I, H):
+        self.rate = self.weight(1)
+
+    def step(self, x, state):
+        h, m, n = state
+        first = x[:, :1]
+        return tuple(torch.tanh(self.rate * part + first) for part in (h + first, m, n))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_number_for_units_of_two_widths_has_one_gradient(mode, using):
+    using(loops(mode))
+
+    check_backend(TwoWidthsCell(2, 2), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
 
 
 class ManyGatesCell(GatedCell):

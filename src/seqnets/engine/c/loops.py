@@ -226,8 +226,8 @@ class CLoops:
 
         values = _addresses(buffers, order)
         if sums is not None:
-            for i, leaf in enumerate(program.units):
-                column = program.unit_columns[leaf]
+            for i, unit in enumerate(program.units):
+                column = program.unit_columns[unit]
                 values[f"unit_{i}"] = sums.data_ptr() + column * sums.element_size()
         library.call("backward", settings, values, like)
         units = None

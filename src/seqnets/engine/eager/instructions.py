@@ -284,13 +284,12 @@ class Backward(Instructions):
             dwx: Those of the projected input, at these steps.
             units: Those of pointwise parameters, summed over rows and steps.
         """
-        leaves = list(self.program.units)
         for grad, places in zip(parts, self.out.values(), strict=True):
             for buffer, offset in places:
                 if buffer.kind == "dwx":
                     columns_of(dwx, offset, grad.shape[-1]).add_(grad)
                 else:
-                    column = self.program.unit_columns[leaves[buffer.key]]
+                    column = self.program.unit_columns[self.program.units[buffer.key]]
                     columns_of(units, column, grad.shape[-1]).add_(grad.sum((0, 1)))
 
     def _total(self, buffer: Buffer, offset: int, width: int) -> Hashable:

@@ -67,7 +67,7 @@ class BackwardPrinter(PassPrinter):
         if kind == "dcross":
             return "dcross", "b", self.program.crossing, offset
         if kind == "unit":
-            column = self.program.unit_columns[list(self.program.units)[key]]
+            column = self.program.unit_columns[self.program.units[key]]
             return "grad_units", "b", self.program.unit_size, column
         return f"carries_{key}", "(((i + 1) % 2) * B + b)", self.step.state_sizes[key], 0
 
@@ -120,7 +120,7 @@ class BackwardPrinter(PassPrinter):
             self.wait()
             self.write_between("row", range(len(self.step.state)))
         self.write_initial()
-        for k, width in enumerate(self.program.units.values()):
+        for k, (_, width) in enumerate(self.program.units):
             self.store(f"unit_{k}", *self.place("unit", k, 0), width)
 
     def write_prologue(self) -> None:
@@ -130,7 +130,7 @@ class BackwardPrinter(PassPrinter):
             with self.kernel.given(f"grad_final_{p}"):
                 self.kernel.line(f"carry_{p} = {self.load(f'grad_final_{p}', 'b', size)}")
             self.kernel.line(f"start_{p} = {self.zeros(size)}")
-        for k, width in enumerate(self.program.units.values()):
+        for k, (_, width) in enumerate(self.program.units):
             self.kernel.line(f"unit_{k} = {self.zeros(width)}")
         self.end_beginning()
         if self.meets:
