@@ -775,11 +775,6 @@ def test_gaps_may_be_filled():
         torch.testing.assert_close(one, found[-1])
 
 
-def test_a_state_that_becomes_a_constant_is_named():
-    with pytest.raises(Untraceable, match="state 'h' becomes one number, the same for all rows"):
-        trace_step(with_rows(lambda h, row: torch.zeros_like(h)))
-
-
 @pytest.mark.parametrize(
     "function",
     [

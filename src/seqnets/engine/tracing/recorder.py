@@ -126,9 +126,12 @@ class Recorder(Meanings):
 
     def _replaced(self, func: Any, apart: Any, args: tuple[Any, ...], kwargs: Any) -> Tensor:
         """Run an in-place operation as its functional variant, and rename the tensor."""
-        tensor = args[0]
+        tensor = before = args[0]
+        if torch.Tag.inplace_view in func.tags:  # as squeeze_, by which matmul of a vector ends
+            before = tensor.clone()  # its shape stays, and no view is an alias
+            self.take(before, tensor)
         with self:
-            result = apart(*args, **kwargs)
+            result = apart(before, *args[1:], **kwargs)
         others = [other for other in self.sharing(tensor) if other is not tensor]
         changed = [(other, self.with_part(other, tensor, result)) for other in others]
         self.change(func._schema.name.removeprefix("aten::"), tensor)

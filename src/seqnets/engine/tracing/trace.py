@@ -76,8 +76,7 @@ def _lowered(recorder: Placing, cell: Cell, after: State, wx_size: int) -> Step:
     nodes = list(map(recorder.node, after))
     pieces = pieces_written(graph, nodes, [product.value for product in recorder.products])
     widths = [size // len(part) for part, size in zip(pieces, cell.state_sizes, strict=True)]
-    each = zip(cell.states, pieces, widths, strict=True)
-    written = [_written(recorder, *part) for part in each]
+    written = [_written(recorder, *part) for part in zip(pieces, widths, strict=True)]
     settler = Settler(graph, recorder.products, written, widths, recorder.identity)
     roots = tuple(map(settler.settled, chain(*written)))
     products, reductions = tuple(settler.products), tuple(settler.reductions)
@@ -87,14 +86,12 @@ def _lowered(recorder: Placing, cell: Cell, after: State, wx_size: int) -> Step:
     return step.with_used_parameters()
 
 
-def _written(recorder: Placing, name: str, pieces: Sequence[Node], width: int) -> list[Node]:
+def _written(recorder: Placing, pieces: Sequence[Node], width: int) -> list[Node]:
     """The pieces of a state part after the step, one number for each unit of each."""
     written = []
     for node in pieces:
         if node.op == "cat":
             node = recorder.times(node, recorder.identity(width))
-        if not node.width and len(pieces) == 1:
-            raise Untraceable(f"state '{name}' becomes one number, the same for all rows and units")
         written.append(recorder.graph.spread(node, width))
     return written
 
