@@ -539,6 +539,23 @@ def test_a_finished_run_that_cannot_go_on_stays_as_it_is(seqnets, small_text, tm
     assert [path.read_bytes() for path in files] == before
 
 
+def test_runs_to_continue_are_looked_for_where_an_experiments_file_puts_them(
+    seqnets, small_text, tmp_path, monkeypatch
+):
+    experiment = tmp_path / "conf" / "experiment" / "mine.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text("# @package _global_\n# Mine\noutput: ${oc.env:PLACE}/mine\n")
+    monkeypatch.setenv("PLACE", "here")
+    run = ["train", "--config-dir", "conf", *small_text, "experiment=mine"]
+    seqnets(*run)
+
+    done = seqnets(*run, "resume=last")
+
+    assert done.code == 0, done.err
+    assert "Nothing is left to train" in done.out
+    assert len([*(tmp_path / "here" / "mine").glob("*/*")]) == 1
+
+
 def test_auto_starts_a_run_where_there_is_none_and_says_so(seqnets, small_text, tmp_path):
     done = seqnets("train", *small_text, "resume=auto")
 

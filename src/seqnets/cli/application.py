@@ -41,7 +41,7 @@ from seqnets.cli.help import help_of
 from seqnets.cli.hydra_errors import explained
 from seqnets.cli.listing import configs
 from seqnets.cli.names import UsageError
-from seqnets.cli.repeated import without_settled
+from seqnets.cli.repeated import output_of, without_settled
 from seqnets.errors import DivergenceError, SeqnetsError
 from seqnets.quoting import override, override_list
 
@@ -213,6 +213,8 @@ def _with_base(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
         raise UsageError("resume: continues one run, but -m asks for several.")
     given = {o.key_or_group: o.value() for o in parsed(arguments) if not o.is_sweep_override()}
     own: Any = OmegaConf.to_container(OmegaConf.load(configs() / f"{verb}.yaml"))
+    if given.get("resume") in ("last", "auto"):
+        given |= output_of(verb, arguments)
     read = getattr(_module(verb), "from_checkpoint", None)
     found = None if read is None else read(given, own)
     if found is None:

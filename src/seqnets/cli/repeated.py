@@ -17,6 +17,17 @@ _EACH_TIMES_OWN = ("allow", "output", "resume")
 """Keys that a checkpoint does not determine."""
 
 
+def output_of(verb: str, arguments: Sequence[str]) -> dict[str, str]:
+    """The folder of runs, by its key, that a command or a file that it chooses names.
+
+    It is empty if the command cannot be composed, which Hydra says later.
+    """
+    try:
+        return {"output": composed(verb, _overrides(arguments), config_folders(arguments)).output}
+    except (HydraException, OmegaConfBaseException):
+        return {}
+
+
 def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) -> list[str]:
     """The arguments without the choices that a checkpoint has settled, if they are the same.
 
@@ -31,8 +42,7 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
     """
     folders = config_folders(arguments)
     groups = groups_of(verb, folders)
-    flags = config_flags(arguments)
-    overrides = [a for a in arguments if a not in flags and _is_override(a)]
+    overrides = _overrides(arguments)
     settled = [a for a in overrides if key_of(a) in groups or a[0] in "+~"]
     if not settled:
         return list(arguments)
@@ -55,6 +65,12 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
     if (allowed := ours.allow) and "allow" not in map(key_of, arguments):
         kept.insert(0, override_list("allow", allowed))
     return ["++" + a.lstrip("+") if a in settled and a[0] == "+" else a for a in kept]
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """The arguments that set or remove keys of the configuration."""
+    flags = config_flags(arguments)
+    return [argument for argument in arguments if argument not in flags and _is_override(argument)]
 
 
 def _is_override(argument: str) -> bool:
