@@ -120,43 +120,52 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        names, needed = ctx.names, ctx.needs_input_grad[3:]
-        saved, count = ctx.saved_tensors, len(needed)
-        if autocasts(saved[0]):  # products here would be rounded, and those of a sum to two dtypes
-            with torch.autocast(saved[0].device.type, enabled=False):
-                return _Fused.backward(ctx, *grads)
-        tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
-        check_saved(type(ctx.cell).__name__, ctx.dtype, (tensors[0], *saved))
-        order = make_order(ctx.layout, lengths, resets, ctx.reverse)
-        if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
-            return None, None, None, *_by_the_plain_loop(ctx, tensors, order, grads, needed)
-        x, given, parameters = parted(names, tensors)
-        program, pieces = ctx.plan.program, ctx.plan.pieces
-        used = parameters_of(program.step, parameters, x.dtype)
-        saved = [*map(Tensor.contiguous, saved)]  # hooks may give them back in another layout
-        if ctx.lean:
-            kept = _computed_again(
-                ctx.loops, program, ctx.projection.project(x, parameters), used, saved
-            )
-        else:
-            kept = Kept(program, saved)
-        grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
-        found = ctx.loops.backward(kept, (grad_y, *cut(grads[1:], pieces)), used, order)
-        found.initial = joined(found.initial, pieces) if given else ()
-        found.start = joined(found.start, pieces)
-        wanted = {*compress(names, needed[count - len(names) :])}
-        of_parameters = parameter_gradients(
-            program, found, kept, used, wanted, ctx.inside, ctx.loops.tiled
-        )
-        here = (None, *found.initial, *map(of_parameters.get, names))
-        through = ctx.projection.backward(found, x, parameters, needed)
-        return None, None, None, *map(_total, here, through)
+        saved = ctx.saved_tensors  # once: a checkpoint gives them no second time
+        if not autocasts(saved[0]):
+            return _gradients(ctx, saved, grads)
+        # products here would be rounded, and those of a sum to two dtypes
+        with torch.autocast(saved[0].device.type, enabled=False):
+            return _gradients(ctx, saved, grads)
 
 
 @cache
 def _named(cell: str) -> type[_Fused]:
     """The function by a cell's name, which profilers and ``grad_fn`` show."""
     return type(cell, (_Fused,), {})
+
+
+def _gradients(
+    ctx: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of all arguments, from what was saved."""
+    names, needed = ctx.names, ctx.needs_input_grad[3:]
+    count = len(needed)
+    tensors, (lengths, resets, *saved) = saved[:count], saved[count:]
+    check_saved(type(ctx.cell).__name__, ctx.dtype, (tensors[0], *saved))
+    order = make_order(ctx.layout, lengths, resets, ctx.reverse)
+    if torch.is_grad_enabled() or any(map(is_batched, grads)):  # create_graph=True, say
+        return None, None, None, *_by_the_plain_loop(ctx, tensors, order, grads, needed)
+    x, given, parameters = parted(names, tensors)
+    program, pieces = ctx.plan.program, ctx.plan.pieces
+    used = parameters_of(program.step, parameters, x.dtype)
+    saved = [*map(Tensor.contiguous, saved)]  # hooks may give them back in another layout
+    if ctx.lean:
+        kept = _computed_again(
+            ctx.loops, program, ctx.projection.project(x, parameters), used, saved
+        )
+    else:
+        kept = Kept(program, saved)
+    grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
+    found = ctx.loops.backward(kept, (grad_y, *cut(grads[1:], pieces)), used, order)
+    found.initial = joined(found.initial, pieces) if given else ()
+    found.start = joined(found.start, pieces)
+    wanted = {*compress(names, needed[count - len(names) :])}
+    of_parameters = parameter_gradients(
+        program, found, kept, used, wanted, ctx.inside, ctx.loops.tiled
+    )
+    here = (None, *found.initial, *map(of_parameters.get, names))
+    through = ctx.projection.backward(found, x, parameters, needed)
+    return None, None, None, *map(_total, here, through)
 
 
 def _by_the_plain_loop(

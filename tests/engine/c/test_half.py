@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import seqnets
 from seqnets import Bidirectional, DeepRNN, unroll
@@ -117,6 +118,18 @@ def test_a_backward_pass_within_autocast_is_that_after_it(cell_cls, memory):
 
     after = torch.autograd.grad(y.sum(), tensors)
     torch.testing.assert_close(within, after, rtol=0, atol=0)
+
+
+def test_a_backward_pass_within_autocast_passes_checkpoints_which_give_a_tensor_once():
+    cell, x = GRUCell(I, H), torch.randn(B, T, I, requires_grad=True)
+    found = []
+
+    with torch.autocast("cpu", torch.bfloat16):
+        for run in (partial(checkpoint, use_reentrant=False), lambda run, x: run(x)):
+            y = run(lambda x: unroll(cell, x, backend="c")[0], x)
+            found.append(torch.autograd.grad(y.sum(), [x, *cell.parameters()]))
+
+    torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
 def test_in_mixed_precision_inputs_of_layers_before_keep_their_dtype():
