@@ -622,6 +622,19 @@ def test_what_cannot_be_predicted_is_told(arguments, code, told, seqnets, classi
     assert not list(tmp_path.glob("*.jsonl"))
 
 
+def test_words_of_new_data_are_read_as_in_training_or_not_at_all(seqnets, tmp_path):
+    (tmp_path / "mine.conll").write_text("Dog\tX\nsat\tY\n\n" * 20)
+    seqnets("train", *SMALL, "dataset=tagging", "dataset.path=mine.conll", "model=tagger")
+    new = ["predict", "checkpoint=last", "input=mine.conll"]
+
+    other = seqnets(*new, "dataset.lowercase=false")
+    same = seqnets(*new, "dataset.lowercase=true")
+
+    assert other.code == 2
+    assert "dataset.lowercase: differs from that in training" in other.err
+    assert same.code == 0, same.err
+
+
 def test_a_dataset_that_reads_no_new_file_says_so(seqnets, tmp_path):
     seqnets("train", *SMALL, "dataset=parity", "dataset.train_size=64", "dataset.test_size=16")
 

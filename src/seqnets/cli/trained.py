@@ -22,8 +22,7 @@ from seqnets.training.checkpoint import OF_TRAINING, check_data
 MAY_DIFFER = (*OF_TRAINING, "lookback", "months", "window", "metric", "tokenize")
 """What data that a model is scored on need not share with those that it was trained on."""
 
-
-_OF_INPUTS = ("audio", "standardise", "time_unit", "time_stamps", "unit")
+_OF_INPUTS = ("audio", "lowercase", "standardise", "time_unit", "time_stamps", "unit")
 """Options of datasets that say how inputs are made, which a model was trained with."""
 
 
