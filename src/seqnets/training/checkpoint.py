@@ -184,7 +184,7 @@ def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] 
 
 
 def _difference(old: Any, new: Any) -> str:
-    if isinstance(new, list) and _are_numbers(old) and len(old) == len(new):
+    if _are_numbers(old) and _are_numbers(new) and len(old) == len(new):
         place = next(n for n, (a, b) in enumerate(zip(old, new, strict=True)) if not _alike(a, b))
         return f"number {place + 1} is {new[place]:g}, expected the model's {old[place]:g}"
     if isinstance(old, list) and isinstance(new, list) and sorted(old) != sorted(new):
