@@ -27,6 +27,12 @@ def is_timed(cell: Any) -> bool:
     return getattr(cell.innermost, "timed", False) is True
 
 
+def timed_cells(model: nn.Module) -> list[seqnets.cells.Cell]:
+    """The cells in a model that do so."""
+    cells = (part for part in model.modules() if isinstance(part, seqnets.cells.Cell))
+    return [cell for cell in cells if is_timed(cell)]
+
+
 def takes_elapsed(cell: Any) -> bool:
     """Whether that is the time elapsed since the step before, which depends on the direction."""
     return is_timed(cell) and not getattr(cell.innermost, "stamped", False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import seqnets
+from seqnets.cells.checks import timed_cells
 from seqnets.checks import name_of
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.times import Times
@@ -22,7 +23,7 @@ from seqnets.models import ConditionalRandomField
 from seqnets.models.words import BYTES
 from seqnets.training.checkpoint import OF_TRAINING
 from seqnets.training.objectives import Forecasting, LanguageModelling, Objective
-from seqnets.training.standardised import input_scaling, timed_cells
+from seqnets.training.standardised import input_scaling
 from seqnets.typing import Batch, Known
 
 _ROWS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import is_timed, takes_elapsed
+from seqnets.cells.checks import is_timed, takes_elapsed, timed_cells
 from seqnets.checks import name_of
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.times import Times
@@ -18,11 +18,6 @@ def input_scaling(known: Known) -> Scaling | None:
     scaling = known.get("scaling") or {}
     plain = known.get("numbers") or (scaling if "mean" in scaling else scaling.get("x"))
     return None if plain is None else Scaling.read(plain)
-
-
-def timed_cells(model: nn.Module) -> list[Cell]:
-    """The cells that take the last feature of their input for the time."""
-    return [part for part in model.modules() if isinstance(part, Cell) and is_timed(part)]
 
 
 def check_times(model: nn.Module, known: Known) -> None:

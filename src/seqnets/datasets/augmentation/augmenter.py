@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.alignment import frames_needed
+from seqnets.cells.checks import timed_cells
 from seqnets.checks import is_whole, name_of
 from seqnets.datasets.augmentation.base import Augmentation, TimeAugmentation, ValueAugmentation
 from seqnets.datasets.readers.cells import few
@@ -166,12 +167,11 @@ class Augmenter:
                     f"{counted(self.longest, 'step')}, expected one that does.\n"
                     "  Its options come to less than one of these: raise them, or leave it out."
                 )
-        timed = (part for part in model.modules() if getattr(part, "timed", False) is True)
-        cell = next(timed, None)
-        if cell is None:
+        timed = timed_cells(model)
+        if not timed:
             return
         for augmentation, columns in self._all:
-            who, its = name_of(augmentation), f"{name_of(cell)} has timed=True"
+            who, its = name_of(augmentation), f"{name_of(timed[0].innermost)} has timed=True"
             if isinstance(augmentation, TimeAugmentation):
                 if not augmentation.keeps_pace:
                     raise ConfigError(
