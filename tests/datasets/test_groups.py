@@ -14,8 +14,8 @@ from seqnets.datasets import (
     TaggingFiles,
     TranscriptionFiles,
 )
-from seqnets.datasets.base import PARTS
 from seqnets.datasets.dealing import deal_groups
+from seqnets.datasets.parts import PARTS
 from seqnets.errors import ConfigError, DataError
 
 SHARES = {"test": 0.2, "val": 0.2}

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from seqnets.datasets import Surnames
-from seqnets.datasets.base import PARTS
+from seqnets.datasets.parts import PARTS
 from seqnets.errors import ConfigError, DataError
 
 TEXTS = {

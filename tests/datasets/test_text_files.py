@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqnets.datasets import TextFiles, files, text
+from seqnets.datasets import TextFiles, text
+from seqnets.datasets.readers import files
 from seqnets.datasets.tokens import build_tokens
 from seqnets.errors import DataError
 

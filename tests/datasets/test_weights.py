@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seqnets.datasets import ClassificationFiles, RegressionFiles
-from seqnets.datasets.base import PARTS
+from seqnets.datasets.parts import PARTS
 from seqnets.datasets.sequences import Sequences, check_sequences
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import IGNORE

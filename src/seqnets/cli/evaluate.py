@@ -16,7 +16,7 @@ from seqnets.cli.predictions import score_file
 from seqnets.cli.trained import find_checkpoint, load_data, load_module, with_its_task
 from seqnets.cli.trainers import check_device, make_trainer
 from seqnets.datasets import DataModule
-from seqnets.datasets.base import Part
+from seqnets.datasets.parts import Part
 from seqnets.errors import counted
 from seqnets.training import SequenceModule
 from seqnets.training.dynamic_evaluation import dynamically

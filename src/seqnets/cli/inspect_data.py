@@ -19,7 +19,7 @@ from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config, check_seed, check_truths
 from seqnets.datasets import DataModule
-from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.sequences import SequenceData
 from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seqnets.checks import is_whole
 from seqnets.cli.names import UsageError, near
-from seqnets.datasets.base import PARTS
+from seqnets.datasets.parts import PARTS
 from seqnets.errors import ConfigError
 
 Config = dict[str, Any]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,23 +15,13 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from seqnets.datasets.loader import Loader
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import Batch, Known, Sizes
 
-Part = Literal["train", "val", "test"]
-"""A split of the data: for training, for model selection, for reporting."""
-
-PARTS: tuple[Part, ...] = get_args(Part)
-
 _SAMPLE_SIZE = 32
 """Maximum number of values by which an array is recognised."""
-
-
-def paths_of(path: str, validation_path: str | None, test_path: str | None) -> dict[Part, str]:
-    """Return the file of each part that has its own."""
-    paths: dict[Part, str | None] = {"train": path, "val": validation_path, "test": test_path}
-    return {part: file for part, file in paths.items() if file is not None}
 
 
 class DataModule(LightningDataModule, ABC):

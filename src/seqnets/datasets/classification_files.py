@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import Part
 from seqnets.datasets.baselines.counting import majority_baseline
+from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import Row, check_spellings, few, need, shown
 from seqnets.datasets.readers.records import LABEL, Record
 from seqnets.datasets.sequence_files import SequenceFiles

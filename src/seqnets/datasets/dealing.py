@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seqnets.datasets.base import Part
+from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import few, named, shown
 from seqnets.errors import DataError, counted
 

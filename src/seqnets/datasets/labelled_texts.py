@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seqnets.checks import check_count
-from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.baselines.naive_bayes import naive_bayes
-from seqnets.datasets.files import read_lines
 from seqnets.datasets.loader import Loader
+from seqnets.datasets.parts import PARTS, Part
+from seqnets.datasets.readers.files import read_lines
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.datasets.vocabulary import Unit, Vocabulary

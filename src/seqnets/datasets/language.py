@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_count, check_fractions
-from seqnets.datasets.base import DataModule, Part
+from seqnets.datasets.base import DataModule
 from seqnets.datasets.baselines.counting import histogram, language_baselines
 from seqnets.datasets.codecs import check_codec_options
-from seqnets.datasets.files import check_text, read_text
 from seqnets.datasets.loader import Loader
+from seqnets.datasets.parts import Part
 from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
+from seqnets.datasets.readers.files import check_text, read_text
 from seqnets.datasets.streams import EvaluationStream, Stream, TrainingStream
 from seqnets.datasets.tokens import Tokens, build_tokens, cut
 from seqnets.datasets.vocabulary import Vocabulary, split

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.base import Part
 from seqnets.datasets.dealing import deal
+from seqnets.datasets.parts import Part
 from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.readers.idx import read_idx
 from seqnets.errors import DataError, counted

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import PARTS, Part
-from seqnets.datasets.files import find_folder
+from seqnets.datasets.parts import PARTS, Part
+from seqnets.datasets.readers.files import find_folder
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.errors import DataError
 from seqnets.optional import optional

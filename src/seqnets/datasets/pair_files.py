@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_fractions
-from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.dealing import deal_grouped
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.readers.cells import need
 from seqnets.datasets.readers.records import group_of, split_of
 from seqnets.datasets.readers.tables import read_rows

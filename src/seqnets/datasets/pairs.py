@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import Part
 from seqnets.datasets.codecs import FOREIGN, Codec
+from seqnets.datasets.parts import Part
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, check_sequences
 from seqnets.errors import DataError

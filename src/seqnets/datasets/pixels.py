@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.classification import LabelledData
 from seqnets.datasets.examples import show_picture
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.sequences import Sequences, Splits
 
 

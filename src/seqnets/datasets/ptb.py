@@ -8,9 +8,9 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from seqnets.checks import check_choice
-from seqnets.datasets.base import PARTS
-from seqnets.datasets.files import check_text, find_folder, read_text
 from seqnets.datasets.language import LanguageData
+from seqnets.datasets.parts import PARTS
+from seqnets.datasets.readers.files import check_text, find_folder, read_text
 from seqnets.datasets.tokens import Tokens, build_tokens
 from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit, split
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.base import Part
+from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import Row, is_missing, need, number_of
 from seqnets.datasets.readers.records import Record
 from seqnets.datasets.scaling import Scaling

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from seqnets.checks import check_count
 from seqnets.datasets.augmentation.augmenter import Augmentations, Augmenter, listed
-from seqnets.datasets.base import PARTS, DataModule, Part
+from seqnets.datasets.base import DataModule
 from seqnets.datasets.examples import show_steps, show_target
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader, generator_of
 from seqnets.datasets.times import Timing

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from seqnets.checks import check_choice, check_count, check_flags
-from seqnets.datasets.base import PARTS, DataModule, Part
+from seqnets.datasets.base import DataModule
 from seqnets.datasets.baselines.forecasts import forecast_baselines
 from seqnets.datasets.calendar import UNITS, add_calendar, calendar_columns
 from seqnets.datasets.examples import show_features
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.series import Series

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqnets.checks import check_choice, check_fractions
-from seqnets.datasets.base import Part
+from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import (
     check_left_out,
     is_missing,
@@ -23,9 +23,9 @@ from seqnets.datasets.readers.cells import (
     shown,
 )
 from seqnets.datasets.readers.tables import read_rows
+from seqnets.datasets.readers.timestamps import Steps, add_time, insert_steps, parse_time
 from seqnets.datasets.series import Series
 from seqnets.datasets.series_data import SeriesData
-from seqnets.datasets.timestamps import Steps, add_time, insert_steps, parse_time
 from seqnets.errors import ConfigError, DataError
 from seqnets.quoting import override, override_list, shell
 

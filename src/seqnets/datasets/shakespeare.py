@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.download import download
-from seqnets.datasets.files import cache_folder, find_folder, read_text
 from seqnets.datasets.language import LanguageData
+from seqnets.datasets.readers.files import cache_folder, find_folder, read_text
 from seqnets.datasets.tokens import Tokens
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"

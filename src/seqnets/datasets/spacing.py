@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 from seqnets.datasets.readers.cells import parse_number
-from seqnets.datasets.timestamps import moment_of
+from seqnets.datasets.readers.timestamps import moment_of
 
 _CLOCK = re.compile(r"[\d:.,]+")
 """The time of the day in a timestamp, from its twelfth character on, without its zone."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from seqnets.checks import check_count
-from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 
 

@@ -15,9 +15,9 @@ import torch
 
 from seqnets.checks import check_count
 from seqnets.datasets.augmentation.augmenter import Augmentations
-from seqnets.datasets.base import PARTS, Part
 from seqnets.datasets.examples import show_features
 from seqnets.datasets.loader import Loader
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.readers.cells import check_spellings, naming
 from seqnets.datasets.readers.records import ids_of
 from seqnets.datasets.readers.tagged import Tagged, check_alike, read_tagged

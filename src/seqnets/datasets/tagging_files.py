@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_fractions
-from seqnets.datasets.base import PARTS, Part, paths_of
 from seqnets.datasets.dealing import deal_grouped
+from seqnets.datasets.parts import PARTS, Part, paths_of
 from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
 from seqnets.datasets.tagged_data import TaggedData, TaggedParts

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from seqnets.datasets.base import Part
 from seqnets.datasets.bpe import BytePairEncoding
+from seqnets.datasets.parts import Part
 from seqnets.datasets.pieces import PieceVocabulary, split_between_words
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.errors import DataError

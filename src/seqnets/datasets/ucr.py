@@ -8,7 +8,7 @@ import torch
 
 from seqnets.datasets.classification import LabelledData
 from seqnets.datasets.dealing import deal
-from seqnets.datasets.files import find_folder
+from seqnets.datasets.readers.files import find_folder
 from seqnets.datasets.readers.ts import TimeSeries, read_ts
 from seqnets.datasets.sequences import Sequences, Splits
 from seqnets.errors import DataError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from seqnets.datasets.base import Part
-from seqnets.datasets.files import find_folder
+from seqnets.datasets.parts import Part
+from seqnets.datasets.readers.files import find_folder
 from seqnets.datasets.readers.tagged import read_tagged
 from seqnets.datasets.tagged_data import TaggedData, TaggedParts
 

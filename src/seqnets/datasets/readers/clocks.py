@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.datasets.readers.cells import Row, is_missing, named, need, shown
-from seqnets.datasets.timestamps import CLOCK_ADVICE, may_be_set_back, parse_time
+from seqnets.datasets.readers.timestamps import CLOCK_ADVICE, may_be_set_back, parse_time
 from seqnets.errors import DataError, counted
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.files import read_text
 from seqnets.datasets.readers import audio, images
 from seqnets.datasets.readers.arrays import read_npy
+from seqnets.datasets.readers.files import read_text
 from seqnets.datasets.readers.recordings import LEFT_OUT, read_recording
 from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
 from seqnets.datasets.readers.tables import SUFFIXES as TABLES

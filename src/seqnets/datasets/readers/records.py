@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.readers.audio import LogMel
 from seqnets.datasets.readers.cells import Row, is_missing, named, need, number_of, shown
 from seqnets.datasets.readers.clocks import Clock

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seqnets.datasets.files import check_text
 from seqnets.datasets.readers.cells import AS_NUMBERS, Row, listed, shown
+from seqnets.datasets.readers.files import check_text
 from seqnets.errors import DataError, counted
 from seqnets.optional import optional
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.checks import is_whole
-from seqnets.datasets.base import Part
-from seqnets.datasets.files import check_text
+from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import (
     Row,
     check_left_out,
@@ -23,6 +22,7 @@ from seqnets.datasets.readers.cells import (
     text_of,
 )
 from seqnets.datasets.readers.clocks import Clock
+from seqnets.datasets.readers.files import check_text
 from seqnets.datasets.readers.records import (
     ID,
     SEQUENCE,

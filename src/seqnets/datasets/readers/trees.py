@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqnets.datasets.files import check_text
+from seqnets.datasets.readers.files import check_text
 from seqnets.errors import DataError
 
 _PIECE = re.compile(r"[()]|[^() \t]+")  # a word may contain other white space

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seqnets.datasets.files import check_text
 from seqnets.datasets.readers.cells import is_missing, parse_number
+from seqnets.datasets.readers.files import check_text
 from seqnets.datasets.readers.records import LABEL, Record, Source, Wanted
 from seqnets.errors import DataError, counted
 

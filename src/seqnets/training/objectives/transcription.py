@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from seqnets.alignment import frames_needed
 from seqnets.checks import check_choice, check_count, check_n_best
 from seqnets.datasets import DataModule, SequenceData, Sequences
-from seqnets.datasets.base import PARTS, Part
+from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.scores.edits import edit_rate
 from seqnets.datasets.scores.exact import exact_match
 from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit
