@@ -9,7 +9,7 @@ import statistics
 import pytest
 import torch
 
-from seqnets.datasets.file_inputs import fill
+from seqnets.datasets.files.inputs import fill
 from seqnets.datasets.scaling import Scaling
 
 NAN = math.nan

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqnets.datasets import TextFiles, text
+from seqnets.datasets import TextFiles
+from seqnets.datasets.files import text
 from seqnets.datasets.readers import files
 from seqnets.datasets.tokens import build_tokens
 from seqnets.errors import DataError
@@ -209,7 +210,7 @@ def test_the_cache_is_used_until_the_files_or_the_options_change(tmp_path, open_
     (first,) = entries(tmp_path)
 
     with monkeypatch.context() as context:
-        context.setattr("seqnets.datasets.text.read_texts", None)  # reading again would fail
+        context.setattr("seqnets.datasets.files.text.read_texts", None)  # reading again would fail
         open_text(file).setup()
     open_text(file, unit="words", batch_size=1, chunk_length=1).tokens  # noqa: B018
     assert len(entries(tmp_path)) == 2

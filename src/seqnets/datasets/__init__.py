@@ -9,13 +9,20 @@ from seqnets.datasets.adding import Adding
 from seqnets.datasets.base import DataModule
 from seqnets.datasets.bpe import BytePairEncoding
 from seqnets.datasets.classification import LabelledData
-from seqnets.datasets.classification_files import ClassificationFiles
 from seqnets.datasets.codecs import BytePairCodec, Codec, TokenCodec, read_codec
 from seqnets.datasets.copying import Copy
 from seqnets.datasets.digit_strings import DigitStrings
 from seqnets.datasets.digits import Digits
 from seqnets.datasets.dyck import Dyck
 from seqnets.datasets.etth import ETTh1
+from seqnets.datasets.files.classification import ClassificationFiles
+from seqnets.datasets.files.pairs import PairFiles
+from seqnets.datasets.files.regression import RegressionFiles
+from seqnets.datasets.files.sequences import SequenceFiles
+from seqnets.datasets.files.series import SeriesTable
+from seqnets.datasets.files.tagging import TaggingFiles
+from seqnets.datasets.files.text import TextFiles
+from seqnets.datasets.files.transcription import TranscriptionFiles
 from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.datasets.language import LanguageData
 from seqnets.datasets.loader import Loader
@@ -23,7 +30,6 @@ from seqnets.datasets.mnist import MNIST
 from seqnets.datasets.moving_digits import DigitVideos, MovingDigits, MovingDigitsNext
 from seqnets.datasets.multi30k import Multi30k
 from seqnets.datasets.music import PolyphonicMusic
-from seqnets.datasets.pair_files import PairFiles
 from seqnets.datasets.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.parity import Parity
 from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
@@ -31,25 +37,19 @@ from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.ptb import PennTreebank
 from seqnets.datasets.python_docs import PythonDocs
 from seqnets.datasets.recall import Recall
-from seqnets.datasets.regression_files import RegressionFiles
 from seqnets.datasets.rewriting import Repeat, Rewriting, Sort
-from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
 from seqnets.datasets.series import Series
 from seqnets.datasets.series_data import SeriesData
-from seqnets.datasets.series_table import SeriesTable
 from seqnets.datasets.shakespeare import Shakespeare
 from seqnets.datasets.sst import StanfordSentiment
 from seqnets.datasets.streams import EvaluationStream, TrainingStream
 from seqnets.datasets.surnames import Surnames
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.datasets.tagged_data import TaggedData
-from seqnets.datasets.tagging_files import TaggingFiles
-from seqnets.datasets.text import TextFiles
 from seqnets.datasets.text_pairs import TextPairs
 from seqnets.datasets.tokens import Tokens
-from seqnets.datasets.transcription_files import TranscriptionFiles
 from seqnets.datasets.ucr import TimeSeriesFiles
 from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.datasets.windows import Windows

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from seqnets.checks import check_count
-from seqnets.datasets.sequence_files import SequenceFiles
+from seqnets.datasets.files.sequences import SequenceFiles
 from seqnets.errors import DivergenceError
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.deferred import Deferred

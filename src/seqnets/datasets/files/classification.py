@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.baselines.counting import majority_baseline
+from seqnets.datasets.files.sequences import SequenceFiles
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import Row, check_spellings, few, need, shown
 from seqnets.datasets.readers.records import LABEL, Record
-from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes
 

@@ -18,7 +18,7 @@ from seqnets.checks import check_choice, check_count, check_fractions
 from seqnets.datasets.augmentation.augmenter import Augmentations
 from seqnets.datasets.dealing import deal, deal_grouped
 from seqnets.datasets.examples import show_features, show_steps
-from seqnets.datasets.file_inputs import FileInputs
+from seqnets.datasets.files.inputs import FileInputs
 from seqnets.datasets.parts import PARTS, Part, paths_of
 from seqnets.datasets.readers.audio import LogMel
 from seqnets.datasets.readers.cells import Row, refuse_left_out

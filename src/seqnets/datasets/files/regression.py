@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqnets.datasets.files.sequences import SequenceFiles
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import Row, is_missing, need, number_of
 from seqnets.datasets.readers.records import Record
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.errors import ConfigError, DataError
 from seqnets.quoting import override, shell
 from seqnets.typing import Known, Sizes

@@ -15,10 +15,10 @@ from torch.nn.utils.rnn import pad_sequence
 from seqnets.checks import check_choice
 from seqnets.datasets.baselines.transcripts import repeated_label
 from seqnets.datasets.examples import show_columns, show_target
+from seqnets.datasets.files.sequences import SequenceFiles
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import Row, few, need, shown, text_of
 from seqnets.datasets.readers.records import Record
-from seqnets.datasets.sequence_files import SequenceFiles
 from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit
 from seqnets.errors import DataError, counted
 from seqnets.typing import BLANK, IGNORE, Known, Sizes
