@@ -2,7 +2,7 @@
 
 import pytest
 
-from seqnets.datasets.bpe import BytePairEncoding
+from seqnets.datasets.text.bpe import BytePairEncoding
 from seqnets.errors import ConfigError, DataError
 
 TEXTS = ["low low low lower lowest", "new newer newest", "wide wider widest"] * 5

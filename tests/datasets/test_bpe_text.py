@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from seqnets.datasets import PieceVocabulary, TextFiles, read_vocabulary
-from seqnets.datasets.pieces import split_between_words
 from seqnets.datasets.readers import files
+from seqnets.datasets.text.pieces import split_between_words
 from seqnets.errors import ConfigError, DataError
 
 TEXT = "the größe of 漢字 is what it is, that is: the size\n\n    of the words 🙂.\n" * 40

@@ -12,7 +12,7 @@ import torch
 from seqnets.datasets import TextFiles
 from seqnets.datasets.files import text
 from seqnets.datasets.readers import files
-from seqnets.datasets.tokens import build_tokens
+from seqnets.datasets.text.tokens import build_tokens
 from seqnets.errors import DataError
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seqnets.datasets import Vocabulary
-from seqnets.datasets.vocabulary import split
+from seqnets.datasets.text.vocabulary import split
 from seqnets.errors import ConfigError, DataError
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import TextFiles, read_vocabulary
-from seqnets.datasets.pieces import spell
+from seqnets.datasets.text.pieces import spell
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import AdaptiveSoftmax, FusedSoftmax, LanguageModel
 from seqnets.training import LanguageModelling, SequenceModule

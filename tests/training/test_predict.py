@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seqnets.cells import GRUCell
-from seqnets.datasets.streams import EvaluationStream
+from seqnets.datasets.text.streams import EvaluationStream
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import LanguageModel
 from seqnets.training import (

@@ -8,7 +8,7 @@ import torch
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import PairFiles, Sort
-from seqnets.datasets.codecs import read_codec
+from seqnets.datasets.text.codecs import read_codec
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import LuongAttention, SequenceToSequence
 from seqnets.training import Transduction

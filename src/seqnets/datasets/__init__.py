@@ -7,9 +7,7 @@ sequences, or of :class:`SequenceData` for any other sequences.
 
 from seqnets.datasets.adding import Adding
 from seqnets.datasets.base import DataModule
-from seqnets.datasets.bpe import BytePairEncoding
 from seqnets.datasets.classification import LabelledData
-from seqnets.datasets.codecs import BytePairCodec, Codec, TokenCodec, read_codec
 from seqnets.datasets.copying import Copy
 from seqnets.datasets.digit_strings import DigitStrings
 from seqnets.datasets.digits import Digits
@@ -24,7 +22,6 @@ from seqnets.datasets.files.tagging import TaggingFiles
 from seqnets.datasets.files.text import TextFiles
 from seqnets.datasets.files.transcription import TranscriptionFiles
 from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
-from seqnets.datasets.language import LanguageData
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.mnist import MNIST
 from seqnets.datasets.moving_digits import DigitVideos, MovingDigits, MovingDigitsNext
@@ -32,7 +29,6 @@ from seqnets.datasets.multi30k import Multi30k
 from seqnets.datasets.music import PolyphonicMusic
 from seqnets.datasets.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.parity import Parity
-from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
 from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.ptb import PennTreebank
 from seqnets.datasets.python_docs import PythonDocs
@@ -44,14 +40,18 @@ from seqnets.datasets.series import Series
 from seqnets.datasets.series_data import SeriesData
 from seqnets.datasets.shakespeare import Shakespeare
 from seqnets.datasets.sst import StanfordSentiment
-from seqnets.datasets.streams import EvaluationStream, TrainingStream
 from seqnets.datasets.surnames import Surnames
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.datasets.tagged_data import TaggedData
+from seqnets.datasets.text.bpe import BytePairEncoding
+from seqnets.datasets.text.codecs import BytePairCodec, Codec, TokenCodec, read_codec
+from seqnets.datasets.text.language import LanguageData
+from seqnets.datasets.text.pieces import PieceVocabulary, read_vocabulary
+from seqnets.datasets.text.streams import EvaluationStream, TrainingStream
+from seqnets.datasets.text.tokens import Tokens
+from seqnets.datasets.text.vocabulary import Vocabulary
 from seqnets.datasets.text_pairs import TextPairs
-from seqnets.datasets.tokens import Tokens
 from seqnets.datasets.ucr import TimeSeriesFiles
-from seqnets.datasets.vocabulary import Vocabulary
 from seqnets.datasets.windows import Windows
 from seqnets.datasets.wnut17 import WNUT17
 

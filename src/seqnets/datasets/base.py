@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.parts import PARTS, Part
-from seqnets.datasets.vocabulary import Vocabulary
+from seqnets.datasets.text.vocabulary import Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import Batch, Known, Sizes
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.vocabulary import Vocabulary
+from seqnets.datasets.text.vocabulary import Vocabulary
 from seqnets.typing import IGNORE
 
 TOKENS, STEPS, FEATURES = 60, 3, 6

@@ -18,7 +18,7 @@ from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.readers.files import read_lines
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
-from seqnets.datasets.vocabulary import Unit, Vocabulary
+from seqnets.datasets.text.vocabulary import Unit, Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes
 

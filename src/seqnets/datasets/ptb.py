@@ -8,11 +8,11 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from seqnets.checks import check_choice
-from seqnets.datasets.language import LanguageData
 from seqnets.datasets.parts import PARTS
 from seqnets.datasets.readers.files import check_text, find_folder, read_text
-from seqnets.datasets.tokens import Tokens, build_tokens
-from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit, split
+from seqnets.datasets.text.language import LanguageData
+from seqnets.datasets.text.tokens import Tokens, build_tokens
+from seqnets.datasets.text.vocabulary import PLAIN_UNITS, Unit, split
 
 FILES = {"train": "ptb.train.txt", "val": "ptb.valid.txt", "test": "ptb.test.txt"}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from seqnets.datasets.language import LanguageData
-from seqnets.datasets.tokens import Tokens
+from seqnets.datasets.text.language import LanguageData
+from seqnets.datasets.text.tokens import Tokens
 from seqnets.errors import DataError
 
 

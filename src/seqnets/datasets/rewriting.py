@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from seqnets.checks import check_count
-from seqnets.datasets.codecs import Codec, TokenCodec
 from seqnets.datasets.pairs import PairData, Pairs
 from seqnets.datasets.synthetic import SyntheticData
-from seqnets.datasets.vocabulary import LINE_END, UNKNOWN
+from seqnets.datasets.text.codecs import Codec, TokenCodec
+from seqnets.datasets.text.vocabulary import LINE_END, UNKNOWN
 
 
 class Rewriting(PairData, SyntheticData):

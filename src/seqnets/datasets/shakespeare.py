@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.datasets.download import download
-from seqnets.datasets.language import LanguageData
 from seqnets.datasets.readers.files import cache_folder, find_folder, read_text
-from seqnets.datasets.tokens import Tokens
+from seqnets.datasets.text.language import LanguageData
+from seqnets.datasets.text.tokens import Tokens
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

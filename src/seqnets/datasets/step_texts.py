@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from seqnets.datasets.codecs import read_codec
-from seqnets.datasets.pieces import read_vocabulary
 from seqnets.datasets.step_inputs import Words, read_inputs
+from seqnets.datasets.text.codecs import read_codec
+from seqnets.datasets.text.pieces import read_vocabulary
 from seqnets.typing import Known
 
 

@@ -33,7 +33,7 @@ from seqnets.datasets.scores.tags import (
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
 from seqnets.datasets.step_inputs import Inputs, Numbers, Words, read_inputs
-from seqnets.datasets.vocabulary import Vocabulary
+from seqnets.datasets.text.vocabulary import Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from seqnets.datasets.tokens import Tokens
+from seqnets.datasets.text.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 

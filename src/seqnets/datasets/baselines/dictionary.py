@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqnets.datasets.vocabulary import Vocabulary
+from seqnets.datasets.text.vocabulary import Vocabulary
 
 LINKS = 10_000_000
 """Maximum number of word pairs to learn from, of about 70 bytes each."""

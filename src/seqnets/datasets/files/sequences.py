@@ -28,8 +28,8 @@ from seqnets.datasets.readers.sources import read_source
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import SequenceData, Sequences, Splits
+from seqnets.datasets.text.vocabulary import PLAIN_UNITS, Unit, Vocabulary, split
 from seqnets.datasets.times import Times, Timing
-from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit, Vocabulary, split
 from seqnets.errors import DataError
 from seqnets.quoting import override_list, shell
 from seqnets.typing import Known, Sizes

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from seqnets.datasets.language import LanguageData
 from seqnets.datasets.parts import Part, paths_of
-from seqnets.datasets.pieces import read_vocabulary
 from seqnets.datasets.readers import files
 from seqnets.datasets.readers.files import cache_folder, find_files, read_texts
-from seqnets.datasets.tokens import Tokens, build_tokens, cut
-from seqnets.datasets.vocabulary import split
+from seqnets.datasets.text.language import LanguageData
+from seqnets.datasets.text.pieces import read_vocabulary
+from seqnets.datasets.text.tokens import Tokens, build_tokens, cut
+from seqnets.datasets.text.vocabulary import split
 from seqnets.errors import DataError
 
 logger = logging.getLogger(__name__)

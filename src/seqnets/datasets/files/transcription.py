@@ -19,7 +19,7 @@ from seqnets.datasets.files.sequences import SequenceFiles
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import Row, few, need, shown, text_of
 from seqnets.datasets.readers.records import Record
-from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit
+from seqnets.datasets.text.vocabulary import PLAIN_UNITS, Unit
 from seqnets.errors import DataError, counted
 from seqnets.typing import BLANK, IGNORE, Known, Sizes
 

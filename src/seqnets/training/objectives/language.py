@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from seqnets.checks import check_choice, check_number, is_number
-from seqnets.datasets.codecs import UNITS
-from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary, spell
+from seqnets.datasets.text.codecs import UNITS
+from seqnets.datasets.text.pieces import PieceVocabulary, read_vocabulary, spell
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.surprise import draw_surprise
@@ -118,9 +118,10 @@ class LanguageModelling(Objective):
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
         """A row per scored token: the likeliest token, the target, and the target's nats.
 
-        Words and characters are written as the vocabulary lists them, pieces of words as in running
-        text (:func:`~seqnets.datasets.pieces.spell`). ``text`` is the row of the batch. Each row
-        reads its own part of the text, so a stable sort by ``text`` restores the text's order.
+        Words and characters are written as the vocabulary lists them, pieces of words as in
+        running text (:func:`~seqnets.datasets.text.pieces.spell`). ``text`` is the row of the
+        batch. Each row reads its own part of the text, so a stable sort by ``text`` restores the
+        text's order.
         """
         name, tokens = _naming(known), known["vocabulary"]
         scored = batch.y != IGNORE

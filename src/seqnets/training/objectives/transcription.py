@@ -16,7 +16,7 @@ from seqnets.datasets import DataModule, SequenceData, Sequences
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.scores.edits import edit_rate
 from seqnets.datasets.scores.exact import exact_match
-from seqnets.datasets.vocabulary import PLAIN_UNITS, Unit
+from seqnets.datasets.text.vocabulary import PLAIN_UNITS, Unit
 from seqnets.errors import ConfigError, DataError, ShapeError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.transcription import draw_transcription

@@ -18,9 +18,9 @@ from seqnets.checks import (
     check_number,
     check_probability,
 )
-from seqnets.datasets.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.datasets.scores.exact import exact_match
+from seqnets.datasets.text.codecs import FOREIGN, Codec, read_codec
 from seqnets.datasets.text_pairs import METRICS
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_choice
-from seqnets.datasets.bpe import BytePairEncoding
-from seqnets.datasets.vocabulary import LINE_END, UNKNOWN, Vocabulary, by_frequency, split
+from seqnets.datasets.text.bpe import BytePairEncoding
+from seqnets.datasets.text.vocabulary import LINE_END, UNKNOWN, Vocabulary, by_frequency, split
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import END
 

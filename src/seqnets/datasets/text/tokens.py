@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from seqnets.datasets.bpe import BytePairEncoding
 from seqnets.datasets.parts import Part
-from seqnets.datasets.pieces import PieceVocabulary, split_between_words
-from seqnets.datasets.vocabulary import Vocabulary
+from seqnets.datasets.text.bpe import BytePairEncoding
+from seqnets.datasets.text.pieces import PieceVocabulary, split_between_words
+from seqnets.datasets.text.vocabulary import Vocabulary
 from seqnets.errors import DataError
 
 

@@ -12,14 +12,14 @@ import numpy as np
 from seqnets.checks import check_count, check_fractions
 from seqnets.datasets.base import DataModule
 from seqnets.datasets.baselines.counting import histogram, language_baselines
-from seqnets.datasets.codecs import check_codec_options
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.parts import Part
-from seqnets.datasets.pieces import PieceVocabulary, read_vocabulary
 from seqnets.datasets.readers.files import check_text, read_text
-from seqnets.datasets.streams import EvaluationStream, Stream, TrainingStream
-from seqnets.datasets.tokens import Tokens, build_tokens, cut
-from seqnets.datasets.vocabulary import Vocabulary, split
+from seqnets.datasets.text.codecs import check_codec_options
+from seqnets.datasets.text.pieces import PieceVocabulary, read_vocabulary
+from seqnets.datasets.text.streams import EvaluationStream, Stream, TrainingStream
+from seqnets.datasets.text.tokens import Tokens, build_tokens, cut
+from seqnets.datasets.text.vocabulary import Vocabulary, split
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import Known, Sizes
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.datasets.bpe import BytePairEncoding
-from seqnets.datasets.vocabulary import Vocabulary
+from seqnets.datasets.text.bpe import BytePairEncoding
+from seqnets.datasets.text.vocabulary import Vocabulary
 from seqnets.typing import Known
 
 _LAST_WORD = re.compile(r"\s\S+\s*\Z")

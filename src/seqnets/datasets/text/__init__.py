@@ -1,0 +1,1 @@
+"""Texts as ids, and language models' data."""
