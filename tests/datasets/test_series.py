@@ -9,7 +9,7 @@ import torch
 
 from seqnets.datasets import ETTh1, SeriesTable
 from seqnets.datasets.baselines.forecasts import forecast_baselines
-from seqnets.datasets.windows import Windows, window_starts
+from seqnets.datasets.series.windows import Windows, window_starts
 from seqnets.errors import ConfigError, DataError
 
 

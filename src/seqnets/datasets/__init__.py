@@ -36,8 +36,9 @@ from seqnets.datasets.recall import Recall
 from seqnets.datasets.rewriting import Repeat, Rewriting, Sort
 from seqnets.datasets.sequence_loader import SequenceLoader
 from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
-from seqnets.datasets.series import Series
-from seqnets.datasets.series_data import SeriesData
+from seqnets.datasets.series.data import SeriesData
+from seqnets.datasets.series.series import Series
+from seqnets.datasets.series.windows import Windows
 from seqnets.datasets.shakespeare import Shakespeare
 from seqnets.datasets.sst import StanfordSentiment
 from seqnets.datasets.surnames import Surnames
@@ -52,7 +53,6 @@ from seqnets.datasets.text.tokens import Tokens
 from seqnets.datasets.text.vocabulary import Vocabulary
 from seqnets.datasets.text_pairs import TextPairs
 from seqnets.datasets.ucr import TimeSeriesFiles
-from seqnets.datasets.windows import Windows
 from seqnets.datasets.wnut17 import WNUT17
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Any
 from seqnets.datasets.files.series import Columns, read_series
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.files import find_folder
-from seqnets.datasets.series import Series
-from seqnets.datasets.series_data import SeriesData
+from seqnets.datasets.series.data import SeriesData
+from seqnets.datasets.series.series import Series
 from seqnets.errors import DataError, counted
 
 _FILE = "ETTh1.csv"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from seqnets.datasets.windows import Windows
+from seqnets.datasets.series.windows import Windows
 
 _BLOCK = 512
 """Maximum number of windows in memory at once."""

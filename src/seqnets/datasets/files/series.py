@@ -24,8 +24,8 @@ from seqnets.datasets.readers.cells import (
 )
 from seqnets.datasets.readers.tables import read_rows
 from seqnets.datasets.readers.timestamps import Steps, add_time, insert_steps, parse_time
-from seqnets.datasets.series import Series
-from seqnets.datasets.series_data import SeriesData
+from seqnets.datasets.series.data import SeriesData
+from seqnets.datasets.series.series import Series
 from seqnets.errors import ConfigError, DataError
 from seqnets.quoting import override, override_list, shell
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from seqnets.datasets.spacing import Months, times_after
+from seqnets.datasets.series.spacing import Months, times_after
 from seqnets.errors import DataError
 
 

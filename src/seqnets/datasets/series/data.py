@@ -16,14 +16,14 @@ from torch import Tensor
 from seqnets.checks import check_choice, check_count, check_flags
 from seqnets.datasets.base import DataModule
 from seqnets.datasets.baselines.forecasts import forecast_baselines
-from seqnets.datasets.calendar import UNITS, add_calendar, calendar_columns
 from seqnets.datasets.examples import show_features
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequence_loader import SequenceLoader
-from seqnets.datasets.series import Series
-from seqnets.datasets.spacing import Months
-from seqnets.datasets.windows import Spans, Windows, window_starts
+from seqnets.datasets.series.calendar import UNITS, add_calendar, calendar_columns
+from seqnets.datasets.series.series import Series
+from seqnets.datasets.series.spacing import Months
+from seqnets.datasets.series.windows import Spans, Windows, window_starts
 from seqnets.errors import ConfigError, DataError, counted
 from seqnets.typing import Known, Sizes
 

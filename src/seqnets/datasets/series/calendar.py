@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seqnets.datasets.series import Series
-from seqnets.datasets.spacing import moments_of
+from seqnets.datasets.series.series import Series
+from seqnets.datasets.series.spacing import moments_of
 from seqnets.errors import DataError
 
 UNITS: dict[str, Callable[[datetime], float]] = {

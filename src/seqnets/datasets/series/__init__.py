@@ -1,0 +1,1 @@
+"""Long series, and windows of them."""
