@@ -22,8 +22,8 @@ from seqnets import datasets
 from seqnets.cells import GRUCell
 from seqnets.cli.main import command as seqnets
 from seqnets.datasets import ClassificationFiles
-from seqnets.datasets.pairs import Pairs
 from seqnets.datasets.readers import LogMel
+from seqnets.datasets.sequences.pairs import Pairs
 from seqnets.datasets.text.codecs import TokenCodec, fit_codecs
 from seqnets.datasets.text.vocabulary import LINE_END, UNKNOWN
 from seqnets.models import (

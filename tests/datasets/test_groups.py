@@ -14,8 +14,8 @@ from seqnets.datasets import (
     TaggingFiles,
     TranscriptionFiles,
 )
-from seqnets.datasets.dealing import deal_groups
 from seqnets.datasets.parts import PARTS
+from seqnets.datasets.sequences.dealing import deal_groups
 from seqnets.errors import ConfigError, DataError
 
 SHARES = {"test": 0.2, "val": 0.2}

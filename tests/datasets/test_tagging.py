@@ -7,7 +7,7 @@ import torch
 from seqnets.cells import GRUCell
 from seqnets.datasets import TaggingFiles
 from seqnets.datasets.readers.tagged import read_tagged
-from seqnets.datasets.step_inputs import read_inputs
+from seqnets.datasets.sequences.step_inputs import read_inputs
 from seqnets.datasets.ucr import read_ts
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import SequenceTagger

@@ -16,7 +16,7 @@ from seqnets.datasets import (
     TranscriptionFiles,
 )
 from seqnets.datasets.augmentation import Crop, Noise, Stretch
-from seqnets.datasets.times import Times
+from seqnets.datasets.sequences.times import Times
 from seqnets.errors import ConfigError, DataError, DtypeError
 
 COUNT = 12

@@ -10,7 +10,7 @@ import torch
 
 from seqnets.datasets import ClassificationFiles, RegressionFiles
 from seqnets.datasets.parts import PARTS
-from seqnets.datasets.sequences import Sequences, check_sequences
+from seqnets.datasets.sequences.base import Sequences, check_sequences
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import IGNORE
 

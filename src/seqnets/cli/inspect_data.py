@@ -20,7 +20,7 @@ from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config, check_seed, check_truths
 from seqnets.datasets import DataModule
 from seqnets.datasets.parts import PARTS, Part
-from seqnets.datasets.sequences import SequenceData
+from seqnets.datasets.sequences.base import SequenceData
 from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
 from seqnets.training import Objective

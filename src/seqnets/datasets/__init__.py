@@ -7,7 +7,6 @@ sequences, or of :class:`SequenceData` for any other sequences.
 
 from seqnets.datasets.adding import Adding
 from seqnets.datasets.base import DataModule
-from seqnets.datasets.classification import LabelledData
 from seqnets.datasets.copying import Copy
 from seqnets.datasets.digit_strings import DigitStrings
 from seqnets.datasets.digits import Digits
@@ -21,21 +20,24 @@ from seqnets.datasets.files.series import SeriesTable
 from seqnets.datasets.files.tagging import TaggingFiles
 from seqnets.datasets.files.text import TextFiles
 from seqnets.datasets.files.transcription import TranscriptionFiles
-from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.mnist import MNIST
 from seqnets.datasets.moving_digits import DigitVideos, MovingDigits, MovingDigitsNext
 from seqnets.datasets.multi30k import Multi30k
 from seqnets.datasets.music import PolyphonicMusic
-from seqnets.datasets.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.parity import Parity
-from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.ptb import PennTreebank
 from seqnets.datasets.python_docs import PythonDocs
 from seqnets.datasets.recall import Recall
 from seqnets.datasets.rewriting import Repeat, Rewriting, Sort
-from seqnets.datasets.sequence_loader import SequenceLoader
-from seqnets.datasets.sequences import NextSteps, SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import NextSteps, SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.classification import LabelledData
+from seqnets.datasets.sequences.labelled_texts import LabelledTexts, Texts, TextSplits
+from seqnets.datasets.sequences.loader import SequenceLoader
+from seqnets.datasets.sequences.pairs import PairData, PairLoader, Pairs
+from seqnets.datasets.sequences.pixels import Pictures, PixelSequences
+from seqnets.datasets.sequences.tagging import TaggedData
+from seqnets.datasets.sequences.text_pairs import TextPairs
 from seqnets.datasets.series.data import SeriesData
 from seqnets.datasets.series.series import Series
 from seqnets.datasets.series.windows import Windows
@@ -43,7 +45,6 @@ from seqnets.datasets.shakespeare import Shakespeare
 from seqnets.datasets.sst import StanfordSentiment
 from seqnets.datasets.surnames import Surnames
 from seqnets.datasets.synthetic import SyntheticData
-from seqnets.datasets.tagged_data import TaggedData
 from seqnets.datasets.text.bpe import BytePairEncoding
 from seqnets.datasets.text.codecs import BytePairCodec, Codec, TokenCodec, read_codec
 from seqnets.datasets.text.language import LanguageData
@@ -51,7 +52,6 @@ from seqnets.datasets.text.pieces import PieceVocabulary, read_vocabulary
 from seqnets.datasets.text.streams import EvaluationStream, TrainingStream
 from seqnets.datasets.text.tokens import Tokens
 from seqnets.datasets.text.vocabulary import Vocabulary
-from seqnets.datasets.text_pairs import TextPairs
 from seqnets.datasets.ucr import TimeSeriesFiles
 from seqnets.datasets.wnut17 import WNUT17
 

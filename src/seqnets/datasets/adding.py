@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqnets.datasets.sequences import Sequences
+from seqnets.datasets.sequences.base import Sequences
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.typing import Sizes
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_count
-from seqnets.datasets.sequences import Sequences
+from seqnets.datasets.sequences.base import Sequences
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.typing import IGNORE, Sizes
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_fractions
-from seqnets.datasets.dealing import deal
 from seqnets.datasets.parts import PARTS, Part
-from seqnets.datasets.pixels import Pictures, PixelSequences
+from seqnets.datasets.sequences.dealing import deal
+from seqnets.datasets.sequences.pixels import Pictures, PixelSequences
 from seqnets.optional import optional
 
 SIDE = 8

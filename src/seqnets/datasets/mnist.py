@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.datasets.dealing import deal
 from seqnets.datasets.parts import Part
-from seqnets.datasets.pixels import Pictures, PixelSequences
 from seqnets.datasets.readers.idx import read_idx
+from seqnets.datasets.sequences.dealing import deal
+from seqnets.datasets.sequences.pixels import Pictures, PixelSequences
 from seqnets.errors import DataError, counted
 
 _FOLDERS = ("mnist", "MNIST/raw", "")

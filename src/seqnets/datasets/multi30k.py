@@ -6,7 +6,7 @@ from typing import Any
 
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.files import find_folder
-from seqnets.datasets.text_pairs import Aligned, TextPairs, read_aligned
+from seqnets.datasets.sequences.text_pairs import Aligned, TextPairs, read_aligned
 
 FILES: dict[Part, str] = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from seqnets.checks import check_count
-from seqnets.datasets.pairs import PairData, Pairs
+from seqnets.datasets.sequences.pairs import PairData, Pairs
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.datasets.text.codecs import Codec, TokenCodec
 from seqnets.datasets.text.vocabulary import LINE_END, UNKNOWN

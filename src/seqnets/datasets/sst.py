@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.files import find_folder
 from seqnets.datasets.readers.trees import Tree, read_trees
+from seqnets.datasets.sequences.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_fractions
-from seqnets.datasets.dealing import deal
-from seqnets.datasets.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.readers.files import read_lines
+from seqnets.datasets.sequences.dealing import deal
+from seqnets.datasets.sequences.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.errors import DataError, counted
 
 

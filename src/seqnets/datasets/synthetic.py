@@ -9,7 +9,7 @@ import numpy as np
 
 from seqnets.checks import check_count
 from seqnets.datasets.parts import PARTS, Part
-from seqnets.datasets.sequences import SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
 
 
 class SyntheticData(SequenceData):

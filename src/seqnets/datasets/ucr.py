@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from seqnets.datasets.classification import LabelledData
-from seqnets.datasets.dealing import deal
 from seqnets.datasets.readers.files import find_folder
 from seqnets.datasets.readers.ts import TimeSeries, read_ts
-from seqnets.datasets.sequences import Sequences, Splits
+from seqnets.datasets.sequences.base import Sequences, Splits
+from seqnets.datasets.sequences.classification import LabelledData
+from seqnets.datasets.sequences.dealing import deal
 from seqnets.errors import DataError
 
 

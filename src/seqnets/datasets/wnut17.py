@@ -7,7 +7,7 @@ from typing import Any
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.files import find_folder
 from seqnets.datasets.readers.tagged import read_tagged
-from seqnets.datasets.tagged_data import TaggedData, TaggedParts
+from seqnets.datasets.sequences.tagging import TaggedData, TaggedParts
 
 _FILES: dict[Part, str] = {"train": "train.conll", "val": "dev.conll", "test": "test.conll"}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.datasets.step_texts import feature_names, step_texts
+from seqnets.datasets.sequences.step_texts import feature_names, step_texts
 from seqnets.datasets.text.codecs import read_codec
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.fixed_points import draw_fixed_points

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seqnets.checks import name_of
 from seqnets.datasets import DataModule
-from seqnets.datasets.sequence_loader import SequenceLoader
+from seqnets.datasets.sequences.loader import SequenceLoader
 from seqnets.errors import ConfigError
 from seqnets.layers import RTRL, Recurrent, Truncated, map_state
 from seqnets.layers.stand_ins import running

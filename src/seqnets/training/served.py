@@ -15,7 +15,7 @@ import seqnets
 from seqnets.cells.checks import timed_cells
 from seqnets.checks import name_of
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.times import Times
+from seqnets.datasets.sequences.times import Times
 from seqnets.errors import ConfigError
 from seqnets.layers import Recurrent
 from seqnets.layers.state import leaves

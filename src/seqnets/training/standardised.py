@@ -8,7 +8,7 @@ from seqnets.cells import Cell
 from seqnets.cells.checks import is_timed, takes_elapsed, timed_cells
 from seqnets.checks import name_of
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.times import Times
+from seqnets.datasets.sequences.times import Times
 from seqnets.errors import ConfigError
 from seqnets.typing import Known
 

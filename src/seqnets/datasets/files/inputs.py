@@ -11,8 +11,8 @@ from torch import Tensor
 
 from seqnets.datasets.readers.records import Record
 from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.sequences.times import Times
 from seqnets.datasets.text.vocabulary import Vocabulary, split
-from seqnets.datasets.times import Times
 from seqnets.errors import DataError
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_fractions
-from seqnets.datasets.dealing import deal_grouped
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.readers.cells import need
 from seqnets.datasets.readers.records import group_of, split_of
 from seqnets.datasets.readers.tables import read_rows
-from seqnets.datasets.text_pairs import Aligned, TextPairs, read_aligned, read_side
+from seqnets.datasets.sequences.dealing import deal_grouped
+from seqnets.datasets.sequences.text_pairs import Aligned, TextPairs, read_aligned, read_side
 from seqnets.errors import ConfigError, DataError, counted
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from seqnets.checks import check_choice, check_count, check_fractions
 from seqnets.datasets.augmentation.augmenter import Augmentations
-from seqnets.datasets.dealing import deal, deal_grouped
 from seqnets.datasets.examples import show_features, show_steps
 from seqnets.datasets.files.inputs import FileInputs
 from seqnets.datasets.parts import PARTS, Part, paths_of
@@ -26,10 +25,11 @@ from seqnets.datasets.readers.folders import check_facts
 from seqnets.datasets.readers.records import TIME, Record, Wanted, ids_of, part_of
 from seqnets.datasets.readers.sources import read_source
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequence_loader import SequenceLoader
-from seqnets.datasets.sequences import SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.dealing import deal, deal_grouped
+from seqnets.datasets.sequences.loader import SequenceLoader
+from seqnets.datasets.sequences.times import Times, Timing
 from seqnets.datasets.text.vocabulary import PLAIN_UNITS, Unit, Vocabulary, split
-from seqnets.datasets.times import Times, Timing
 from seqnets.errors import DataError
 from seqnets.quoting import override_list, shell
 from seqnets.typing import Known, Sizes

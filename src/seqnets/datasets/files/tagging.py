@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_fractions
-from seqnets.datasets.dealing import deal_grouped
 from seqnets.datasets.parts import PARTS, Part, paths_of
 from seqnets.datasets.readers.records import part_of
 from seqnets.datasets.readers.tagged import Tagged, read_tagged
-from seqnets.datasets.tagged_data import TaggedData, TaggedParts
-from seqnets.datasets.times import Timing
+from seqnets.datasets.sequences.dealing import deal_grouped
+from seqnets.datasets.sequences.tagging import TaggedData, TaggedParts
+from seqnets.datasets.sequences.times import Timing
 from seqnets.errors import DataError, counted
 
 

@@ -19,7 +19,7 @@ from seqnets.datasets.baselines.forecasts import forecast_baselines
 from seqnets.datasets.examples import show_features
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequence_loader import SequenceLoader
+from seqnets.datasets.sequences.loader import SequenceLoader
 from seqnets.datasets.series.calendar import UNITS, add_calendar, calendar_columns
 from seqnets.datasets.series.series import Series
 from seqnets.datasets.series.spacing import Months

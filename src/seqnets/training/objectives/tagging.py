@@ -18,7 +18,7 @@ from seqnets.datasets.scores.tags import (
     check_metric,
     find_entities,
 )
-from seqnets.datasets.step_inputs import Words, read_inputs
+from seqnets.datasets.sequences.step_inputs import Words, read_inputs
 from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline

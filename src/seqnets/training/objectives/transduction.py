@@ -20,8 +20,8 @@ from seqnets.checks import (
 )
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu, signature
 from seqnets.datasets.scores.exact import exact_match
+from seqnets.datasets.sequences.text_pairs import METRICS
 from seqnets.datasets.text.codecs import FOREIGN, Codec, read_codec
-from seqnets.datasets.text_pairs import METRICS
 from seqnets.insight.alignment import draw_alignment
 from seqnets.insight.canvas import Picture
 from seqnets.insight.visible import table

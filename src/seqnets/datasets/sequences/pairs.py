@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.parts import Part
-from seqnets.datasets.sequence_loader import SequenceLoader
-from seqnets.datasets.sequences import SequenceData, Sequences, check_sequences
+from seqnets.datasets.sequences.base import SequenceData, Sequences, check_sequences
+from seqnets.datasets.sequences.loader import SequenceLoader
 from seqnets.datasets.text.codecs import FOREIGN, Codec
 from seqnets.errors import DataError
 from seqnets.typing import END, IGNORE, Batch, Sizes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from seqnets.datasets.step_inputs import Words, read_inputs
+from seqnets.datasets.sequences.step_inputs import Words, read_inputs
 from seqnets.datasets.text.codecs import read_codec
 from seqnets.datasets.text.pieces import read_vocabulary
 from seqnets.typing import Known

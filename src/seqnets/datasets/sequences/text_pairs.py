@@ -11,14 +11,14 @@ from typing import Any
 
 from seqnets.checks import check_choice, check_count
 from seqnets.datasets.baselines.dictionary import learn_dictionary, word_by_word
-from seqnets.datasets.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.cells import need, text_of
 from seqnets.datasets.readers.files import read_lines
 from seqnets.datasets.readers.tables import SUFFIXES, read_rows
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu
 from seqnets.datasets.scores.exact import exact_match
-from seqnets.datasets.sequences import Splits
+from seqnets.datasets.sequences.base import Splits
+from seqnets.datasets.sequences.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.text.codecs import Codec, check_codec_options, fit_codecs, read_codec
 from seqnets.errors import DataError, counted
 from seqnets.typing import Known

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from seqnets.datasets.classification import LabelledData
 from seqnets.datasets.examples import show_picture
 from seqnets.datasets.parts import PARTS, Part
-from seqnets.datasets.sequences import Sequences, Splits
+from seqnets.datasets.sequences.base import Sequences, Splits
+from seqnets.datasets.sequences.classification import LabelledData
 
 
 class Pictures(NamedTuple):

@@ -11,8 +11,8 @@ import torch
 
 from seqnets.datasets.readers.tagged import Tagged
 from seqnets.datasets.scaling import Scaling
+from seqnets.datasets.sequences.times import Times, Timing
 from seqnets.datasets.text.vocabulary import UNKNOWN, Vocabulary
-from seqnets.datasets.times import Times, Timing
 from seqnets.typing import Known, Sizes
 
 

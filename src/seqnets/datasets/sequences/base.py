@@ -18,8 +18,8 @@ from seqnets.datasets.base import DataModule
 from seqnets.datasets.examples import show_steps, show_target
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequence_loader import SequenceLoader, generator_of
-from seqnets.datasets.times import Timing
+from seqnets.datasets.sequences.loader import SequenceLoader, generator_of
+from seqnets.datasets.sequences.times import Timing
 from seqnets.errors import DataError, counted
 from seqnets.typing import BLANK, IGNORE, Batch, Sizes
 
