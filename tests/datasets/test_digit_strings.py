@@ -8,7 +8,7 @@ import torch
 
 from seqnets.datasets import DigitStrings, Pictures, Sequences
 from seqnets.datasets.baselines.transcripts import nearest_pictures
-from seqnets.datasets.digits import pool_digits, read_digits
+from seqnets.datasets.published.digits import pool_digits, read_digits
 from seqnets.errors import ConfigError
 from seqnets.typing import IGNORE
 

@@ -10,8 +10,8 @@ import torch
 
 from seqnets.datasets import LanguageData, PythonDocs, Shakespeare, Tokens, Vocabulary
 from seqnets.datasets.baselines import counting
-from seqnets.datasets.download import download
-from seqnets.datasets.python_docs import distinct_paragraphs
+from seqnets.datasets.published.download import download
+from seqnets.datasets.published.python_docs import distinct_paragraphs
 from seqnets.errors import ConfigError, DataError
 
 
@@ -187,7 +187,9 @@ def test_shakespeare_in_a_folder_without_it_is_an_error(tmp_path):
 
 
 def test_shakespeare_without_network_is_an_error_that_names_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqnets.datasets.shakespeare.URL", "http://127.0.0.1:9/input.txt")
+    monkeypatch.setattr(
+        "seqnets.datasets.published.shakespeare.URL", "http://127.0.0.1:9/input.txt"
+    )
 
     with pytest.raises(DataError, match="as root"):
         Shakespeare(cache=str(tmp_path)).prepare_data()

@@ -7,7 +7,7 @@ from scipy.io import savemat
 
 from seqnets.datasets import PolyphonicMusic
 from seqnets.datasets.augmentation import Stretch
-from seqnets.datasets.music import KEYS, read_rolls
+from seqnets.datasets.published.music import KEYS, read_rolls
 from seqnets.errors import ConfigError, DataError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"

@@ -6,9 +6,9 @@ import torch
 
 from seqnets.cells import GRUCell
 from seqnets.datasets import TaggingFiles
+from seqnets.datasets.published.ucr import read_ts
 from seqnets.datasets.readers.tagged import read_tagged
 from seqnets.datasets.sequences.step_inputs import read_inputs
-from seqnets.datasets.ucr import read_ts
 from seqnets.errors import ConfigError, DataError
 from seqnets.models import SequenceTagger
 from seqnets.training import Tagging

@@ -9,9 +9,7 @@ from seqnets.datasets.adding import Adding
 from seqnets.datasets.base import DataModule
 from seqnets.datasets.copying import Copy
 from seqnets.datasets.digit_strings import DigitStrings
-from seqnets.datasets.digits import Digits
 from seqnets.datasets.dyck import Dyck
-from seqnets.datasets.etth import ETTh1
 from seqnets.datasets.files.classification import ClassificationFiles
 from seqnets.datasets.files.pairs import PairFiles
 from seqnets.datasets.files.regression import RegressionFiles
@@ -21,13 +19,20 @@ from seqnets.datasets.files.tagging import TaggingFiles
 from seqnets.datasets.files.text import TextFiles
 from seqnets.datasets.files.transcription import TranscriptionFiles
 from seqnets.datasets.loader import Loader
-from seqnets.datasets.mnist import MNIST
 from seqnets.datasets.moving_digits import DigitVideos, MovingDigits, MovingDigitsNext
-from seqnets.datasets.multi30k import Multi30k
-from seqnets.datasets.music import PolyphonicMusic
 from seqnets.datasets.parity import Parity
-from seqnets.datasets.ptb import PennTreebank
-from seqnets.datasets.python_docs import PythonDocs
+from seqnets.datasets.published.digits import Digits
+from seqnets.datasets.published.etth import ETTh1
+from seqnets.datasets.published.mnist import MNIST
+from seqnets.datasets.published.multi30k import Multi30k
+from seqnets.datasets.published.music import PolyphonicMusic
+from seqnets.datasets.published.ptb import PennTreebank
+from seqnets.datasets.published.python_docs import PythonDocs
+from seqnets.datasets.published.shakespeare import Shakespeare
+from seqnets.datasets.published.sst import StanfordSentiment
+from seqnets.datasets.published.surnames import Surnames
+from seqnets.datasets.published.ucr import TimeSeriesFiles
+from seqnets.datasets.published.wnut17 import WNUT17
 from seqnets.datasets.recall import Recall
 from seqnets.datasets.rewriting import Repeat, Rewriting, Sort
 from seqnets.datasets.sequences.base import NextSteps, SequenceData, Sequences, Splits
@@ -41,9 +46,6 @@ from seqnets.datasets.sequences.text_pairs import TextPairs
 from seqnets.datasets.series.data import SeriesData
 from seqnets.datasets.series.series import Series
 from seqnets.datasets.series.windows import Windows
-from seqnets.datasets.shakespeare import Shakespeare
-from seqnets.datasets.sst import StanfordSentiment
-from seqnets.datasets.surnames import Surnames
 from seqnets.datasets.synthetic import SyntheticData
 from seqnets.datasets.text.bpe import BytePairEncoding
 from seqnets.datasets.text.codecs import BytePairCodec, Codec, TokenCodec, read_codec
@@ -52,8 +54,6 @@ from seqnets.datasets.text.pieces import PieceVocabulary, read_vocabulary
 from seqnets.datasets.text.streams import EvaluationStream, TrainingStream
 from seqnets.datasets.text.tokens import Tokens
 from seqnets.datasets.text.vocabulary import Vocabulary
-from seqnets.datasets.ucr import TimeSeriesFiles
-from seqnets.datasets.wnut17 import WNUT17
 
 __all__ = [
     "MNIST",

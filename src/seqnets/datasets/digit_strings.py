@@ -11,8 +11,8 @@ from torch import Tensor
 from seqnets.checks import check_count
 from seqnets.datasets.augmentation.augmenter import Augmentations
 from seqnets.datasets.baselines.transcripts import nearest_pictures, repeated_label
-from seqnets.datasets.digits import SIDE, pool_digits
 from seqnets.datasets.examples import show_columns, show_target
+from seqnets.datasets.published.digits import SIDE, pool_digits
 from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
 from seqnets.datasets.sequences.pixels import Pictures
 from seqnets.datasets.synthetic import random_parts

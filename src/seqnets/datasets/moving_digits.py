@@ -10,8 +10,8 @@ from torch import Tensor
 
 from seqnets.checks import check_count
 from seqnets.datasets.baselines.counting import majority_baseline
-from seqnets.datasets.digits import SIDE, pool_digits
 from seqnets.datasets.examples import show_picture
+from seqnets.datasets.published.digits import SIDE, pool_digits
 from seqnets.datasets.sequences.base import NextSteps, SequenceData, Sequences, Splits
 from seqnets.datasets.synthetic import random_parts
 from seqnets.typing import Sizes

@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seqnets.checks import check_count
 from seqnets.datasets import Vocabulary
-from seqnets.datasets.music import LOWEST
+from seqnets.datasets.published.music import LOWEST
 from seqnets.insight.roll import draw_rolls, play
 from seqnets.insight.visible import visible
 from seqnets.models.heads import upcast

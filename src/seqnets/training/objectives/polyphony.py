@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 
 from seqnets.checks import is_number
-from seqnets.datasets.music import KEYS, LOWEST, chord
+from seqnets.datasets.published.music import KEYS, LOWEST, chord
 from seqnets.errors import DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.roll import draw_rolls

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from seqnets.datasets.download import download
+from seqnets.datasets.published.download import download
 from seqnets.datasets.readers.files import cache_folder, find_folder, read_text
 from seqnets.datasets.text.language import LanguageData
 from seqnets.datasets.text.tokens import Tokens
