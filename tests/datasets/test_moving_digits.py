@@ -15,8 +15,8 @@ from seqnets.datasets import (
     Sequences,
     Splits,
 )
-from seqnets.datasets.moving_digits import DIRECTIONS, draw
 from seqnets.datasets.published.digits import read_digits
+from seqnets.datasets.synthetic.moving_digits import DIRECTIONS, draw
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import IGNORE
 

@@ -5,11 +5,7 @@ language model, or define ``read_splits`` in a subclass of :class:`LabelledData`
 sequences, or of :class:`SequenceData` for any other sequences.
 """
 
-from seqnets.datasets.adding import Adding
 from seqnets.datasets.base import DataModule
-from seqnets.datasets.copying import Copy
-from seqnets.datasets.digit_strings import DigitStrings
-from seqnets.datasets.dyck import Dyck
 from seqnets.datasets.files.classification import ClassificationFiles
 from seqnets.datasets.files.pairs import PairFiles
 from seqnets.datasets.files.regression import RegressionFiles
@@ -19,8 +15,6 @@ from seqnets.datasets.files.tagging import TaggingFiles
 from seqnets.datasets.files.text import TextFiles
 from seqnets.datasets.files.transcription import TranscriptionFiles
 from seqnets.datasets.loader import Loader
-from seqnets.datasets.moving_digits import DigitVideos, MovingDigits, MovingDigitsNext
-from seqnets.datasets.parity import Parity
 from seqnets.datasets.published.digits import Digits
 from seqnets.datasets.published.etth import ETTh1
 from seqnets.datasets.published.mnist import MNIST
@@ -33,8 +27,6 @@ from seqnets.datasets.published.sst import StanfordSentiment
 from seqnets.datasets.published.surnames import Surnames
 from seqnets.datasets.published.ucr import TimeSeriesFiles
 from seqnets.datasets.published.wnut17 import WNUT17
-from seqnets.datasets.recall import Recall
-from seqnets.datasets.rewriting import Repeat, Rewriting, Sort
 from seqnets.datasets.sequences.base import NextSteps, SequenceData, Sequences, Splits
 from seqnets.datasets.sequences.classification import LabelledData
 from seqnets.datasets.sequences.labelled_texts import LabelledTexts, Texts, TextSplits
@@ -46,7 +38,15 @@ from seqnets.datasets.sequences.text_pairs import TextPairs
 from seqnets.datasets.series.data import SeriesData
 from seqnets.datasets.series.series import Series
 from seqnets.datasets.series.windows import Windows
-from seqnets.datasets.synthetic import SyntheticData
+from seqnets.datasets.synthetic.adding import Adding
+from seqnets.datasets.synthetic.base import SyntheticData
+from seqnets.datasets.synthetic.copying import Copy
+from seqnets.datasets.synthetic.digit_strings import DigitStrings
+from seqnets.datasets.synthetic.dyck import Dyck
+from seqnets.datasets.synthetic.moving_digits import DigitVideos, MovingDigits, MovingDigitsNext
+from seqnets.datasets.synthetic.parity import Parity
+from seqnets.datasets.synthetic.recall import Recall
+from seqnets.datasets.synthetic.rewriting import Repeat, Rewriting, Sort
 from seqnets.datasets.text.bpe import BytePairEncoding
 from seqnets.datasets.text.codecs import BytePairCodec, Codec, TokenCodec, read_codec
 from seqnets.datasets.text.language import LanguageData

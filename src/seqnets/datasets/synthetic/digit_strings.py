@@ -15,7 +15,7 @@ from seqnets.datasets.examples import show_columns, show_target
 from seqnets.datasets.published.digits import SIDE, pool_digits
 from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
 from seqnets.datasets.sequences.pixels import Pictures
-from seqnets.datasets.synthetic import random_parts
+from seqnets.datasets.synthetic.base import random_parts
 from seqnets.errors import ConfigError
 from seqnets.typing import BLANK, IGNORE, Sizes
 

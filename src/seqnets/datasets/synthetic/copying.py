@@ -8,7 +8,7 @@ import numpy as np
 
 from seqnets.checks import check_count
 from seqnets.datasets.sequences.base import Sequences
-from seqnets.datasets.synthetic import SyntheticData
+from seqnets.datasets.synthetic.base import SyntheticData
 from seqnets.typing import IGNORE, Sizes
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqnets.checks import check_count
 from seqnets.datasets.sequences.base import Sequences
-from seqnets.datasets.synthetic import SyntheticData
+from seqnets.datasets.synthetic.base import SyntheticData
 from seqnets.errors import ConfigError
 from seqnets.typing import IGNORE, Sizes
 

@@ -11,7 +11,7 @@ import torch
 
 from seqnets.checks import check_count
 from seqnets.datasets.sequences.pairs import PairData, Pairs
-from seqnets.datasets.synthetic import SyntheticData
+from seqnets.datasets.synthetic.base import SyntheticData
 from seqnets.datasets.text.codecs import Codec, TokenCodec
 from seqnets.datasets.text.vocabulary import LINE_END, UNKNOWN
 

@@ -10,7 +10,7 @@ import torch
 from seqnets.checks import check_count
 from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.sequences.base import Sequences
-from seqnets.datasets.synthetic import SyntheticData
+from seqnets.datasets.synthetic.base import SyntheticData
 from seqnets.errors import ConfigError
 from seqnets.typing import Sizes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from seqnets.datasets.sequences.base import Sequences
-from seqnets.datasets.synthetic import SyntheticData
+from seqnets.datasets.synthetic.base import SyntheticData
 from seqnets.typing import Sizes
 
 
