@@ -2,11 +2,15 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
+from seqnets.benchmarking import Report, markdown
+
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -22,7 +26,7 @@ def table(text, head):
 
 
 def result(name):
-    return json.loads(page(f"benchmarks/results/{name}.json"))
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def times(name):
@@ -150,19 +154,18 @@ def test_the_page_of_benchmarks_tells_what_padding_costs():
 
 def test_the_page_of_benchmarks_tells_how_fast_cells_as_people_write_them_are():
     ms, rows = times("own_cells"), table(page("docs/benchmarks.md"), "cell | written as")
-    cells = result("own_cells")["options"]["cells"]
+    script = runpy.run_path(str(ROOT / "scripts" / "measure_own_cells.py"))
 
-    assert len(rows) == len(cells)
-    left = {cell: [] for cell in cells}
-    for (_, _, cell, B, _, _), found in ms.items():
-        left[cell].append((B, found["loop"] / found["auto"]))
-    for *_, alone, many in rows:
-        matching = [
-            cell
-            for cell, found in left.items()
-            if all(is_told({1: alone, 16: many}[B], [ratio]) for B, ratio in found)
-        ]
-        assert matching, (alone, many)
+    assert len(ms) == len(script["ROWS"]) * len(script["CELLS"])
+    for name, (_, _, *shown) in zip(script["CELLS"], rows, strict=True):
+        for B, number in zip(script["ROWS"], shown, strict=True):
+            case = ms["training", "float32", name, B, script["T"], script["H"]]
+            assert is_told(number, [case["loop"] / case["auto"]]), (name, B)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.md")), ids=lambda path: path.stem)
+def test_the_page_of_a_benchmark_has_its_figures(path):
+    assert path.read_text(encoding="utf-8") == markdown(Report.load(path.with_suffix(".json")))
 
 
 def test_the_page_of_benchmarks_tells_how_fast_matrix_memories_are():
