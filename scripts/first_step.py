@@ -7,6 +7,7 @@ imported before.
 python scripts/first_step.py [REPEATS]
 """
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -32,7 +33,11 @@ def seconds(statements: str) -> float:
 
 
 if __name__ == "__main__":
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("repeats", type=int, nargs="?", default=9, help="processes for each")
+    repeats = parser.parse_args().repeats
+    if repeats < 1:
+        parser.error(f"repeats: is {repeats}, expected at least 1.")
     seconds(TIMED["loops in C"])  # compiles, unless the cache has it
     rounds = [[seconds(statements) for statements in TIMED.values()] for _ in range(repeats)]
     for name, times in zip(TIMED, zip(*rounds, strict=True), strict=True):

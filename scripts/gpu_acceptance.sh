@@ -7,6 +7,12 @@
 # last, and the exit status is 1 if any part failed. PYTHON is the interpreter (default: python3).
 set -u
 
+case ${1:-} in -*)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    [ "$1" = --help ] || [ "$1" = -h ]
+    exit ;;
+esac
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=${1:-$root/outputs/gpu}
 out=$(mkdir -p "$out" && cd "$out" && pwd) && rm -f "$out"/*.log "$out"/cuda.* || exit 2

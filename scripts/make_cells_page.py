@@ -6,6 +6,7 @@ Equations, states and differences come from the docstrings, the number of parame
 several sizes, and the backends from what the engine refuses.
 """
 
+import argparse
 import inspect
 import re
 from collections.abc import Collection
@@ -173,5 +174,6 @@ def where_to_begin(known: Collection[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     PAGE.write_text(page(), encoding="utf-8")
     print(f"Written: {PAGE}")

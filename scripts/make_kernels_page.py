@@ -3,6 +3,7 @@
 python scripts/make_kernels_page.py    # a test says when the page is out of date
 """
 
+import argparse
 from pathlib import Path
 
 from seqnets.cells import GRUCell, MinGRUCell
@@ -64,4 +65,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     PAGE.write_text(page(), encoding="utf-8")

@@ -130,6 +130,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("torch finds no GPU here, so there is nothing to measure.")
     cases = [
         Case(name, B=B, T=T, I=H, H=H, pass_=pass_, dtype=dtype)
         for name, dtype, B, T, H in CASES

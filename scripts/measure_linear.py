@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=SIZES)
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: is cuda, expected cpu, since torch finds no GPU.")
     device = torch.device(args.device)
     rows = []
     for B, T, H in SIZES[args.device]:

@@ -3,6 +3,7 @@
 python scripts/measure_memory.py    # writes benchmarks/results/memory.json
 """
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -12,12 +13,15 @@ from seqnets.benchmarking.memory import peak_memory
 from seqnets.benchmarking.surroundings import write_results
 from seqnets.cells import GRUCell, LSTMCell
 
-RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "memory.json"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 B, T, H = 16, 512, 256
 
 
 def main() -> None:
     """Measure, print and write MiB."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
+    args = parser.parse_args()
     x = torch.randn(B, T, H, requires_grad=True)
     rows = {}
     for name, cell_class in (("LSTM", LSTMCell), ("GRU", GRUCell)):
@@ -32,7 +36,8 @@ def main() -> None:
             step()
             rows.setdefault(name, {})[kind] = round(peak_memory(step, x.device), 1)
         print(name, rows[name])
-    write_results(RESULT, {"sizes": {"B": B, "T": T, "I": H, "H": H}, "MiB": rows})
+    sizes = {"B": B, "T": T, "I": H, "H": H}
+    write_results(args.results / "memory.json", {"sizes": sizes, "MiB": rows})
 
 
 if __name__ == "__main__":

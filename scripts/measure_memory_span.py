@@ -32,6 +32,7 @@ from seqnets.models import SequenceClassifier, SequenceRegressor, SequenceTagger
 from seqnets.training import Classification, Objective, Regression, Tagging
 
 ROOT = Path(__file__).parents[1]
+CELLS = ROOT / "configs" / "model" / "cell"
 RESULT = ROOT / "benchmarks" / "results" / "memory_span.json"
 BATCH = 32
 CHECKED_EVERY = 100
@@ -107,19 +108,37 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Measure how long each kind of cell remembers.")
-    listed = {"type": lambda text: text.split(",")}
-    numbers = {"type": lambda text: [int(number) for number in text.split(",")]}
-    rates = {"type": lambda text: [float(number) for number in text.split(",")]}
     parser.add_argument("--task", choices=sorted(TASKS), default="copy")
-    parser.add_argument(
-        "--cells", **listed, default=["rnn", "irnn", "exprnn", "gru", "lstm", "lru"]
-    )
-    parser.add_argument("--widths", **numbers, default=[16, 32, 64])
+    parser.add_argument("--cells", type=names, default="rnn,irnn,exprnn,gru,lstm,lru")
+    parser.add_argument("--widths", type=widths, default="16,32,64")
     parser.add_argument("--longest", type=int, default=128, help="stop at this length")
     parser.add_argument("--steps", type=int, default=1000, help="optimizer steps of a training")
-    parser.add_argument("--rates", **rates, default=[3e-3, 1e-3], help="learning rates to try")
+    parser.add_argument("--rates", type=rates, default="3e-3,1e-3", help="learning rates to try")
     parser.add_argument("--output", type=Path, default=RESULT, help="a .json file")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.longest < (shortest := TASKS[args.task].shortest):
+        parser.error(f"--longest: is {args.longest}, expected at least {shortest}, for this task.")
+    if args.output.suffix != ".json":
+        parser.error(f"--output: is {str(args.output)!r}, expected a name that ends with .json.")
+    return args
+
+
+def names(text: str) -> list[str]:
+    """Read cells, separated by commas."""
+    known = {path.stem for path in CELLS.glob("*.yaml")}
+    if unknown := [name for name in text.split(",") if name not in known]:
+        raise argparse.ArgumentTypeError(f"no cells {unknown}; `seqnets list cells` has them")
+    return text.split(",")
+
+
+def widths(text: str) -> list[int]:
+    """Read numbers of units, separated by commas."""
+    return [int(number) for number in text.split(",")]
+
+
+def rates(text: str) -> list[float]:
+    """Read learning rates, separated by commas."""
+    return [float(number) for number in text.split(",")]
 
 
 def solve(
@@ -170,8 +189,7 @@ def better(objective: Objective, score: float, than: float) -> bool:
 
 def cell_factory(name: str) -> Any:
     """Return the cell factory of a file in configs/model/cell."""
-    path = ROOT / "configs" / "model" / "cell" / f"{name}.yaml"
-    return build(OmegaConf.load(path), key=f"model/cell={name}")
+    return build(OmegaConf.load(CELLS / f"{name}.yaml"), key=f"model/cell={name}")
 
 
 def spans(tried: list[dict[str, Any]], longest: int) -> dict[str, dict[int, int]]:

@@ -113,6 +113,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="torch's default if omitted")
     parser.add_argument("--output", type=Path, default=TABLE)
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: is cuda, expected cpu, since torch finds no GPU.")
+    if args.threads is not None and args.threads < 1:
+        parser.error(f"--threads: is {args.threads}, expected at least 1.")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     tables = json.loads(TABLE.read_text(encoding="utf-8"))

@@ -263,10 +263,16 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=50, help="steps before the first turn")
     parser.add_argument("overrides", nargs="*", help="more for `seqnets train`, as KEY=VALUE")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: is cuda, expected cpu, since torch finds no GPU.")
+    if args.data and not args.data.is_dir():
+        parser.error(f"--data: is {str(args.data)!r}, expected a folder.")
+    for key in ("steps", "rounds", "warmup"):
+        if vars(args)[key] < 1:
+            parser.error(f"--{key}: is {vars(args)[key]}, expected at least 1.")
 
     with tempfile.TemporaryDirectory() as temporary:
-        real = args.data is not None and args.data.is_dir()
-        data = args.data if real else random_words(Path(temporary))
+        data = args.data or random_words(Path(temporary))
         found = measure(args, data.absolute(), Path(temporary))
 
     medians = {name: statistics.median(values) for name, values in found.items()}
@@ -278,7 +284,7 @@ def main() -> None:
     }
     result = {
         "what": "optimizer steps per second",
-        "data": "Penn Treebank" if real else "random words of the same sizes",
+        "data": "Penn Treebank" if args.data else "random words of the same sizes",
         "model": args.model,
         "recipe": asdict(RECIPES[args.model]) | {"V": V},
         "device": args.device,

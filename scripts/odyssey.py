@@ -154,6 +154,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("odyssey.json"))
     parser.add_argument("--draw", action="store_true", help="only plot the output file")
     args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f"--seeds: is {args.seeds}, expected at least 1.")
+    if args.draw and not args.output.exists():
+        parser.error(f"--draw: there is no {args.output}, expected a file that this script wrote.")
     if args.draw:
         draw(args.output)
         return

@@ -1,0 +1,84 @@
+"""The scripts say what they do, and refuse what they cannot do before they measure anything."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """Run a script; return its exit status, and what it printed."""
+    pytest.importorskip("matplotlib")
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        out, err = capsys.readouterr()
+        return ended.value.code, out + err
+
+    return run
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SCRIPTS.glob("*.py")))
+def test_a_script_asked_for_help_says_what_it_does_and_does_nothing(name, script):
+    code, told = script(name, "--help")
+
+    assert code == 0
+    assert re.search(r"\n\n[A-Z][^\n]+(\n[^\n]+)*\.\n", told)
+    assert "--help" in told
+
+
+def test_the_checks_of_a_gpu_say_what_they_do():
+    shell = ["bash", SCRIPTS / "gpu_acceptance.sh", "--help"]
+    told = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+
+    assert told.startswith("Check that the engine is correct and fast on this machine's GPU")
+    assert "gpu_acceptance.sh [FOLDER]" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("first_step.py", "0", "repeats: is 0, expected at least 1."),
+        ("measure_preference.py", "--threads 0", "--threads: is 0, expected at least 1."),
+        ("measure_memory_span.py", "--cells gru,nope", "argument --cells: no cells ['nope']"),
+        ("measure_memory_span.py", "--widths a", "argument --widths: invalid widths value: 'a'"),
+        ("measure_memory_span.py", "--longest 2", "--longest: is 2, expected at least 4"),
+        ("measure_memory_span.py", "--output a.png", "expected a name that ends with .json."),
+        ("measure_training.py", "--output a.json --data nowhere", "--data: is 'nowhere'"),
+        ("measure_training.py", "--output a.json --rounds 0", "--rounds: is 0, expected at least"),
+        ("odyssey.py", "--seeds 0", "--seeds: is 0, expected at least 1."),
+        ("odyssey.py", "--draw --output none.json", "--draw: there is no none.json"),
+        ("reproduce.py", "nope", "reproduce: there is no experiment 'nope'"),
+    ],
+)
+def test_a_script_refuses_plainly(name, arguments, told, script):
+    code, printed = script(name, *arguments.split())
+
+    assert code
+    assert told in f"{printed}{code}"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("measure_linear.py", "--device cuda"),
+        ("measure_preference.py", "--device cuda"),
+        ("measure_training.py", "--device cuda --output a.json"),
+        ("measure_host.py", "--output a.json"),
+    ],
+)
+def test_a_script_that_is_for_a_gpu_says_that_there_is_none(name, arguments, script):
+    code, printed = script(name, *arguments.split())
+
+    assert code
+    assert "torch finds no GPU" in printed
