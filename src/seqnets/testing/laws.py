@@ -251,20 +251,19 @@ def usefulness(layer: nn.Module, data: Example) -> None:
     outcome = layer(x, state), layer(x)
     found = _derivatives(layer, outcome, x, *tree_leaves(state))
 
-    unread = _first_parts(state) if _has_output_only(layer) else []
     parts = [f"part {i} of the state" for i in range(len(tree_leaves(state)))]
+    unread = {parts[i] for i in _first_parts(state)} if _has_output_only(layer) else set()
     names = ["the input", *parts, *dict(layer.named_parameters())]
     for name, derivative in zip(names, found, strict=True):
-        if not derivative.any() and name not in [f"part {i} of the state" for i in unread]:
-            remedy = "\n  If it is only an output, declare output_only = True in the class."
-            raise AssertionError(
-                f"{name}: shape {tuple(derivative.shape)}, no effect at all."
-                + remedy * (name == "part 0 of the state" and len(tree_leaves(state)) > 1)
-            )
+        if not derivative.any() and name not in unread:
+            told = f"{name}: shape {tuple(derivative.shape)}, no effect at all."
+            if len(parts) > 1 and name == parts[0]:
+                told += "\n  If it is only an output, declare output_only = True in the class."
+            raise AssertionError(told)
 
 
 def _has_output_only(layer: nn.Module) -> bool:
-    """Return whether a cell never reads the first part of its state, which is only its output."""
+    """Whether a cell never reads the first part of its state, which is only its output."""
     return any(isinstance(cell, Cell) and cell.output_only for cell in layer.modules())
 
 
@@ -362,7 +361,7 @@ def perturb(module: nn.Module, scale: float = 0.3) -> None:
 
 
 def _is_importable(kind: type) -> bool:
-    """Return whether pickle can find a class: not if a function or ``parametrize`` created it."""
+    """Whether pickle can find a class: not if a function or ``parametrize`` created it."""
     return getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind
 
 
