@@ -171,8 +171,7 @@ def _surroundings(report: Report) -> str:
         revision = report.commit["id"][:12] + (" and changes" if report.commit["dirty"] else "")
     lines = [
         f"{at['processor']}, {counted(at['cores'], 'core')}, {counted(at['threads'], 'thread')}, "
-        f"{at['vectors']}, "
-        f"load {at['load']} before",
+        f"{at['vectors']}, load {at['load']} before",
         f"compiler: {at['compiler'] or 'none'}",
         ", ".join(f"{name} {version}" for name, version in report.versions.items()),
         f"seqnets at {revision}, {report.date}",
@@ -207,9 +206,10 @@ def _measured(group: Sequence[Measured]) -> list[str]:
     return [_table(headings, cells, left=2), *(["\n".join(lines)] if lines else [])]
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 99) -> str:
-    """Return a Markdown table whose first ``left`` columns are aligned to the left."""
-    alignment = ["---" if index < left else "---:" for index in range(len(headings))]
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int | None = None) -> str:
+    """Return a Markdown table, with its first ``left`` or all columns aligned to the left."""
+    left = len(headings) if left is None else left
+    alignment = ["---"] * left + ["---:"] * (len(headings) - left)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, alignment, *rows])
 
 

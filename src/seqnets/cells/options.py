@@ -74,8 +74,8 @@ class Activations(Wrapper):
 
     def _with_functions(self) -> Cell:
         """The inner cell with its functions replaced."""
-        functions = {method: ACTIVATIONS[name] for method, name in self.names.items()}
-        return self.cell.adapted(**{name: _replace_by(f) for name, f in functions.items()})
+        around = {method: _replace_by(ACTIVATIONS[name]) for method, name in self.names.items()}
+        return self.cell.adapted(**around)
 
     def extra_repr(self) -> str:
         """The replaced functions."""
