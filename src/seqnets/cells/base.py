@@ -167,12 +167,12 @@ class Cell(Bindable, metaclass=CellType):
                 + _how_to_pad(x)
             )
         if x.dim() != len(legend) or x.shape[-1] != self.input_size:
+            lacks_one = x.dim() == len(legend) - 1 and x.shape[-1] == self.input_size
             raise ShapeError(
                 f"{self._name}: input has shape {tuple(x.shape)}, expected ({', '.join(legend)}) "
                 f"with I = {self.input_size}.\n"
                 f"  I is the input_size this cell was built with."
-                + _how_to_batch(legend)
-                * (x.dim() == len(legend) - 1 and x.shape[-1] == self.input_size)
+                + (_how_to_batch(legend) if lacks_one else "")
             )
         self._check_kind("input", x, self._like, "the parameters have")
 
@@ -196,8 +196,7 @@ class Cell(Bindable, metaclass=CellType):
         if isinstance(state, Tensor) or not isinstance(state, Sequence):
             raise ShapeError(
                 f"{self._name}: state is {type(state).__name__}, expected a tuple of "
-                f"{len(self.states)}: ({', '.join(self.states)}{',' * (len(self.states) == 1)})."
-                + _name_of_argument(state)
+                f"{len(self.states)}: {_as_tuple(self.states)}." + _name_of_argument(state)
             )
         if len(state) != len(self.states):
             raise ShapeError(
@@ -279,7 +278,7 @@ class Cell(Bindable, metaclass=CellType):
             got = f"a tuple of {len(state)}" if isinstance(state, tuple) else type(state).__name__
             raise ShapeError(
                 f"{self._name}: {method} returns {got}, expected a tuple of {len(self.states)}: "
-                f"({', '.join(self.states)}{',' * (len(self.states) == 1)}).\n"
+                f"{_as_tuple(self.states)}.\n"
                 f"  It must return the states that the class declares."
             )
         for name, part, shape in zip(self.states, state, expected, strict=True):
@@ -351,6 +350,11 @@ _NO_VALUES = (
     "preload_module_classes=['Recurrent']."
 )
 """Advice where the parameters are on meta."""
+
+
+def _as_tuple(names: Sequence[str]) -> str:
+    """Names as a tuple of Python."""
+    return f"({', '.join(names)}{',' * (len(names) == 1)})"
 
 
 def _how_to_batch(legend: Sequence[str]) -> str:
