@@ -88,7 +88,7 @@ def _compiled(source: str, command: tuple[str, ...]) -> ctypes.CDLL:
 
 def _kept(source: str) -> ctypes.CDLL | None:
     """A cached library of a source, by any compiler; None if there is none."""
-    what = _of_text(source)
+    what = _digest_of(source)
     if what not in _loaded:
         with contextlib.suppress(OSError):
             folder = _cache_folder()
@@ -141,10 +141,10 @@ def _key(source: str, command: tuple[str, ...]) -> str:
         real = os.path.realpath(path)
         info = os.stat(real)
         programs.append((real, info.st_size, info.st_mtime_ns))
-    return f"{_of_text(source)}-{_digest(command, programs)[:16]}"
+    return f"{_digest_of(source)}-{_digest(command, programs)[:16]}"
 
 
-def _of_text(source: str) -> str:
+def _digest_of(source: str) -> str:
     return _digest(source, TARGETS, FLAGS, _cpu())
 
 
