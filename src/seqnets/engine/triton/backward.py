@@ -11,7 +11,12 @@ from seqnets.engine.triton.passes import PassPrinter
 
 
 class BackwardPrinter(PassPrinter):
-    """Prints the backward pass: gradients, from the last step to the first."""
+    """Prints the backward pass: gradients, from the last step to the first.
+
+    Attributes:
+        made: Variable and width of each gradient that the step has so far, by its buffer's kind and
+            key, and its first column.
+    """
 
     name = "backward"
     layout = "saved"
@@ -191,7 +196,7 @@ class BackwardPrinter(PassPrinter):
                 self.store(f"start_{p}", f"grad_start_{p}", "b", size)
 
     def write_places(self) -> None:
-        """Print the step's time, and its row in the buffers."""
+        """Print the step's time, and its row in the buffers; it has no gradients yet."""
         self.made: dict[tuple[str, int, int], tuple[str, int]] = {}
         self.kernel.line(
             "t = i if REVERSE else T - 1 - i",

@@ -62,8 +62,9 @@ class Pass:
                     self._launch(name, buffers, numbers, constants, grid)
         elif tiles.mode == "step":
             ends = [name for name in names if name.endswith("_end")]
+            stages = names[: len(names) - len(ends)]
             for i in range(numbers.T):
-                for name in names[: len(names) - len(ends)]:
+                for name in stages:
                     self._launch(name, buffers, numbers._replace(i=i), constants)
             for name in ends:
                 self._launch(name, buffers, numbers._replace(i=numbers.T), constants)

@@ -70,7 +70,7 @@ class TritonLoops:
     def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         """See ``Loops.forward``."""
         wx, (B, T, _) = inputs.wx, order.layout
-        run = self.printed_pass(program, "forward", wx, B)
+        kernels = self.printed_pass(program, "forward", wx, B)
         results, shared = forward_buffers(program, inputs, order, save)
         buffers: Buffers = {**shared, **_order(order)}
         if not save:
@@ -82,11 +82,11 @@ class TritonLoops:
         row_b, row_t = order.layout.row_b, order.layout.row_t
         numbers = _numbers(order, *((row_b, row_t, row_t) if save else (1, 0, B)))
         states: list[Tensor] = []
-        if run.tiles.mode == "step":
+        if kernels.tiles.mode == "step":
             states = _first_states(program, inputs, order)
             buffers |= numbered("state", states)
             _keep_first(buffers, states, order, save)
-        if not self._fits(run, buffers, numbers, order, save):
+        if not self._run(kernels, buffers, numbers, order, save):
             return self.forward(program, inputs, order, save)  # in mode "step"
         for part, turns in zip(results[1], states, strict=False):
             part.copy_(turns[T % 2])
@@ -99,10 +99,10 @@ class TritonLoops:
         program, (grad_y, *grad_final) = kept.program, grads
         step, like = program.step, kept.saved
         B, T, _ = order.layout
-        run = self.printed_pass(program, "backward", like, B)
-        pieces = run.tiles.pieces(B, T)  # each has sums of its own
+        kernels = self.printed_pass(program, "backward", like, B)
+        pieces = kernels.tiles.pieces(B, T)  # each has sums of its own
         dwx, products, shared = backward_buffers(kept, grad_y, parameters)
-        steps = run.tiles.mode == "step"
+        steps = kernels.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # mode "step" accumulates, others write once
         units = None
         if program.units:
@@ -122,7 +122,7 @@ class TritonLoops:
             f"grad_sum_{k}": _float(like, B, reduction.width)
             for k, reduction in enumerate(step.reductions)
         }
-        if not self._fits(run, buffers, _numbers(order, 1, 0, 0), order, True):
+        if not self._run(kernels, buffers, _numbers(order, 1, 0, 0), order, True):
             return self.backward(kept, grads, parameters, order)  # in mode "step"
         return Gradients(
             dwx,
@@ -132,27 +132,28 @@ class TritonLoops:
             tuple((part.sum(0) if pieces > 1 else part[0]).to(like.dtype) for part in start),
         )
 
-    def _fits(
-        self, run: Pass, buffers: Buffers, numbers: Numbers, order: Order, save: bool
+    def _run(
+        self, kernels: Pass, buffers: Buffers, numbers: Numbers, order: Order, save: bool
     ) -> bool:
-        """Run a pass; whether it could, or exceeds the device's resources in other than steps."""
+        """Run a pass; False if it needs more than the device has, for which mode "step" is left."""
         like = buffers["saved"]  # every pass has it
-        if run.tiles.mode == "grid":
-            counters = 32 * run.tiles.groups  # each in its own cache line
+        if kernels.tiles.mode == "grid":
+            counters = 32 * kernels.tiles.groups  # each in its own cache line
             buffers["counter"] = torch.zeros(counters, dtype=torch.int32, device=like.device)
-        if run.tiles.mode == "time":
+        if kernels.tiles.mode == "time":
             B, T = numbers.B, numbers.T
-            numbers = numbers._replace(piece=run.tiles.piece(B, T))
-            shape = run.scans, B, run.tiles.pieces(B, T), run.tiles.units[0][0]
+            numbers = numbers._replace(piece=kernels.tiles.piece(B, T))
+            shape = kernels.scans, B, kernels.tiles.pieces(B, T), kernels.tiles.units[0][0]
             buffers |= {name: _float(like, *shape) for name in ("through", "ends")}
         try:
             with on_device(like.device):
-                run.run(buffers, numbers, (save, order.reverse, precision(like)))
+                kernels.run(buffers, numbers, (save, order.reverse, precision(like)))
         except OutOfResources:
-            if run.tiles.mode == "step":
+            if kernels.tiles.mode == "step":
                 raise
-            run.too_large = True
-        return not run.too_large
+            kernels.too_large = True
+            return False
+        return True
 
 
 def _first_states(program: Program, inputs: Inputs, order: Order) -> list[Tensor]:

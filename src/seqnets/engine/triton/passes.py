@@ -27,6 +27,8 @@ class PassPrinter:
     Attributes:
         name: "forward" or "backward".
         layout: The buffer that determines the storage dtype.
+        alone: Whether no program reads what another one wrote: mode "rows".
+        steps: Whether a launch is one stage of one step: mode "step".
         kernel: The kernel under construction.
         names: Variables or expressions of the nodes that it has computed.
     """
@@ -39,7 +41,7 @@ class PassPrinter:
         self.stages = program.stages(self.name)
         self.widths = sorted({*self.step.state_sizes, *(stage.width for stage in self.stages)})
         self.units = dict(tiles.units)
-        self.alone = tiles.mode == "rows"  # programs are independent
+        self.alone = tiles.mode == "rows"
         self.steps = tiles.mode == "step"
         self.exchanges = bool(self.step.products or self.step.reductions)
         self.kernel = Kernel(self.name)
@@ -145,7 +147,7 @@ class PassPrinter:
             return self.zeros(width)
         if node.op in COMPARISONS:
             return f"tl.where({self.names[node]}, {self.zeros(width)} + 1, 0.0)"
-        return self.names[node] if _of_rows(node) else f"{self.names[node]} + {self.zeros(width)}"
+        return self.names[node] if _is_full(node) else f"{self.names[node]} + {self.zeros(width)}"
 
     def inside(self, tile: str, width: int, other: str = "0.0") -> str:
         """A tile with padding units set to zero, or another value."""
@@ -263,11 +265,11 @@ class PassPrinter:
         return f"is_set({self.kernel.pointer('resets')}, b * reset_b + {time} * reset_t, {when})"
 
 
-def _of_rows(node: Node) -> bool:
+def _is_full(node: Node) -> bool:
     """Whether a node's expression is known to have the shape of a full tile."""
     if node.op == "leaf":
         return bool(node.width) and node.source not in ("parameter", "reduction", "grad")
-    return any(map(_of_rows, node.args))
+    return any(map(_is_full, node.args))
 
 
 def _constant(value: float) -> str:
