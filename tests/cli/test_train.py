@@ -667,6 +667,38 @@ def test_a_run_whose_terminal_is_closed_saves_what_it_has_trained(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
+def test_a_session_that_ends_sends_two_signals_of_which_the_first_counts(tmp_path):
+    code = (
+        "import signal, sys\n"
+        "from seqnets.cli import main\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # tests may run under nohup
+        "def run(arguments):\n"
+        "    try: signal.raise_signal(signal.SIGTERM)\n"
+        "    finally: signal.raise_signal(signal.SIGHUP)\n"
+        "main._run = run\n"
+        "main.main()"
+    )
+    with (tmp_path / "log").open("wb") as log:
+        done = subprocess.run([sys.executable, "-c", code], stderr=log)
+
+    assert (done.returncode, (tmp_path / "log").read_text()) == (143, "Stopped by SIGTERM.\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_to_a_command_that_is_ending_leaves_its_exit_code(name):
+    code = (
+        "import atexit, signal, sys\n"
+        "from seqnets.cli.main import main\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"  # tests may run under nohup
+        f"atexit.register(signal.raise_signal, signal.{name})\n"
+        "main()"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code, "nonsense"]).returncode == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
 def test_without_a_terminal_only_files_have_what_is_printed(tmp_path):
     ends = "import os, seqnets.signals; seqnets.signals.outlive_terminal(); "
     prints = "os.write(1, b'a'); os.write(2, b'b')"

@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from seqnets.cli.names import UsageError, near
 from seqnets.cli.stopping import Stopped, is_full, is_unread, stoppable
 from seqnets.errors import SeqnetsError
 from seqnets.quoting import override, shell
+from seqnets.signals import heeded
 
 VERBS = {
     "train": "train a model, or resume a run",
@@ -72,6 +74,8 @@ def main() -> None:
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         keep_memory()
     code = command(sys.argv[1:])
+    for number in heeded():  # one that comes now ends what is left, and is no other outcome
+        signal.signal(number, lambda *_: os._exit(code))
     gc.collect()
     gc.freeze()  # else Python spends a second on the objects of all modules before it ends
     sys.exit(code)

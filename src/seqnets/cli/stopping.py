@@ -47,6 +47,8 @@ def stoppable() -> Iterator[None]:
         restore()
         if number == HANGUP:
             outlive_terminal()
+        elif HANGUP in before:  # the end of a session sends it beside SIGTERM: it is no second one
+            signal.signal(HANGUP, lambda *_: outlive_terminal())
         raise Stopped(number)
 
     for number in before:
