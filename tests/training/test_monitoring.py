@@ -1,5 +1,7 @@
 import io
+import os
 import re
+import sys
 from csv import DictReader
 from functools import partial
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ from seqnets.datasets import Parity
 from seqnets.errors import ConfigError
 from seqnets.insight import Sound
 from seqnets.layers import DeepRNN
-from seqnets.training import Classification
+from seqnets.training import Classification, loggers
 from seqnets.training.callbacks import (
     Hyperparameters,
     ModelCard,
@@ -211,6 +213,14 @@ def test_other_loggers_and_tasks_without_text_are_served_too(tmp_path):
         fit(parity_module, parity_data(), tmp_path, *callbacks, logger=logger, max_epochs=1)
 
     assert "gradient_norm/total" in (tmp_path / "csv" / "metrics.csv").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode elsewhere")
+def test_a_folder_whose_name_tensorboard_cannot_write_is_an_error(tmp_path):
+    logger = loggers.TensorBoardLogger(str(tmp_path / os.fsdecode(b"\xff")), name="", version="")
+
+    with pytest.raises(ConfigError, match=r"udcff', expected a path in UTF-8"):
+        logger.experiment.flush()
 
 
 def test_a_run_that_fails_has_the_figures_of_its_last_step(tmp_path):

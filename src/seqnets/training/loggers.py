@@ -12,6 +12,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from seqnets.atomic import atomic
+from seqnets.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -31,6 +32,22 @@ class CSVLogger(loggers.CSVLogger):
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
     """Lightning's TensorBoard logger, without its file of hyperparameters: a run has its own."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer of the events.
+
+        Raises:
+            ConfigError: The path of their folder has bytes that are not UTF-8.
+        """
+        try:
+            return super().experiment
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"logger: TensorBoard cannot write to {self.log_dir!r}, expected a path in UTF-8.\n"
+                "  Give the folder another name, or take another logger for a new run: logger=csv."
+            ) from error
 
     @rank_zero_only
     def save(self) -> None:
