@@ -314,6 +314,7 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["train", "optimizer.lr=range(1,3)"], "each: seqnets train -m 'optimizer.lr=range(1,3)'"),
         (["train", "model/option=[layer_norm,zonout]"], "Did you mean zoneout"),
         (["train", "~seed"], "~seed: removes what `seqnets train` needs"),
+        (["train", "~model/option"], "~model/option: removes what nothing chose, expected it to"),
         (
             ["train", "~model.hiden_size"],
             "model.hiden_size: is not a key or group of `seqnets train`.\n"

@@ -27,7 +27,7 @@ def forecaster(seqnets, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "scale", "message"),
     [
-        ("vu", 1.0, "columns differs from the model's: ['v', 'u'], expected the model's ['u'"),
+        ("vu", 1.0, "columns differ from the model's: ['v', 'u'], expected the model's ['u'"),
         ("uv", 9.0, "scaling differs from the model's: mean: number 1 is "),
     ],
 )

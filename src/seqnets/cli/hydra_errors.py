@@ -132,6 +132,8 @@ def _unknown_key(
             advice = "It stays as the run has it; a new run can take another."
         return UsageError(f"{key}: is determined by the checkpoint, expected no other.\n  {advice}")
     choosers = choosers_of(key)
+    if choosers and not to_set:
+        return UsageError(f"~{key}: removes what nothing chose, expected it to be left out.")
     if choosers:
         outer, _, inner = key.rpartition("/")
         return UsageError(

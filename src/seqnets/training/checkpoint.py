@@ -176,8 +176,9 @@ def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] 
             hint = "the training part and the options it was trained with, which define the scales"
         else:
             hint = f"data with the same {what}"
+        differ = "differ" if what[-1] == "s" else "differs"
         raise CheckpointError(
-            f"Checkpoint {path}: the dataset's {what} differs from the model's: "
+            f"Checkpoint {path}: the dataset's {what} {differ} from the model's: "
             f"{_difference(old, new)}.\n"
             f"  The model's outputs would mean something else. Use {hint}."
         )
