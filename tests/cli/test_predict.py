@@ -314,7 +314,7 @@ def test_a_program_predicts_new_data_as_the_command_does_without_those_of_traini
     path = only_run(tmp_path) / "checkpoints" / "best.ckpt"
 
     module = load_module(path, allow=[])
-    batches = new_data(module, {"dataset": {}, "allow": []}, new)
+    batches = new_data(module, new)
     said = predict(module.model, module.objective, batches, module.card["data"])
     seqnets("predict", f"checkpoint={path}", f"input={new}", "to=new.jsonl")
 

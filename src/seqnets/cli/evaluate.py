@@ -49,7 +49,7 @@ def run(options: Config, **_: Any) -> None:
         trainer = make_trainer(options, options["allow"], [], logger=False, **gradients)
         _check_limit(trainer, options["part"])
         module = load_module(path, options["allow"], options["objective"])
-        data = load_data(module, options, path)
+        data = load_data(module, path, options["dataset"], options["allow"])
         with _learning(module, options["dynamic"], trainer.world_size) if learns else nullcontext():
             figures = _score(trainer, module, data, options["part"])
     baselines = data.baselines() if options["part"] == "test" else {}

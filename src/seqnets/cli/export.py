@@ -76,7 +76,7 @@ def _target(options: Config) -> tuple[str, Path]:
 def _batches(module: SequenceModule, options: Config, path: Path) -> Iterator[Batch]:
     """Yield the test part of the run's data, read once it is asked for; nothing if it is gone."""
     with suppress(SeqnetsError):
-        yield from load_data(module, {**options, "dataset": {}}, path).loader("test").in_order()
+        yield from load_data(module, path, allow=options["allow"]).loader("test").in_order()
 
 
 def _tell_check(console: Console, form: str, done: Exported) -> None:

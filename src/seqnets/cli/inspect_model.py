@@ -54,7 +54,8 @@ def inspect_model(options: Config) -> None:
     folder = _check(options)
     path = find_checkpoint(options["checkpoint"])
     module = load_module(path, options["allow"], options["objective"])
-    loader = load_data(module, options, path).loader(options["part"])
+    data = load_data(module, path, options["dataset"], options["allow"])
+    loader = data.loader(options["part"])
     row, sample = _row(loader, options), first_rows(loader.sample(), _ROWS, _STEPS)
     console, known = terminal(), module.card["data"]
     with console.status("Looking into the model ..."):

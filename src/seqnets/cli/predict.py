@@ -79,7 +79,8 @@ def _check(options: Config) -> None:
 def _check_apart(module: SequenceModule, options: Config) -> None:
     """Raise UsageError if predictions would overwrite a file that data are read from."""
     to = Path(options["to"]).expanduser()
-    of_dataset = (v for k, v in dataset_of(module, options).items() if k.endswith("path"))
+    dataset = dataset_of(module, options["dataset"])
+    of_dataset = (value for key, value in dataset.items() if key.endswith("path"))
     given = [path for path in (options["input"], *of_dataset) if isinstance(path, str)]
     for read in (Path(path).expanduser() for path in given):
         if to.exists() and read.exists() and to.samefile(read):
@@ -93,16 +94,17 @@ def _file(module: SequenceModule, options: Config) -> AbstractContextManager[Pat
     """The file of new data, if there is one."""
     given = options["input"]
     if given == standard_input.NAME:
-        return standard_input.spooled(dataset_of(module, options))
+        return standard_input.spooled(dataset_of(module, options["dataset"]))
     return nullcontext(None if given is None else Path(given).expanduser())
 
 
 def _loader(module: SequenceModule, options: Config, path: Path, file: Path | None) -> Loader:
     """The batches of a part in its order, or of a file, for which no training data are read."""
+    changes, allow = options["dataset"], options["allow"]
     if file is None:
-        return load_data(module, options, path).loader(options["part"]).in_order()
+        return load_data(module, path, changes, allow).loader(options["part"]).in_order()
     folder = Path() if options["input"] == standard_input.NAME else None
-    return new_data(module, options, file, folder)
+    return new_data(module, file, changes, allow, folder)
 
 
 def _limited(loader: Loader, trainer: Trainer, options: Config) -> Iterable[Batch]:

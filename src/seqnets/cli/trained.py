@@ -74,34 +74,39 @@ def load_module(
     return module
 
 
-def dataset_of(module: SequenceModule, options: Config) -> Config:
-    """The configuration of the checkpoint's dataset, changed by the options."""
-    return {**module.card["config"]["dataset"], **options["dataset"]}
+def dataset_of(module: SequenceModule, changes: Config) -> Config:
+    """The configuration of the checkpoint's dataset, with some options changed."""
+    return {**module.card["config"]["dataset"], **changes}
 
 
 def new_data(
-    module: SequenceModule, options: Config, file: Path, folder: Path | None = None
+    module: SequenceModule,
+    file: Path,
+    changes: Config | None = None,
+    allow: Sequence[str] = (),
+    folder: Path | None = None,
 ) -> Loader:
     """The batches of a file of new data; the training data are not needed.
 
     Args:
         module: The model.
-        options: What is changed of its dataset, and modules of the user's own.
         file: The file.
+        changes: Options that replace those of its dataset.
+        allow: Modules of the user's own whose classes the dataset may name.
         folder: Where names of files in a table lead from; the table's folder if omitted.
 
     Raises:
         DataError: The file is malformed, or does not fit what the model was trained on.
         UsageError: An option would make other inputs than in training.
     """
-    before = module.card["config"]["dataset"]
+    before, after = module.card["config"]["dataset"], dataset_of(module, changes or {})
     for key in _OF_INPUTS:
-        if options["dataset"].get(key, before.get(key)) != before.get(key):
+        if after.get(key) != before.get(key):
             raise UsageError(
                 f"dataset.{key}: differs from that in training, expected it to be left out with "
                 "new data.\n  The model's inputs are made from the file as they were in training."
             )
-    data: DataModule = build(dataset_of(module, options), options["allow"], "dataset")
+    data: DataModule = build(after, allow, "dataset")
     data.folder_of_new = folder
     with told_if_slow():
         return data.new(file, module.card["data"])
@@ -119,15 +124,23 @@ def moved() -> Iterator[None]:
         ) from error
 
 
-def load_data(module: SequenceModule, options: Config, path: Path) -> DataModule:
+def load_data(
+    module: SequenceModule, path: Path, changes: Config | None = None, allow: Sequence[str] = ()
+) -> DataModule:
     """Read the checkpoint's dataset, or one like it.
+
+    Args:
+        module: The model.
+        path: The checkpoint, for errors.
+        changes: Options that replace those of its dataset.
+        allow: Modules of the user's own whose classes the dataset may name.
 
     Raises:
         CheckpointError: The data have another vocabulary, other classes, features or scales than
             those that the model knows.
     """
     with moved():
-        data = make_data({"dataset": dataset_of(module, options)}, options["allow"])
+        data = make_data({"dataset": dataset_of(module, changes or {})}, allow)
     try:
         check_data(module.card["data"], data.describe(), path, MAY_DIFFER)
     except CheckpointError as error:
