@@ -16,6 +16,7 @@ from seqnets.datasets import (
     TranscriptionFiles,
 )
 from seqnets.datasets.augmentation import Crop, Noise, Stretch
+from seqnets.datasets.readers.timestamps import moment_of, read_iso
 from seqnets.datasets.sequences.times import Times
 from seqnets.errors import ConfigError, DataError, DtypeError
 
@@ -324,3 +325,21 @@ def test_padded_rows_get_the_times_that_concatenated_ones_do(stamps):
 
     assert torch.equal(torch.cat([made[0], made[1, :2]]), times(x, lengths))
     assert torch.equal(times.of_batch(times.undo(made))[0], made[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-03-01 08:00:00.5+01:00", "2026-03-01 08:00:00.500000+01:00"),
+        ("2026-03-01T08:00:00,123456789", "2026-03-01 08:00:00.123456"),
+        ("20260301T080015-0530", "2026-03-01 08:00:15-05:30"),
+        ("2026-03-01 08+01", "2026-03-01 08:00:00+01:00"),
+        ("2026-W09-7T0800", "2026-03-01 08:00:00"),
+        ("2026W09", "2026-02-23 00:00:00"),
+        ("2026-02-30 08:00:00.5", "None"),
+        ("2026-03-01 08:0015", "None"),
+        ("2026-03-01 08:00+24:00", "None"),
+    ],
+)
+def test_times_are_read_alike_by_all_versions_of_python(text, expected):
+    assert str(read_iso(text)) == str(moment_of(text)) == expected

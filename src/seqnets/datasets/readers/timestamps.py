@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
@@ -15,6 +17,13 @@ from seqnets.datasets.readers.cells import parse_number, shown
 from seqnets.errors import DataError, counted
 
 _NUMBER, _BARE, _ZONED = "a number", "a time without a zone", "a time with a zone"
+
+_ISO = re.compile(
+    r"(\d{4})(-?)(?:(\d\d)\2(\d\d)|W(\d\d)(?:\2(\d))?)"
+    r"(?:.(\d\d)(?:(:?)(\d\d)(?:\8(\d\d)(?:[.,](\d+))?)?)?(?:([+-])(\d\d)(?::?(\d\d))?)?)?",
+    re.ASCII,
+)
+"""A date, or a week and its day; then a time, fractions of its seconds, and its offset."""
 
 _MAX_FILL = 100
 """Maximum ratio of steps after filling to steps in the file: more indicates a wrong timestamp."""
@@ -62,10 +71,32 @@ def parse_time(where: str, column: str, cell: Any) -> tuple[float, str]:
 
 def moment_of(text: str) -> datetime | None:
     """Return a timestamp in ISO 8601; None if the text is none."""
+    text = text.strip().replace("Z", "+00:00")
     try:
-        return datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None if sys.version_info >= (3, 11) else read_iso(text)
+
+
+def read_iso(text: str) -> datetime | None:
+    """Return what Python 3.11 reads as ISO 8601 and 3.10 does not: ``20260131T120000.5+0100``."""
+    if not (found := _ISO.fullmatch(text)):
+        return None
+    year, _, month, day, week, weekday, hour, _, minute, second, rest, sign, *to_utc = (
+        found.groups()
+    )
+    hours, minutes = (int(part or 0) for part in to_utc)
+    offset = timedelta(hours=hours, minutes=minutes)
+    try:
+        if week:
+            on = date.fromisocalendar(int(year), int(week), int(weekday or 1))
+        else:
+            on = date(int(year), int(month), int(day))
+        at = time(int(hour or 0), int(minute or 0), int(second or 0), int(f"{rest or 0:0<6}"[:6]))
+        zone = timezone(-offset if sign == "-" else offset) if sign else None
     except ValueError:
         return None
+    return datetime.combine(on, at, zone)
 
 
 def may_be_set_back(kind: str, length: float) -> bool:
