@@ -884,6 +884,36 @@ def test_sums_of_a_few_groups_take_no_product_for_each_number(units):
     assert check_backend(cell, "eager", steps=(3,), dtypes=(torch.float64,)) == {}
 
 
+class ComparingCell(GatedCell):
+    """Units of a product, compared with some of themselves."""
+
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.h + uh.h) + self.chosen(uh.h[:, 1:]).to(wx.h.dtype),)
+
+
+COMPARED = {
+    "one unit": lambda u: (u >= u[:, 3:4]) & (u <= u[:, 3:4]),
+    "the largest of some": lambda u: u[:, 2:10] >= u[:, :10].amax(-1, keepdim=True),
+    "the sign of a difference": lambda u: torch.sign(u - u[:, 3:4]) >= 0,
+}
+
+
+@pytest.mark.parametrize("chosen", COMPARED.values(), ids=COMPARED)
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_a_product_that_is_compared_with_itself_is_computed_once(chosen, backend):
+    def padded(u):
+        found = chosen(u)
+        return F.pad(found, (0, u.shape[1] + 1 - found.shape[1]))
+
+    cell = type("Custom", (ComparingCell,), {"chosen": staticmethod(padded)})(I, 17)
+    torch.nn.init.normal_(cell.weight_hh)
+    x = torch.randn(9, 7, I)
+
+    torch.testing.assert_close(*(unroll(cell, x, backend=b)[0] for b in (backend, "reference")))
+
+
 class PiecewiseCell(GatedCell):
     """A part in three pieces between two others, of which one is read in halves and written whole.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -33,6 +34,8 @@ from seqnets.engine.step import Product, Reduction, Weight
 _MOST_PIECES = 16
 """The most pieces of one product: kernels in Triton cut tiles into so many, and more would not fit
 into a processor's registers."""
+_JUMPS = COMPARISONS | {"sign", "floor", "remainder"}
+"""Where a difference of rounding alone changes a number much."""
 _MOST_PARTS = 64  # a loop's text grows with their number, and so does the time to compile it
 
 
@@ -101,8 +104,25 @@ class Settler:
         self._settled: dict[Node, Node] = {}
         self._spread: dict[tuple[Node, int], Node] = {}
         everything = [*chain(*roots), *(product.value for product in products)]
-        self._read = places_read(walk(everything))
+        nodes = walk(everything)
+        self._read = places_read(nodes)
         self._read_alone = places_read(walk(everything, _Those(REDUCTIONS)))
+        self._compared = self._compared_with_themselves(nodes)
+
+    def _compared_with_themselves(self, nodes: Sequence[Node]) -> set[tuple[str, Any]]:
+        """The products of which a jump depends on pieces that overlap, and would round apart."""
+        apart = {whole for whole in self._read if whole[0] == "product" and self._is_uneven(whole)}
+        if not apart:
+            return apart
+        jumps = (places_read(walk([node])) for node in nodes if node.op in _JUMPS)
+        return {whole for read in jumps for whole in apart & read.keys() if overlap(read[whole])}
+
+    def _is_uneven(self, whole: tuple[str, Any]) -> bool:
+        """Whether pieces of a product overlap, and are no unions of pieces of one width."""
+        places = self._read[whole]
+        grain = _width(self._read_alone.get(whole) or places)
+        ends = chain(*places, [self._written[whole[1]].weight.rows])
+        return overlap(places) and not (grain and all(end % grain == 0 for end in ends))
 
     def settled(self, node: Node) -> Node:
         """The lowered form of a node that is not a concatenation."""
@@ -122,9 +142,9 @@ class Settler:
         return self.graph.apply(node.op, *map(self.settled, node.args))
 
     def _leaf(self, leaf: Node) -> Node:
-        source, key = leaf.what.source, leaf.what.key
+        source, key = whole_of(leaf)
         if source == "product":
-            return self._product(leaf, self._written[key])
+            return self._product(leaf, self._source_of(leaf))
         if source != "state":
             return leaf
         first, width = self._state[key]
@@ -133,6 +153,14 @@ class Settler:
             return self.graph.leaf(Columns("state", part), width)
         whole = self.graph.leaf(Columns("state", key), width)
         return self._product(leaf, Product(whole, self._identity(width)))
+
+    def _source_of(self, leaf: Node) -> Product:
+        """The product that a leaf is a piece of; of one compared with itself, a copy of it."""
+        written = self._written[leaf.what.key]
+        whole = self.graph.leaf(replace(leaf.what, offset=0), written.weight.rows)
+        if whole_of(leaf) not in self._compared or leaf is whole:
+            return written
+        return Product(whole, self._identity(whole.width))
 
     def _product(self, leaf: Node, written: Product) -> Node:
         """Columns of a product: split off as a product of their own if others differ in width.
