@@ -108,6 +108,9 @@ FUNCTIONS = {
     "the larger number": lambda x: torch.fmax(x, x.sin()) + torch.fmin(x, x.cos()),
     "decimals": lambda x: x * torch.round(x, decimals=1),
     "what is finite": lambda x: torch.where(torch.isfinite(x) & torch.signbit(x), x, -x),
+    "a chosen condition": lambda x: (
+        x * torch.where(x > 0, x < 1, x > -1) + torch.where(torch.where(x < 0.5, True, x > 1), 1, x)
+    ),
     "numbers that are true": lambda x: torch.where(torch.logical_not(x.relu()), x, x.sin()),
     "chosen numbers": lambda x: x * torch.where(x > 0, 1, 0) + torch.where(x > 1, 0.5, -0.5),
     "conditions multiplied": lambda x: x * ((x > -1) * (x < 1)),
@@ -143,6 +146,10 @@ FUNCTIONS = {
     "lerp": lambda x: torch.lerp(x, x.sin(), 0.3),
     "a cast to its own type": lambda x: x.sin().to(x.dtype),
     "what is true as a number": lambda x: x * (x > 0).to(x.dtype) + (x < 0).sum(-1, keepdim=True),
+    "what is true as a whole number": lambda x: x * (x > 0).long().sum(-1, keepdim=True),
+    "parts put at places of all rows": lambda x: torch.scatter(
+        x, 1, torch.tensor([[3, 0]]).expand(len(x), -1), x.mean(-1, True).expand(-1, 2)
+    ),
     "numbers filled in": lambda x: x * torch.full_like(x, 0.3) + x.new_ones(H),
 }
 if torch.__version__ >= "2.13":  # before, torch asks for the places one by one
@@ -554,8 +561,16 @@ def check_replayed(cell):
         lambda h, row: torch.zeros_like(h) + (h * row).mean(-1, keepdim=True),
         lambda h, row: h * (torch.ones_like(h) * F.linear(h, row)).sum(-1, keepdim=True),
         lambda h, row: torch.where(F.linear(h, row) > 0, h.sin(), h),
+        lambda h, row: torch.addmm(row.T, row.T @ row, h.T).T,
     ],
-    ids=["a row", "a row like the state", "one number", "one number summed", "one condition"],
+    ids=[
+        "a row",
+        "a row like the state",
+        "one number",
+        "one number summed",
+        "one condition",
+        "a column before a product",
+    ],
 )
 def test_what_is_spread_over_rows_or_units_is_traced(function):
     check_replayed(with_rows(function))
@@ -588,6 +603,10 @@ def complex_of(h):
 
 def added(h, places):
     return torch.zeros_like(h).scatter_add(1, places.expand(len(h), -1), h)
+
+
+def well_posed(rows):
+    return torch.eye(H, dtype=rows.dtype) + (rows.T @ rows).triu()
 
 
 PARTS, PAIR, EDGES = torch.tensor([1, 0, 1]), torch.tensor([1, 0]), torch.tensor([-0.5, 0, 0.5])
@@ -640,6 +659,14 @@ ADVICE = {
     "_cdist_forward": (
         lambda h, rows: torch.cdist(h[:, None], rows)[:, 0],
         lambda h, rows: (h[:, None] - rows).norm(dim=-1),
+    ),
+    "_linalg_solve_ex": (
+        lambda h, rows: torch.linalg.solve(well_posed(rows), h.T).T,
+        lambda h, rows: h @ torch.linalg.inv(well_posed(rows)).T,
+    ),
+    "linalg_solve_triangular": (
+        lambda h, rows: torch.linalg.solve_triangular(well_posed(rows), h.T, upper=True).T,
+        lambda h, rows: h @ torch.linalg.inv(well_posed(rows)).T,
     ),
     "erfc": (lambda h, _: torch.erfc(h), lambda h, _: 1 - torch.erf(h)),
     "bucketize": (
@@ -783,8 +810,20 @@ def test_gaps_may_be_filled():
         lambda h, row: h * torch.cat([torch.ones_like(h), h], -1).tanh().sum(-1, keepdim=True),
         lambda h, row: h * torch.cat([torch.ones_like(h), h], -1).softmax(-1)[:, :H] + row,
         lambda h, row: row * h.softmax(-1)[:, :1] + h.softmax(-1),
+        lambda h, row: (
+            h * torch.full_like(h, 0.3).softmax(-1) + torch.ones_like(h).amax(-1)[:, None]
+        ),
+        lambda h, row: h * h.new_zeros(len(h), 2, H).log_softmax(1)[:, 1],
     ],
-    ids=["multiplied", "moved", "summed", "in a softmax", "one unit of a softmax"],
+    ids=[
+        "multiplied",
+        "moved",
+        "summed",
+        "in a softmax",
+        "one unit of a softmax",
+        "as a softmax",
+        "as a softmax of parts",
+    ],
 )
 def test_numbers_that_are_the_same_for_all_rows_and_units_take_part(function):
     cell = with_rows(function).double()

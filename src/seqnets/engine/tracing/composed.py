@@ -304,6 +304,7 @@ INSTEAD: dict[str, str] = {
     **dict.fromkeys(("any", "all"), "those of each row, as any(-1); checks before the layer"),
     "_cdist_forward": "the norms of differences, (x[:, None] - y).norm(dim=-1)",
     "erfc": "1 - torch.erf(x)",
+    **dict.fromkeys(("_linalg_solve_ex", "linalg_solve_triangular"), "x @ torch.linalg.inv(A).T"),
     **dict.fromkeys(("bucketize", "searchsorted"), "a sum of comparisons"),
     "index": "the places of units as numbers, x[:, [0, 2]]",
     "max_pool2d_with_indices": "x.unfold(-1, size, step).amax(-1)",

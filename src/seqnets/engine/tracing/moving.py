@@ -76,7 +76,8 @@ class Moving(Preparing):
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any, rows: list[Tensor]
     ) -> Tensor | None:
         """The result of an operation by others that can be recorded; None if it needs none."""
-        if name == "addmm" and not kwargs and not self._is_matrix(args[1]):
+        turned = name == "addmm" and not all(map(self._is_matrix, args[1:]))
+        if turned and not kwargs:
             with self:
                 return torch.mm(*args[1:]) + args[0]
         if name == "convolution" and rows and args[0].dim() > 3:

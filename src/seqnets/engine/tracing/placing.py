@@ -149,4 +149,4 @@ def _few(index: Tensor, dim: int) -> list[Tensor]:
     many = index.shape[dim]
     if many > _PLACES:
         raise Untraceable(f"{many} data-dependent indices in a row, more than {_PLACES}")
-    return list(index.split(1, dim))
+    return [index.narrow(dim, i, 1) for i in range(many)]

@@ -40,10 +40,10 @@ LOGICAL = {
 
 def pointwise(recorder: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
     """The node of a pointwise operation's result."""
-    if others := kwargs.keys() - {"alpha", "rounding_mode"}:
-        raise Untraceable(f"aten.{name} with {', '.join(k for k in kwargs if k in others)}")
     if name not in ARITHMETIC:
         raise Untraceable(f"aten.{name}{instead(name)}")
+    if others := kwargs.keys() - {"alpha", "rounding_mode"}:
+        raise Untraceable(f"aten.{name} with {', '.join(k for k in kwargs if k in others)}")
     return ARITHMETIC[name](recorder, *args, **kwargs)
 
 
@@ -182,6 +182,14 @@ def _any_power(recorder: Recorder, a: Node, p: Node) -> Node:
 # Logic.
 
 
+def _where(recorder: Recorder, condition: Any, a: Any, b: Any) -> Node:
+    """A choice; of two booleans, as one of 1 and 0."""
+    apply, node = recorder.graph.apply, recorder.node(condition)
+    chosen = apply("where", node, recorder.number(a), recorder.number(b))
+    kinds = {value.dtype for value in (a, b) if isinstance(value, Tensor)}
+    return apply("ne", chosen, recorder.graph.const(0)) if kinds == {torch.bool} else chosen
+
+
 def _logical(recorder: Recorder, *values: Any, op: str) -> Node:
     """Arithmetic on 1 and 0; without an operation, whether the value is zero."""
     apply, const = recorder.graph.apply, recorder.graph.const
@@ -226,7 +234,7 @@ def _same(op: str, operands: int) -> _Function:
 ARITHMETIC: dict[str, _Function] = {
     **{op: _same(op, 1) for op in UNARY},
     **{op: _same(op, 2) for op in BINARY | COMPARISONS},
-    "where": _same("where", 3),
+    "where": _where,
     "sgn": _same("sign", 1),
     **{name: partial(_logical, op=op) for name, op in LOGICAL.items()},
     **{op: partial(_add, op=op) for op in ("add", "sub")},

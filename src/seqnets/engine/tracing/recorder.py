@@ -174,14 +174,14 @@ class Recorder(Meanings):
         if name in views.VIEWS | {"detach"} and given[0] in (made, torch.bool):
             return True
         if name == "where":
-            return all(map(self.is_constant, args[1:]))
+            return made == torch.bool or all(map(self.is_constant, args[1:]))
         if name in views.JOINED:
             return made == torch.bool
         return name in ("sum", "mul") and {*given} == {torch.bool}
 
     def _meanings(self, name: str, args: tuple[Any, ...], kwargs: Any, result: Any) -> Any:
         """The meaning of an operation's result, or a list of them."""
-        if name == "_to_copy" and args[0].dtype == torch.bool and result.is_floating_point():
+        if name == "_to_copy" and args[0].dtype == torch.bool != result.dtype:
             return self.number(args[0])
         if name in views.RESHAPED | views.SLICED:
             whole, made = args[0], [result] if isinstance(result, Tensor) else result

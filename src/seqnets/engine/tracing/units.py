@@ -77,9 +77,9 @@ class Units:
     def reduced(self, name: str, op: str, node: Node, shape: Sequence[int], dim: int) -> Node:
         """The reduction of a tensor along a dimension."""
         outer, size, inner = self._around(name, shape, dim)
-        if not node.width:
-            raise Untraceable(f"aten.{name} of what is the same for all units")
         graph, width = self.graph, size * inner
+        if not node.width:  # the same for all units
+            return node if op == "max" else graph.apply("mul", node, graph.const(size))
         whole = graph.spread(node, outer * width)
         wholes = [graph.part(whole, i * width, width) for i in range(outer)]
         if inner == 1:
@@ -92,7 +92,7 @@ class Units:
     def repeated(self, node: Node, shape: Sequence[int], dim: int) -> Node:
         """A reduction's result, broadcast back to the shape of its operand."""
         outer, size, inner = self._around("expand", shape, dim)
-        if outer * inner == 1:  # width 1 broadcasts implicitly
+        if outer * inner == 1 or not node.width:  # broadcasts implicitly
             return node
         return self.stretched(node, outer, size, inner)
 
