@@ -163,3 +163,26 @@ def test_rounding_is_estimated_by_inputs_that_change_each_by_itself():
     rounded = backend._with_rounded_inputs(cell, (x, None, None, None), backend.Variant())
 
     assert rounded["y"].abs().max() > 1e-10
+
+
+class AgreeingCell(Cell):
+    """Whether inputs have the sign that they had a step before: without a gradient."""
+
+    states = ("h", "s")
+    input_size, hidden_size = 3, 3
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("above", torch.tensor(0.1))
+
+    def project(self, x):
+        return x
+
+    def step(self, wx, state):
+        s = (wx > self.above).to(wx)
+        return (s == state[1]).to(wx), s
+
+
+@pytest.mark.parametrize("name", ["c", "reference"])
+def test_a_cell_without_parameters_or_gradients_is_compared_too(name):
+    assert check_backend(AgreeingCell(), name, steps=(1, 3)) == {}

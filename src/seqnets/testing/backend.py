@@ -252,7 +252,9 @@ def everything(
         )
     outcome = {"y": y, **_named("final", cell, final)}
     loss = torch.stack([(v * torch.cos(v.detach() + 1)).sum() for v in outcome.values()]).sum()
-    found = torch.autograd.grad(loss, tuple(wanted.values()), materialize_grads=True)
+    found = tuple(torch.zeros_like(tensor) for tensor in wanted.values())
+    if loss.requires_grad:  # not where all that a step gives is the answer of comparisons
+        found = torch.autograd.grad(loss, tuple(wanted.values()), materialize_grads=True)
     return outcome | {f"gradient of {n}": g for n, g in zip(wanted, found, strict=True)}
 
 
