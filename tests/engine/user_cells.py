@@ -188,6 +188,21 @@ class MaskedCell(GatedCell):
         return (torch.where(self.writes, n + kept, kept) - 0.1 * n * self.writes * (h > 0),)
 
 
+class InfiniteCell(GatedCell):
+    """Constants that are infinite or no number."""
+
+    gates = ("f", "n")
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        a, f = wx.n + uh.n, wx.f + uh.f
+        shown = torch.where(a > 0, a, torch.nan)
+        n = torch.where(shown == shown, torch.tanh(shown.nan_to_num()), 0.2 * h)
+        closed = torch.sigmoid(torch.where(f > 0.5, torch.inf, f))
+        opened = torch.sigmoid(torch.where(f < -0.5, -torch.inf, f))
+        return (h + opened * closed * (n - h),)
+
+
 class LinearCell(Cell):
     """A cell that is no gated one: an input matrix, and whatever a subclass adds."""
 
