@@ -388,6 +388,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--max-spills", type=int, default=0, help="maximum bytes that a kernel may spill"
     )
     args = parser.parse_args(arguments)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: is cuda, expected cpu, since torch finds no GPU.")
     device, backends, dtypes = args.device, args.backend.split(","), args.dtype.split(",")
     torch.set_num_threads(1)
     if str(args.folder) == "-":

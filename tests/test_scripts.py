@@ -71,6 +71,7 @@ def test_a_script_refuses_plainly(name, arguments, told, script):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
+        ("gpu_checks.py", "nowhere"),
         ("measure_linear.py", "--device cuda"),
         ("measure_preference.py", "--device cuda"),
         ("measure_training.py", "--device cuda --output a.json"),
