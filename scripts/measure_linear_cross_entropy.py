@@ -20,7 +20,7 @@ from seqnets.benchmarking.surroundings import write_results
 from seqnets.benchmarking.timer import race
 from seqnets.models import FusedSoftmax
 
-RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "linear_cross_entropy.json"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 SIZES = [(20, 35, 650, 10_000), (20, 128, 256, 32_000)]
 SEPARATE, FUSED = "linear and cross-entropy", "fused"
 
@@ -29,6 +29,7 @@ def main() -> None:
     """Measure, print and write ms and MiB."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="for each size")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
     args = parser.parse_args()
     device, rows = torch.device("cpu"), []
     for B, T, H, V in SIZES:
@@ -49,7 +50,8 @@ def main() -> None:
             row[f"{unit} ratio"] = round(row[unit][FUSED] / row[unit][SEPARATE], 3)
         rows.append(row)
         print(row)
-    write_results(RESULT, {"threads": torch.get_num_threads(), "rows": rows})
+    results = {"threads": torch.get_num_threads(), "rows": rows}
+    write_results(args.results / "linear_cross_entropy.json", results)
 
 
 def separate(head: FusedSoftmax, y: Tensor, targets: Tensor) -> Tensor:
