@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import S5Cell, S6Cell
+from seqnets.cells import LonghornCell, S5Cell, S6Cell
 from seqnets.engine.plans import plan_of
 from seqnets.errors import ConfigError
 from seqnets.testing import check_backend, check_cell, one_unit, step
 from seqnets.testing.laws import perturb
 
-from .plain import after
+from .plain import after, sigmoid
 
 XS = (2.0, -0.7, 0.4)
 FLOAT64 = (torch.float64,)
@@ -138,12 +138,71 @@ def test_s6_starts_as_its_published_code_does():
     assert 0.95 * 50**-0.5 < cell.weight_step.abs().max() <= 50**-0.5
 
 
-def test_s6_is_scanned():
-    assert check_backend(S6Cell(3, 5, state_size=2), "scan", steps=(5,), dtypes=FLOAT64) == {}
+def test_longhorn_follows_its_paper():
+    w, b = (0.5, -0.3, 0.8, 0.9, 0.4, -0.7), (0.1, -0.4, 0.3, 0.6, 0.2, -0.1)
+    rates = {"weight_r": 0.7, "weight_step": -1.3, "bias_step": 0.4}
+    make, s = partial(LonghornCell, state_size=3), (0.9, -0.2, 0.4)
+    cell = one_unit(make, w=w, b=b, D=1.1, **rates)
+
+    for x in XS:
+        beta = sigmoid(-1.3 * 0.7 * x + 0.4)
+        k, q = ([w[n] * x + b[n] for n in part] for part in (range(3), range(3, 6)))
+        epsilon = beta / (1 + beta * sum(k_n**2 for k_n in k))
+        kept, before = [1 - epsilon * k_n**2 for k_n in k], s
+        s = [a * s_n + epsilon * x * k_n for a, s_n, k_n in zip(kept, s, k, strict=True)]
+        y = sum(q_n * s_n for q_n, s_n in zip(q, s, strict=True)) + 1.1 * x
+
+        assert after(cell, [x], [-1.5], before) == [pytest.approx([y]), pytest.approx(s)]
 
 
-def test_a_memory_of_state_space_models_takes_no_product():
-    plan = plan_of(S6Cell(64, 256, state_size=16))
+@pytest.mark.parametrize(("inputs", "units"), [(3, 2), (4, 4)])
+def test_longhorn_of_several_units_follows_its_paper(inputs, units):
+    cell = LonghornCell(inputs, units, state_size=3, rank=2, bias=False, dtype=torch.float64)
+    perturb(cell)
+    p, x = arrays(cell), np.random.default_rng(0).normal(size=(9, inputs))
+    s, expected = np.zeros((units, 3)), []
+
+    for x_t in x:
+        k, q = np.split(p["weight_ih"] @ x_t, 2)
+        beta = 1 / (1 + np.exp(-p["weight_step"] @ (p["weight_r"] @ x_t) - p["bias_step"]))
+        epsilon = beta / (1 + beta * (k @ k))
+        enters = p["weight_x"] @ x_t if inputs == 3 else x_t
+        s = (1 - np.outer(epsilon, k**2)) * s + np.outer(epsilon * enters, k)
+        expected.append(s @ q + p["D"] * enters)
+
+    np.testing.assert_allclose(outputs(cell, x), expected, rtol=0, atol=1e-12)
+
+
+def test_one_number_of_longhorn_solves_the_least_squares_problem_of_its_step():
+    cell = LonghornCell(4, 4, state_size=1, dtype=torch.float64)
+    x, s = torch.randn(1, 4, dtype=torch.float64), torch.randn(1, 4, dtype=torch.float64)
+    k, _, product, _ = cell.split_steps(cell.project(x))
+
+    _, after = cell.step(cell.project(x), (torch.zeros_like(s), s))
+
+    slope = 2 * (after - s) + 2 * torch.sigmoid(product) * (after * k - x) * k
+    torch.testing.assert_close(slope, torch.zeros_like(slope))
+
+
+def test_longhorn_starts_as_its_published_code_does():
+    cell = LonghornCell(3, 800)
+
+    assert cell.rank == 50
+    assert cell.D.eq(1).all()
+    for started in (cell.weight_step, cell.bias_step):
+        assert 0.95 * 50**-0.5 < started.abs().max() <= 50**-0.5
+
+
+@pytest.mark.parametrize("cell_cls", [S6Cell, LonghornCell])
+def test_selective_models_are_scanned(cell_cls):
+    cell = cell_cls(3, 5, state_size=2)
+
+    assert check_backend(cell, "scan", steps=(5,), dtypes=FLOAT64) == {}
+
+
+@pytest.mark.parametrize("cell_cls", [S6Cell, LonghornCell])
+def test_a_memory_of_state_space_models_takes_no_product(cell_cls):
+    plan = plan_of(cell_cls(64, 256, state_size=16))
 
     assert plan.pieces == (1, 16)
     assert plan.program.step.products == ()
@@ -172,7 +231,7 @@ def test_invalid_lengths_of_steps_are_refused(cell_cls, steps):
         cell_cls(3, 4, dt_min=steps[0], dt_max=steps[1])
 
 
-@pytest.mark.parametrize("cell_cls", [S5Cell, S6Cell])
+@pytest.mark.parametrize("cell_cls", [S5Cell, S6Cell, LonghornCell])
 def test_states_of_no_size_are_refused(cell_cls):
     with pytest.raises(ConfigError, match="Cell: state_size is 0, expected at least 1"):
         cell_cls(3, 4, state_size=0)

@@ -90,7 +90,7 @@ from seqnets.cells.spiking import CubaLIFCell, LICell, LIFCell, RLIFCell, Spikin
 from seqnets.cells.sru import PeepholeSRUCell, SRUCell
 from seqnets.cells.ssd import SSDCell
 from seqnets.cells.starting import chrono, initialize
-from seqnets.cells.state_space import S5Cell, S6Cell
+from seqnets.cells.state_space import LonghornCell, S5Cell, S6Cell
 from seqnets.cells.strongly_typed import TGRUCell, TLSTMCell, TRNNCell
 from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 
@@ -152,6 +152,7 @@ __all__ = [
     "LightGRUCell",
     "LightRUCell",
     "LipschitzRNNCell",
+    "LonghornCell",
     "MGUCell",
     "MLSTMCell",
     "MUT1Cell",
