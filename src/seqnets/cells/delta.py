@@ -26,8 +26,8 @@ class DeltaNetCell(MatrixMemoryCell):
     a\,\sigma(a)`.
 
     Differs from the paper in two places: the biases, which start at zero; and what its block has
-    around the cell, convolutions of q, k and v before and a norm after, is not part of it. The
-    factor of q and the :math:`10^{-6}` are those of the published code.
+    around the cell, convolutions of q, k and v before with the SiLU of v, and a norm after, is not
+    part of it. The factor of q and the :math:`10^{-6}` are those of the published code.
 
     State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
 
@@ -78,10 +78,10 @@ class GatedDeltaNetCell(DeltaNetCell):
     a\,\sigma(a)`.
 
     Differs from the paper in two places: the biases but :math:`b_\alpha`, which start at zero; and
-    what its block has around the cell, convolutions of q, k and v before, a norm after and a gated
-    branch beside, is not part of it. The factor of q, the :math:`10^{-6}`, and the start of A and
-    :math:`b_\alpha` are those of the published code: :math:`A` is uniform up to 16, and
-    :math:`\mathrm{softplus}(b_\alpha)` between 0.001 and 0.1, uniform in its logarithm.
+    what its block has around the cell, convolutions of q, k and v before with the SiLU of v, a norm
+    after and a gated branch beside, is not part of it. The factor of q, the :math:`10^{-6}`, and
+    the start of A and :math:`b_\alpha` are those of the published code: :math:`A` is uniform up to
+    16, and :math:`\mathrm{softplus}(b_\alpha)` between 0.001 and 0.1, uniform in its logarithm.
 
     State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
 
