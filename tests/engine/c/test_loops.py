@@ -14,6 +14,7 @@ from seqnets.cells import (
     JANETCell,
     LayerNorm,
     LSTMCell,
+    MinGRUCell,
     OriginalGRUCell,
     PeepholeLSTMCell,
     PhasedLSTMCell,
@@ -23,6 +24,7 @@ from seqnets.cells import (
 from seqnets.engine import compiling, runs
 from seqnets.engine.c import compiler, loops
 from seqnets.engine.c.text import with_headers
+from seqnets.engine.plans import plan_of
 from seqnets.engine.request import make_request
 from seqnets.errors import DtypeError
 from seqnets.layers import Stream
@@ -89,6 +91,24 @@ def everything(cell, x, backend="c", **options):
     loss = y.cos().sum() + sum(part.sum() for part in state)
     wanted = [x, *cell.parameters()]
     return y, *state, *torch.autograd.grad(loss, wanted, materialize_grads=True)
+
+
+@pytest.mark.parametrize(
+    ("cell", "B", "T", "threads_and_groups"),
+    [
+        pytest.param(LSTMCell(8, 8), 1, 100, (1, 1), id="one thread for little work"),
+        pytest.param(LSTMCell(8, 64), 4, 1, (4, 1), id="units of a few rows"),
+        pytest.param(LSTMCell(8, 64), 32, 1, (4, 4), id="many rows"),
+        pytest.param(LSTMCell(8, 256), 32, 1, (4, 1), id="units where weights are large"),
+        pytest.param(LSTMCell(8, 24), 16, 1, (4, 4), id="rows where units are few"),
+        pytest.param(MinGRUCell(8, 64), 2, 10, (1, 1), id="few steps without weights"),
+        pytest.param(MinGRUCell(8, 64), 2, 1000, (4, 1), id="many steps without weights"),
+    ],
+)
+def test_threads_divide_rows_or_units_by_the_work_of_each(cell, B, T, threads_and_groups):
+    program = plan_of(cell).program
+
+    assert loops.threads_and_groups(program, 8, B, T, most_threads=4) == threads_and_groups
 
 
 def test_the_number_of_threads_changes_no_more_than_rounding():
@@ -340,6 +360,17 @@ def test_weights_that_are_not_contiguous_are_read_right():
 
     y, _ = unroll(cell, x, backend="c")
 
+    torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
+def test_a_stream_reads_weights_that_are_not_contiguous_right():
+    cell, x = GRUCell(3, 8), torch.randn(2, 5, 3)
+    cell.weight_hh = torch.nn.Parameter(torch.randn(8, 24).T)
+
+    stream = Stream(Recurrent(cell), batch_size=2)
+    y = torch.stack([stream(step).clone() for step in x.unbind(1)], 1)
+
+    assert stream.backend == "c"
     torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
 
 

@@ -137,18 +137,19 @@ def _settings(
     most_threads: int,
 ) -> Settings:
     B, T, rows = layout.B, layout.T, (layout.row_b, layout.row_t)
-    split, saved = shares(program, lanes, B, T, most_threads), rows if save else (1, 0)
+    split = threads_and_groups(program, lanes, B, T, most_threads)
+    saved = rows if save else (1, 0)
     return Settings(B, T, *split, *rows, reverse, save, *saved, *resets)
 
 
-def shares(program: Program, lanes: int, B: int, T: int, threads: int) -> tuple[int, int]:
+def threads_and_groups(
+    program: Program, lanes: int, B: int, T: int, most_threads: int
+) -> tuple[int, int]:
     """The number of threads of a call, and of groups of rows among which they are divided."""
     numbers = program.weight_numbers
     width = min(stage.width for stage in program.forward)
     work = B * (numbers or T * width)
-    if work < _WORTH_A_THREAD * 2:
-        threads = 1
-    threads = min(threads, max(1, work // _WORTH_A_THREAD))
+    threads = min(most_threads, max(1, work // _WORTH_A_THREAD))
     rows = threads if B >= _ROWS_OF_A_THREAD * threads and numbers <= _NUMBERS_OF_A_CORE else 1
     if rows == 1 and width < threads * lanes:
         rows = min(threads, B)
@@ -157,9 +158,9 @@ def shares(program: Program, lanes: int, B: int, T: int, threads: int) -> tuple[
 
 
 _WORTH_TILES = 2**15  # numbers in the weights of a step
-_WORTH_A_THREAD = 8192
-_ROWS_OF_A_THREAD = 8
-_NUMBERS_OF_A_CORE = 131072
+_WORTH_A_THREAD = 2**13  # multiplications of a step; without weights, units of all steps
+_ROWS_OF_A_THREAD = 8  # at least, where each thread has rows of its own and all units
+_NUMBERS_OF_A_CORE = 2**17  # weights that each thread may read whole, from its core's cache
 
 
 class CLoops:

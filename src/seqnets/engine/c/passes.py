@@ -226,21 +226,21 @@ class PassPrinter:
 
     @contextmanager
     def _units_of_block(
-        self, stage: Stage, rows: dict[int, str], first: str, last: str
+        self, stage: Stage, rows: dict[int, str], begin: str, end: str
     ) -> Iterator[None]:
-        """Print these loops for rows ``first`` ... ``last - 1``, which tiles find packed."""
+        """Print these loops for rows ``begin`` ... ``end - 1``, which tiles find packed."""
         vectors, W = vectors_of(stage), self.size(stage.width)
         tall = f"MOST_{max(wide_of(p, stage) for p in stage.products)}" if rows else "8"
-        high = f"tile({last} - b0, {tall})"
+        high = f"tile({end} - b0, {tall})"
         if self.tiled and rows:
-            tall, high = "OF_TILES", f"least({last} - b0, OF_TILES)"
+            tall, high = "OF_TILES", f"least({end} - b0, OF_TILES)"
         sums = [s.buffer.key for s in stage.stores if s.buffer.kind == "unit"]
         self.line(f"const long many = {self.panels.count(stage)};")
         self.line("const long last = share_of(many, s->unit + 1, s->units);")
         with self.text.block("for (long p = share_of(many, s->unit, s->units); p < last; p++)"):
             self.line(*(f"vec unit_{i}[{vectors}] = {{{{0}}}};" for i in sums))
             self.line("long high;")
-            with self.text.block(f"for (long b0 = {first}; b0 < {last}; b0 += high)"):
+            with self.text.block(f"for (long b0 = {begin}; b0 < {end}; b0 += high)"):
                 self.line(f"high = {high};")
                 self._write_products(stage, rows, tall)
                 with self.text.block("for (long i = 0; i < high; i++)"):

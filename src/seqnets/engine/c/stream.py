@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine.buffers import addresses_of, numbered, parameter_buffers
-from seqnets.engine.c.loops import Library, Settings, shares
+from seqnets.engine.c.loops import Library, Settings, threads_and_groups
 from seqnets.engine.c.threads import most_threads
 from seqnets.engine.evaluate import parameters_of
 from seqnets.engine.pieces import cut, joined, pieces_of
@@ -40,14 +40,12 @@ class CStream:
         self._states = [tuple(x.new_zeros(B, size) for size in sizes) for _ in range(2)]
         with torch.no_grad():
             used = parameters_of(self._program.step, preparation.of(cell.tensors()), x.dtype)
-        parameters = {
-            name: parameter.detach().clone(memory_format=torch.contiguous_format)
-            for name, parameter in used.items()
-        }
+        parameters = {name: parameter.detach().clone() for name, parameter in used.items()}
         weights = parameter_buffers(self._program, parameters)
         crossing = x.new_empty(B, self._program.saved_size)
         self._fixed = (x, crossing, weights)  # keeps the memory alive
-        split = shares(self._program, self._library.lanes, B, 1, most_threads())
+        lanes, most = self._library.lanes, most_threads()
+        split = threads_and_groups(self._program, lanes, B, 1, most)
         self._run, members, scratch = self._library.ready("forward", Settings(B, 1, *split))
         self._scratch = x.new_empty(scratch)
         fixed = {"x": x, "y": self.y, "saved": crossing, "scratch": self._scratch} | weights

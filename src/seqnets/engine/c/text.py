@@ -85,7 +85,8 @@ class Text:
 
     def struct(self) -> str:
         """The definition of the struct ``Call``."""
-        members = [*MEMBERS.values(), *(f"int64_t {size[3:]}" for size in self.sizes.values())]
+        sizes = [size.removeprefix("c->") for size in self.sizes.values()]
+        members = [*MEMBERS.values(), *(f"int64_t {size}" for size in sizes)]
         members += [*SET_BY_CALLS.values(), *(f"real *{name}" for name in self.pointers)]
         return "\n".join(["typedef struct {", *(f"    {member};" for member in members), "} Call;"])
 
