@@ -24,6 +24,13 @@ sys.path.insert(0, {str(Path(compiler.__file__).parent)!r})  # alone: seqnets lo
 import compiler
 print(compiler.load({SOURCE!r}).twice(21))
 """
+FORKING = """
+import os
+sys.stdout.flush()
+if child := os.fork():
+    os.waitpid(child, 0)
+    print(compiler._private_folder(os.getpid()).is_dir())
+"""
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -210,6 +217,13 @@ def test_what_the_linker_misses_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", str(_script(tmp_path / "cc", missing, verdict, "exit 1")))
 
     with pytest.raises(NoCompiler, match=r"cannot find crti\.o.*; collect2: error: ld returned 1"):
+        compiler.load(SOURCE)
+
+
+def test_a_compiler_that_fails_without_an_error_is_told_by_its_first_lines(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", str(_script(tmp_path / "cc", 'echo "no licence today" >&2', "exit 1")))
+
+    with pytest.raises(NoCompiler, match="fails: no licence today"):
         compiler.load(SOURCE)
 
 
@@ -467,4 +481,16 @@ def test_a_process_removes_its_private_folder(cache, tmp_path, monkeypatch):
 
     assert child.stdout == "42\n"
     assert "RuntimeWarning: File exists" in child.stderr
+    assert list(tmp_path.glob("seqnets-*")) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_leaves_the_private_folder_to_its_parent(cache, tmp_path, monkeypatch):
+    cache.parent.touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    child = subprocess.run(
+        [sys.executable, "-I", "-c", CHILD + FORKING], capture_output=True, text=True, check=True
+    )
+
+    assert child.stdout.splitlines()[1:] == ["True"]
     assert list(tmp_path.glob("seqnets-*")) == []
