@@ -306,6 +306,12 @@ def test_what_stands_around_the_model_is_in_the_file_as_plain_json(tmp_path):
     assert about["steps"] == {"least": 1, "multiple": 1}
 
 
+def test_the_levels_of_quantiles_are_in_the_file_in_the_order_of_the_output(tmp_path):
+    (about,) = export(trained("forecasts"), tmp_path / "model.pt2").files.values()
+
+    assert about["quantiles"] == [0.05, 0.5, 0.95]
+
+
 def test_data_are_compared_as_well(tmp_path, monkeypatch):
     module, seen = trained("tags"), []
     load = FORMATS["pt2"].load

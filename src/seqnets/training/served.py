@@ -210,6 +210,8 @@ class Served(nn.Module):
         head = getattr(self.model, "output", None)
         if isinstance(head, ConditionalRandomField):
             about["crf"] = {name: getattr(head, name).tolist() for name in _OF_CRF}
+        if isinstance(self.objective, Forecasting) and len(self.objective.quantiles) > 1:
+            about["quantiles"] = self.objective.quantiles
         data = {name: value for name, value in self.known.items() if name not in OF_TRAINING}
         return {**about, "data": data}
 
