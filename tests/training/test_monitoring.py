@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -17,8 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.plugins.hparams import metadata
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.tensorboard import SummaryWriter
 
+from seqnets import GRU
 from seqnets.cells import GRUCell
 from seqnets.datasets import Parity
 from seqnets.errors import ConfigError
@@ -254,6 +256,38 @@ def test_confusions_are_of_all_that_was_validated(tmp_path, monkeypatch):
     ((step, figure),) = shown
     assert step == 5
     assert figure.axes[0].get_title(loc="left").startswith("16 sequences,")  # two batches of 8
+
+
+def test_gradient_norms_of_any_lightning_module_are_logged(tmp_path):
+    class Own(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = GRU(2, 3, batch_first=True), nn.Linear(3, 1)
+
+        def training_step(self, batch, index):
+            (x,) = batch
+            return self.head(self.rnn(x)[0]).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    logger = TensorBoardLogger(tmp_path, name=None, version="")
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        log_every_n_steps=1,
+        logger=logger,
+        callbacks=[Monitor(histograms_every_n_steps=1)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(Own(), DataLoader(TensorDataset(torch.randn(4, 5, 2)), batch_size=2))
+
+    tags = events(tmp_path).Tags()
+    norms = {f"gradient_norm/{name}" for name in ("total", "rnn", "head")}
+    assert set(tags["scalars"]) == {*norms, "learning_rate", "epoch"}
+    assert "gradients/rnn.weight_hh_l0" in tags["histograms"]
 
 
 def test_hyperparameters_become_dotted_keys_without_monitoring_options():

@@ -30,6 +30,9 @@ class Monitor(Timed):
     ``trainer.log_every_n_steps`` steps. To avoid synchronisation, a device's numbers are written
     one step later, under the step that they belong to.
 
+    It takes any LightningModule. One that is no :class:`~seqnets.training.SequenceModule` logs its
+    loss itself, and has a throughput if its batches are :class:`~seqnets.typing.Batch`.
+
     Args:
         histograms_every_n_steps: Steps between two histograms; 0 for none.
     """
@@ -44,9 +47,11 @@ class Monitor(Timed):
         """Log if it is due."""
         self._write(trainer)
         step = trainer.global_step
+        ours = hasattr(pl_module, "last_loss")
+        model = pl_module.model if ours else pl_module
         if trainer.loggers and is_time_to_log(trainer):
-            named = {"train/loss": pl_module.last_loss}
-            norms = _norms(pl_module.model)
+            named = {"train/loss": pl_module.last_loss} if ours else {}
+            norms = _norms(model)
             named |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
             numbers = Deferred(torch.stack([value.float() for value in named.values()]))
             known = {**dict(rates_by_name(optimizer)), "epoch": trainer.current_epoch}
@@ -57,7 +62,7 @@ class Monitor(Timed):
         writer = writer_of(trainer)
         every = self.histograms_every_n_steps
         if writer is not None and every and step % every == 0:
-            for name, parameter in pl_module.model.named_parameters():
+            for name, parameter in model.named_parameters():
                 _add_histogram(writer, f"parameters/{name}", parameter, step)
                 if parameter.grad is not None:
                     _add_histogram(writer, f"gradients/{name}", parameter.grad, step)

@@ -30,7 +30,7 @@ class Timed(Callback):
     ) -> None:
         """Count the batch's time steps, B * T, in all processes."""
         now = time.perf_counter()
-        if self._since is not None:
+        if self._since is not None and isinstance(batch, Batch):
             self._seconds += now - self._since
             self._steps += batch.x.shape[0] * batch.x.shape[1] * trainer.world_size
         self._since = now
