@@ -309,7 +309,9 @@ def test_a_gap_from_a_wrong_timestamp_is_not_filled(table):
 def test_an_error_names_all_columns_of_words_beside_those_left_out(table):
     lines = ["day,a,town,b,sky", *(f"monday,{i},Rome,1,blue" for i in range(30))]
 
-    with pytest.raises(DataError, match=r"town is 'Rome'.*\n.*leave_out=\[day,town,sky\]'\."):
+    with pytest.raises(
+        DataError, match=r"town is 'Rome'.*\n.*a category: .*leave_out=\[day,town,sky\]'\."
+    ):
         table(lines, leave_out=["day"]).setup()
 
 

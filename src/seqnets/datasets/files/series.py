@@ -283,7 +283,8 @@ def _value(
             if not new:
                 advice = (
                     f"If the column is a timestamp: {shell(override('dataset.time', column))}; a "
-                    f"series: {shell(override('dataset.series', column))}; not a feature: {option}."
+                    f"series: {shell(override('dataset.series', column))}; a category: a column "
+                    f"of 0 and 1 for each of its values instead; not a feature: {option}."
                 )
             raise DataError(f"{error}\n  {advice}") from None
     if missing == "error":

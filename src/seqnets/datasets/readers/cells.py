@@ -151,10 +151,12 @@ def features_of(
             numbers.append(read(where, column, row[column]))
         except DataError as error:
             option = leaving_out(column, row, features, left_out)
-            when = ""
+            other = ""
             if isinstance(row[column], str) and _DATE.match(row[column].strip()):
-                when = f" If it is when steps were: {shell(override('dataset.time', column))}."
-            raise DataError(f"{error}\n  If it is not a feature: {option}.{when}") from None
+                other = f" If it is when steps were: {shell(override('dataset.time', column))}."
+            elif _is_word(row[column]):
+                other = " If it is a category: a column of 0 and 1 for each of its values instead."
+            raise DataError(f"{error}\n  If it is not a feature: {option}.{other}") from None
     return numbers
 
 

@@ -81,7 +81,8 @@ def read_table(path: Path, wanted: Wanted) -> Source:
     raise DataError(
         f"{naming(where)}: got the columns {listed(first)}, expected one of "
         f"{SEQUENCE} (a row per step), {', '.join(layouts[1:])} or {FILE} (a row per sequence).\n"
-        "  docs/data.md shows each kind."
+        f"  The column that says which sequence a step belongs to must be called {SEQUENCE}. "
+        "docs/data.md shows each kind."
     )
 
 
