@@ -11,6 +11,8 @@ import seqnets
 from seqnets import Bidirectional, DeepRNN, Recurrent, Stream, explain
 from seqnets.cells import (
     CfCCell,
+    Clockwork,
+    Dilated,
     GRUCell,
     GRUDCell,
     LayerNorm,
@@ -278,3 +280,12 @@ def test_models_of_features_take_times(make, told, x):
 def test_what_has_no_times_is_told_so(make, error, told):
     with pytest.raises(error, match=told):
         make()
+
+
+@pytest.mark.parametrize("wrap", [partial(Dilated, dilation=2), Clockwork])
+def test_what_goes_on_from_older_states_refuses_the_time_since_the_step_before(wrap):
+    for suits in (CfCCell(I, H), PhasedLSTMCell(I, H, timed=True)):
+        wrap(suits)
+
+    with pytest.raises(ConfigError, match="CfCCell has timed=True, expected False"):
+        wrap(Zoneout(CfCCell(I, H, timed=True)))

@@ -46,6 +46,12 @@ def check_untimed(who: str, cell: Any, why: str) -> None:
         )
 
 
+def check_reads_last_state(who: str, cell: Any, why: str) -> None:
+    """Raise ConfigError if a cell takes the time elapsed since a step that is not its last one."""
+    if takes_elapsed(cell):
+        check_untimed(who, cell, f"{why}, and the time is that since the step before.")
+
+
 def not_scriptable(module: nn.Module) -> BackendError:
     """The error for ``torch.jit.script`` of a cell or layer."""
     return BackendError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells.base import Cell
+from seqnets.cells.checks import check_reads_last_state
 from seqnets.cells.computed import ComputedCell
 from seqnets.cells.wrapper import Wrapper
 from seqnets.checks import is_whole
@@ -113,7 +114,8 @@ class Clockwork(Wrapper):
             count to.
 
     Raises:
-        ConfigError: There are no periods, or one is not an integer in 1..256.
+        ConfigError: There are no periods, or one is not an integer in 1..256, or the cell takes
+            the time elapsed since the step before (``timed``), which its units need not have taken.
 
     References:
         Koutník et al., 2014, "A Clockwork RNN", arXiv:1402.3511.
@@ -122,6 +124,8 @@ class Clockwork(Wrapper):
     def __init__(self, cell: Cell, periods: Sequence[int] = (1, 2, 4, 8)) -> None:
         super().__init__(cell)
         self.group_periods = _checked(self._name, periods)
+        if max(self.group_periods) > 1:
+            check_reads_last_state(self._name, cell, "Its units wait for several steps")
         parts = zip(cell.states, cell.state_sizes, strict=True)
         self.widths = tuple(dict.fromkeys(size for name, size in parts if name not in cell.clocks))
         places = range(len(cell.states), len(cell.states) + len(self.widths))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets import initializers
 from seqnets.cells.base import Cell
-from seqnets.cells.checks import check_untimed
+from seqnets.cells.checks import check_reads_last_state, check_untimed
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.redrawing import redraw
 from seqnets.cells.wrapper import Wrapper
@@ -216,7 +216,8 @@ class Dilated(Wrapper):
         dilation: How many steps back the state is read, d, from 1.
 
     Raises:
-        ConfigError: ``dilation`` is no integer from 1.
+        ConfigError: ``dilation`` is no integer from 1, or the cell takes the time elapsed since
+            the step before (``timed``), whose state it would not read.
 
     References:
         Chang et al., 2017, "Dilated Recurrent Neural Networks", arXiv:1710.02224.
@@ -225,6 +226,8 @@ class Dilated(Wrapper):
     def __init__(self, cell: Cell, dilation: int) -> None:
         super().__init__(cell)
         check_count(self._name, dilation=dilation)
+        if dilation > 1:
+            check_reads_last_state(self._name, cell, f"Its state is of {dilation} steps before")
         self.dilation = dilation
         older = [f"{name}_{k}" for k in range(1, dilation) for name in cell.states]
         self.states, self.clocks = (*cell.states, *older), (*cell.clocks, *older)
