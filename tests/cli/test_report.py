@@ -46,6 +46,16 @@ def test_figures_without_baselines_have_two_columns():
     assert len(figures_table("a file", figures, Classification(), {"chance": 0.1}).columns) == 3
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "5", "20"])
+def test_figures_are_printed_in_a_terminal_without_room(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    figures = {"loss": 0.3, "accuracy": 0.75}
+
+    terminal().print(figures_table("the test part", figures, Classification(), {"chance": 0.1}))
+
+    assert "0.75" in capsys.readouterr().out
+
+
 def test_baselines_in_another_metric_are_left_out():
     baselines = {"majority class": 0.9}
 

@@ -14,6 +14,8 @@ from rich.console import Console
 SLOW = 5.0
 """Seconds of reading data after which a command says what it is doing."""
 
+_NARROWEST = 40  # columns; a terminal may say that it has 0 or 1
+
 _NEEDLESS = (
     r".*does not have many workers.*",  # the loaders read from memory
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
@@ -30,8 +32,14 @@ _NEEDLESS = (
 
 
 def terminal(stderr: bool = False) -> Console:
-    """Return a console that prints brackets and colons as they are, not as markup or emoji."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    """Return a console that prints brackets and colons as they are, not as markup or emoji.
+
+    It is at least :data:`_NARROWEST` wide: in less, rich cannot draw a table, or cuts its figures.
+    """
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if console.width < _NARROWEST:
+        console.width = _NARROWEST
+    return console
 
 
 @contextlib.contextmanager
