@@ -203,6 +203,16 @@ class InfiniteCell(GatedCell):
         return (h + opened * closed * (n - h),)
 
 
+class HalfReadCell(GatedCell):
+    """A gate that does not read the state: rows of a weight, of which no gradient comes."""
+
+    gates = ("f", "n")
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        return (h + torch.sigmoid(wx.f) * (torch.tanh(wx.n + uh.n) - h),)
+
+
 class LinearCell(Cell):
     """A cell that is no gated one: an input matrix, and whatever a subclass adds."""
 
