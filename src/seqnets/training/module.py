@@ -181,9 +181,9 @@ class SequenceModule(LightningModule):
         with nullcontext() if rules is None else rules.learning(batch.carry):
             outcome = self._run(batch, "train")
         self.last_loss = self._mean_so_far(mean_over_processes(outcome.loss.detach()))
-        return self._of_its_step(outcome.total, batch_idx)
+        return self._scaled_to_its_step(outcome.total, batch_idx)
 
-    def _of_its_step(self, loss: Tensor, batch_idx: int) -> Tensor:
+    def _scaled_to_its_step(self, loss: Tensor, batch_idx: int) -> Tensor:
         """The loss of a batch, larger if an epoch ends before its optimizer step is complete.
 
         Lightning divides it by the number of batches of a complete one.
@@ -280,7 +280,7 @@ class SequenceModule(LightningModule):
             self._averaging.finish()
 
     def on_fit_end(self) -> None:
-        """The same for a run with nothing left to train, of which no training ends."""
+        """The same where nothing was left to train: Lightning then skips the end of training."""
         self.on_train_end()
 
     def on_test_epoch_end(self) -> None:
