@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from seqnets import unroll
 from seqnets.cells import GRUCell, LSTMCell
 from seqnets.engine import linear
 from seqnets.engine.evaluate import replay
@@ -68,6 +69,28 @@ def test_what_each_of_many_reductions_reads_is_looked_up_once(monkeypatch):
 
     assert len(step.reductions) == 16  # a maximum and a sum each
     assert len(walks) <= 2 * len(step.reductions)
+
+
+class LargestInputCell(BareCell):
+    """Only the largest of the input's units is written."""
+
+    def make(self, I, H):
+        self.inputs = nn.Linear(I, H)
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        a = torch.tanh(wx) * torch.sigmoid(wx)
+        return (0.5 * state[0] + a * (a >= a.amax(-1, keepdim=True)),)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_compared_with_its_largest_is_computed_where_that_is(dtype):
+    cell = LargestInputCell(I, 11).to(dtype)
+    x = torch.randn(30, 7, I, dtype=dtype)
+
+    torch.testing.assert_close(*(unroll(cell, x, backend=b)[0] for b in ("c", "reference")))
 
 
 def test_input_and_state_side_by_side_are_one_product_in_the_loop():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.evaluate import parameters_of, values_of
-from seqnets.engine.graph import Columns, Graph, Node, overlap
+from seqnets.engine.graph import JUMPS, Columns, Graph, Node, overlap, walk
 from seqnets.engine.linear import read_parts
 from seqnets.engine.step import Product, Reduction, Step
 
@@ -85,6 +85,7 @@ class _Rest:
         self.reductions: dict[int, Reduction] = {}
         self._step = step
         self._made: dict[Node, Node] = {}
+        self._compared = self._compared_with_their_largest()
 
     def of(self, node: Node) -> Node:
         """A node of the whole step, rebuilt in the new graph."""
@@ -92,19 +93,37 @@ class _Rest:
             self._made[node] = self._leaf(node) if node.op == "leaf" else self._again(node)
         return self._made[node]
 
+    def _compared_with_their_largest(self) -> set[Node]:
+        """What jumps compare with a hoisted maximum of it: a loop's functions round otherwise."""
+        found: set[Node] = set()
+        largest = {k: r.value for k, r in enumerate(self._step.reductions) if r.op == "max"}
+        for jump in (node for node in walk(self._step.roots) if largest and node.op in JUMPS):
+            inside = walk([jump])
+            read = {node.what.key for node in inside if node.source == "reduction"}
+            operands = [largest[key] for key in read & largest.keys()]
+            hoisted = [value for value in operands if not read_parts(self._step, [value])]
+            found |= {node for node in walk(hoisted) if node.args}.intersection(inside)
+        return found
+
+    def _column(self, node: Node) -> Node:
+        """The leaf that reads a hoisted node."""
+        if node not in self.columns:
+            self.columns[node] = self.width
+            self.width += node.width
+        return self.graph.leaf(Columns("wx", None, self.columns[node]), node.width)
+
     def _again(self, node: Node) -> Node:
         if node.op == "const":
             return self.graph.const(node.what)
+        if node in self._compared:
+            return self._column(node)
         return self.graph.apply(node.op, *map(self.of, node.args))
 
     def _leaf(self, leaf: Node) -> Node:
         source, key, offset = leaf.what.source, leaf.what.key, leaf.what.offset
         made = source in ("product", "reduction") and not self._repeats(source, key)
         if source == "wx" or (made and not read_parts(self._step, [leaf])):
-            if leaf not in self.columns:
-                self.columns[leaf] = self.width
-                self.width += leaf.width
-            return self.graph.leaf(Columns("wx", None, self.columns[leaf]), leaf.width)
+            return self._column(leaf)
         if source == "product":
             product = self._step.products[key]
             self.products.setdefault(key, Product(self.of(product.value), product.weight))

@@ -19,6 +19,8 @@ UNARY = {
 }  # fmt: skip
 BINARY = {"add", "sub", "mul", "div", "remainder", "maximum", "minimum", "atan2"}
 COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne"}
+JUMPS = COMPARISONS | {"sign", "floor", "remainder"}
+"""Operations of which a difference of rounding alone changes the result much."""
 REDUCTIONS = {"sum", "max"}
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from seqnets.engine.graph import (
     COMPARISONS,
+    JUMPS,
     REDUCTIONS,
     Columns,
     Graph,
@@ -34,8 +35,6 @@ from seqnets.engine.step import Product, Reduction, Weight
 _MOST_PIECES = 16
 """The most pieces of one product: kernels in Triton cut tiles into so many, and more would not fit
 into a processor's registers."""
-_JUMPS = COMPARISONS | {"sign", "floor", "remainder"}
-"""Where a difference of rounding alone changes a number much."""
 _MOST_PARTS = 64  # a loop's text grows with their number, and so does the time to compile it
 
 
@@ -114,7 +113,7 @@ class Settler:
         apart = {whole for whole in self._read if whole[0] == "product" and self._is_uneven(whole)}
         if not apart:
             return apart
-        jumps = (places_read(walk([node])) for node in nodes if node.op in _JUMPS)
+        jumps = (places_read(walk([node])) for node in nodes if node.op in JUMPS)
         return {whole for read in jumps for whole in apart & read.keys() if overlap(read[whole])}
 
     def _is_uneven(self, whole: tuple[str, Any]) -> bool:
