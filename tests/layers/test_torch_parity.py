@@ -404,6 +404,11 @@ def test_a_module_says_its_mode_as_torchs_does(nonlinearity):
     assert ours.mode == theirs.mode
 
 
+def test_a_mode_that_is_set_later_is_refused_where_torchs_module_runs_another_equation():
+    with pytest.raises(AttributeError, match="mode"):
+        seqnets.RNN(2, 3).mode = "RNN_RELU"
+
+
 def test_a_reparametrised_weight_is_used_and_trained():
     _, ours = pair("GRU")
     x = torch.randn(T, B, I, dtype=torch.float64)

@@ -66,7 +66,12 @@ class RNN(TorchLike[Tensor], cell=cells.RNNCell):
             **options,
         )
         self.nonlinearity = nonlinearity
-        self.mode = f"RNN_{nonlinearity.upper()}"
+
+    @property
+    def mode(self) -> str:
+        """What torch.nn calls the equation, which stays as it was chosen."""
+        equation: Any = self._equations[0]
+        return f"RNN_{equation.nonlinearity.upper()}"
 
 
 class GRU(TorchLike[Tensor], cell=cells.GRUCell):
