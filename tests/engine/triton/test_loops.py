@@ -380,6 +380,7 @@ def test_gradients_of_the_compilers_operator_are_tensors_of_their_own(using, mon
         (torch.zeros(2, 3, 3, dtype=torch.bfloat16), "no products of bfloat16"),
         (torch.zeros(2, 0, 3), "at least one row and one step"),
         (torch.zeros(1, 1, 1).expand(2**20, 2, 3), "at most 524280 rows"),
+        (torch.zeros(1, 1, 1).expand(2**16, 2**15, 3), r"2\^31 steps of all rows"),
     ],
 )
 def test_what_it_cannot_run_is_refused_with_the_reason(x, reason):
