@@ -28,10 +28,16 @@ from seqnets.insight import Sound
 from seqnets.layers import DeepRNN
 from seqnets.training import Classification, loggers
 from seqnets.training.callbacks import (
+    Checkpoints,
+    CUDAGraphs,
+    DivergenceGuard,
+    Dynamics,
+    GradientFlow,
     Hyperparameters,
     ModelCard,
     ModelGraph,
     Monitor,
+    MusicSamples,
     Pictures,
     Progress,
     TextSamples,
@@ -403,3 +409,41 @@ def test_fewer_rows_are_shown_of_long_sequences(steps, rows):
     batch = Batch(torch.zeros(8, steps), torch.zeros(8))
 
     assert first_rows(batch, 5, steps=39).x.shape == (rows, steps)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        CUDAGraphs,
+        Checkpoints,
+        DivergenceGuard,
+        Dynamics,
+        GradientFlow,
+        Hyperparameters,
+        ModelCard,
+        ModelGraph,
+        MusicSamples,
+        Pictures,
+        Progress,
+        TextSamples,
+    ],
+)
+def test_a_callback_for_sequence_modules_refuses_another_before_training(callback, tmp_path):
+    class Own(LightningModule):
+        def training_step(self, batch, index):
+            raise AssertionError("trained")
+
+        def configure_optimizers(self):
+            return None
+
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        callbacks=[callback()],
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    told = f"{callback.__name__}: the module is Own, expected a SequenceModule.\n  Leave this"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        trainer.fit(Own(), DataLoader(TensorDataset(torch.randn(4, 5, 2))))

@@ -10,10 +10,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from seqnets.checks import check_count
+from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.trainers import ends_here, is_training, validation_follows
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(SequenceCallback, Checkpoint):
     """Keep the best checkpoint and the last one, in the run's folder ``checkpoints``.
 
     ``best.ckpt`` is written when the objective's metric improves on the validation part; ties,

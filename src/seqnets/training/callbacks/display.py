@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.utils.tensorboard import SummaryWriter
 
@@ -19,6 +19,7 @@ from seqnets.insight import Sound
 from seqnets.insight.canvas import Picture
 from seqnets.insight.fonts import give_fonts
 from seqnets.insight.visible import visible
+from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.loggers import writer_of
 from seqnets.training.trainers import callbacks_of, is_training
 from seqnets.typing import Batch
@@ -27,7 +28,7 @@ SHARE = 0.01
 """The share of a run's time that each display may take."""
 
 
-class Display(Callback):
+class Display(SequenceCallback):
     """Base of callbacks that show something in TensorBoard after validations.
 
     It is shown after the first validation and the last. Of those in between, the ones that come too

@@ -6,17 +6,18 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from seqnets.checks import check_count
 from seqnets.datasets.files.sequences import SequenceFiles
 from seqnets.errors import DivergenceError
+from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.deferred import Deferred
 from seqnets.training.trainers import is_training
 
 
-class DivergenceGuard(Callback):
+class DivergenceGuard(SequenceCallback):
     """Stop when the loss, a gradient or the validation loss is NaN or infinite.
 
     On a CPU every step is checked, before the weights are updated. On other devices that would

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
+from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.graphs import BatchGraphs
 
 
-class CUDAGraphs(Callback):
+class CUDAGraphs(SequenceCallback):
     """Run the forward and backward pass of training batches on a GPU in one launch each.
 
     With a small model the GPU waits for Python between kernels. Here each kind of batch (its shapes

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from seqnets.errors import ConfigError
+from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.loggers import writer_of
 
 _WITHOUT_EFFECT = ("allow", "callbacks", "logger", "output", "resume")
@@ -22,7 +23,7 @@ _COLUMNS = 5
 """The hyperparameters that TensorBoard's table shows: its first ones."""
 
 
-class Hyperparameters(Callback):
+class Hyperparameters(SequenceCallback):
     """Show the run's configuration beside its figures, so that runs can be compared.
 
     In TensorBoard it is the HPARAMS tab; W&B, MLflow and the like have a place of their own.

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import nn
 
 from seqnets.checks import name_of
+from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.loggers import writer_of
 
 
-class ModelCard(Callback):
+class ModelCard(SequenceCallback):
     """Write the model's layers and the run's configuration into TensorBoard's TEXT tab.
 
     :class:`ModelGraph` draws which layers feed which.

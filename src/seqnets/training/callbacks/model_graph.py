@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from seqnets.insight.model_graph import Layer, layers_of
+from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.callbacks.display import first_rows, sample_batch
 from seqnets.training.evaluating import evaluating
 from seqnets.training.loggers import writer_of
@@ -17,7 +18,7 @@ from seqnets.training.loggers import writer_of
 _INPUT = "input"
 
 
-class ModelGraph(Callback):
+class ModelGraph(SequenceCallback):
     """Draw in TensorBoard's GRAPHS tab which layers of the model feed which.
 
     A box is a layer with parameters, with its class, the number of its parameters and the shapes of

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqnets.insight.rounded import rounded
+from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.callbacks.deferred import Deferred
 from seqnets.training.callbacks.throughput import Timed
 from seqnets.training.trainers import is_training
@@ -25,7 +26,7 @@ _COUNTED = {"characters": "characters", "words": "words", "bpe": "tokens"}
 """What time steps are called, by the dataset's unit; "time steps" for other units."""
 
 
-class Progress(Timed):
+class Progress(SequenceCallback, Timed):
     """A progress bar with loss, the objective's metric, and throughput.
 
     If the output is not a terminal, or one that can only write lines (``TERM=dumb``), a line is
