@@ -953,6 +953,23 @@ def test_a_product_that_is_compared_with_itself_is_computed_once(chosen, backend
     torch.testing.assert_close(*(unroll(cell, x, backend=b)[0] for b in (backend, "reference")))
 
 
+class LoudestCell(GatedCell):
+    """Writes units that are not below the first alone."""
+
+    gates = ("f", "n")
+
+    def update(self, wx, uh, state):
+        (h,) = state
+        n = torch.tanh(wx.n + uh.n) * (uh.n >= uh.n[:, :1])
+        return (h + torch.sigmoid(wx.f + uh.f) * (n - h),)
+
+
+def test_gates_beside_one_that_is_compared_with_itself_are_not_copied():
+    step, _ = trace_step(LoudestCell(I, 7))
+
+    assert {product.weight.columns for product in step.products} == {7}
+
+
 class PiecewiseCell(GatedCell):
     """A part in three pieces between two others, of which one is read in halves and written whole.
 

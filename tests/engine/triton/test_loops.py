@@ -288,6 +288,25 @@ def test_half_precision_is_stored_and_computed_in_single(mode, using):
     torch.testing.assert_close(c.double(), memory, rtol=0, atol=2e-3)
 
 
+class EqualCell(GatedCell):
+    """The unit of a product that equals the last one: itself."""
+
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        (u,) = uh
+        return (torch.where(u == u[:, -1:], 1.0, torch.tanh(wx.h + u) / 2),)
+
+
+def test_a_unit_of_half_precision_equals_itself(using):
+    using(loops("rows"))
+    cell = EqualCell(3, 5).half()
+
+    y, _ = unroll(cell, torch.randn(4, 6, 3).half(), backend="triton")
+
+    assert (y[..., -1] == 1).all()
+
+
 def test_autocast_computes_in_its_own_dtype_and_gradients_in_the_parameters(using):
     using(loops("rows"))
     layer = Recurrent(GRUCell(3, 6), backend="triton")

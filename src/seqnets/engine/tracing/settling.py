@@ -142,8 +142,10 @@ class Settler:
 
     def _leaf(self, leaf: Node) -> Node:
         source, key = whole_of(leaf)
+        if source == "product" and whole_of(leaf) in self._compared:
+            return self._copied(leaf, self._written[key])
         if source == "product":
-            return self._product(leaf, self._source_of(leaf))
+            return self._product(leaf, self._written[key])
         if source != "state":
             return leaf
         first, width = self._state[key]
@@ -153,13 +155,18 @@ class Settler:
         whole = self.graph.leaf(Columns("state", key), width)
         return self._product(leaf, Product(whole, self._identity(width)))
 
-    def _source_of(self, leaf: Node) -> Product:
-        """The product that a leaf is a piece of; of one compared with itself, a copy of it."""
-        written = self._written[leaf.what.key]
-        whole = self.graph.leaf(replace(leaf.what, offset=0), written.weight.rows)
-        if whole_of(leaf) not in self._compared or leaf is whole:
-            return written
-        return Product(whole, self._identity(whole.width))
+    def _copied(self, leaf: Node, written: Product) -> Node:
+        """Columns of a product, copied from one product of all that overlaps with them.
+
+        A leaf that is all of it is a copy too: kernels for a GPU may round what they copy.
+        """
+        if len(self._read_beside(leaf)) == 1:
+            return self._product(leaf, written)
+        first, size = _run(self._read[whole_of(leaf)], leaf.what.offset)
+        whole = self._product(self.graph.leaf(replace(leaf.what, offset=first), size), written)
+        weight = self._identity(size).part(0, leaf.what.offset - first, leaf.width)
+        place = _place(Product(whole, weight), self.products)
+        return self.graph.leaf(Columns("product", place), leaf.width)
 
     def _product(self, leaf: Node, written: Product) -> Node:
         """Columns of a product: split off as a product of their own if others differ in width.
@@ -227,6 +234,17 @@ def _place(item: Any, items: list[Any]) -> int:
     if item not in items:
         items.append(item)
     return items.index(item)
+
+
+def _run(places: Sequence[Place], column: int) -> Place:
+    """The columns of those of some sorted pieces that overlap one after another, with a column."""
+    first = end = 0
+    for at, width in places:
+        if at >= end > column:
+            break
+        first = at if at >= end else first
+        end = max(end, at + width)
+    return first, end - first
 
 
 def _is_of_reductions(node: Node) -> bool:
