@@ -121,19 +121,24 @@ def test_a_suite_with_limits_ends_with_the_acceptance_table(benchmark, tmp_path)
     assert "not measured" in done.out
 
 
-@pytest.mark.parametrize("chosen", ["cells=[mine]", "model/cell=mine"])
-def test_a_cell_of_ones_own_is_timed_by_its_config(chosen, seqnets, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("chosen", "where"),
+    [
+        ("cells=[mine]", ["--config-dir", "conf"]),
+        ("model/cell=mine", ["--config-dir", "conf"]),
+        ("cells=[mine]", ["hydra.searchpath=[conf]"]),
+    ],
+)
+def test_a_cell_of_ones_own_is_timed_by_its_config(chosen, where, seqnets, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    module = f"mycells_{chosen[:5]}"
+    module = f"mycells_{chosen[:5]}_{len(where)}"
     (tmp_path / f"{module}.py").write_text(
         "import seqnets\nclass Mine(seqnets.cells.CoupledLSTMCell):\n    pass\n"
     )
     (tmp_path / "conf" / "model" / "cell").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "cell" / "mine.yaml").write_text(f"_target_: {module}.Mine\n")
 
-    done = seqnets(
-        "benchmark", "--config-dir", "conf", chosen, f"allow=[{module}]", *ONE[1:], "output=o.json"
-    )
+    done = seqnets("benchmark", *where, chosen, f"allow=[{module}]", *ONE[1:], "output=o.json")
 
     assert (done.code, done.err) == (0, "")
     assert "mine, forward" in done.out

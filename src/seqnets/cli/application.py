@@ -171,7 +171,12 @@ class _Application:
             from seqnets.cli.options import plain  # late: it brings torch
 
             verb = _module(self.verb)
-            trained = verb.run(plain(config), choices=composed.runtime.choices, also=also)
+            trained = verb.run(
+                plain(config),
+                choices=composed.runtime.choices,
+                folders=config_folders(self.arguments),
+                also=also,
+            )
             sweep.check_score(trained, composed.sweeper)
         return trained
 

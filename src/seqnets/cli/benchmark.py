@@ -12,7 +12,6 @@ from typing import Any
 
 import hydra
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from rich import box
 from rich.console import Console
@@ -38,7 +37,8 @@ from seqnets.benchmarking.picture import check_plotting
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
 from seqnets.checks import is_number, is_whole
-from seqnets.cli import report
+from seqnets.cli import listing, report
+from seqnets.cli.arguments import search_path
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, near
@@ -49,18 +49,19 @@ _CELLS = "model/cell"
 _SIZES = ("B", "T", "I", "H")
 
 
-def run(options: Config, *, choices: Mapping[str, Any], **_: Any) -> None:
+def run(options: Config, *, choices: Mapping[str, Any], folders: Sequence[Path], **_: Any) -> None:
     """Time all cases, and write figures, a table and a picture.
 
     Args:
         options: The verb's configuration.
         choices: The chosen option of each config group.
+        folders: Those of the user's own configurations.
 
     Raises:
         SeqnetsError: An option is invalid, a cell cannot be made, a file cannot be written, or
             matplotlib is missing.
     """
-    names = _options(_CELLS)
+    names = list(listing.options(_CELLS, folders))
     nodes = {}
     if chosen := choices.get(_CELLS):
         if options["cells"] is not None:
@@ -73,7 +74,7 @@ def run(options: Config, *, choices: Mapping[str, Any], **_: Any) -> None:
     if settings.device.type == "cpu" and any(case.dtype == "tf32" for case in cases):
         raise UsageError("dtype: is tf32, which only GPUs have, expected float32 on the CPU.")
     limits = [Limit.read(entry, names) for entry in options["limits"]]
-    makers = _makers(cases, nodes, options["allow"])
+    makers = _makers(cases, nodes, folders, options["allow"])
     if options["plot"]:
         check_plotting()
     output = _output(options, choices.get("suite") or "own")
@@ -99,16 +100,15 @@ def run(options: Config, *, choices: Mapping[str, Any], **_: Any) -> None:
     _finish(found, output, options["plot"], console)
 
 
-def _options(group: str) -> list[str]:
-    """The names in a config group, including those of ``--config-dir``."""
-    return list(GlobalHydra.instance().config_loader().get_group_options(group))
-
-
 def _makers(
-    cases: Sequence[Case], nodes: Mapping[str, Config], allow: Sequence[str]
+    cases: Sequence[Case],
+    nodes: Mapping[str, Config],
+    folders: Sequence[Path],
+    allow: Sequence[str],
 ) -> dict[str, Any]:
     """The factory of each cell, tried out with each size, so that errors come before any timing."""
-    makers = {name: _maker(name, nodes, allow) for name in dict.fromkeys(c.cell for c in cases)}
+    names = dict.fromkeys(case.cell for case in cases)
+    makers = {name: _maker(name, nodes, folders, allow) for name in names}
     with torch.device("meta"):
         for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
             with option_errors(nodes.get(cell, {}), _CELLS.replace("/", ".")):
@@ -116,11 +116,13 @@ def _makers(
     return makers
 
 
-def _maker(name: str, nodes: Mapping[str, Config], allow: Sequence[str]) -> Any:
+def _maker(
+    name: str, nodes: Mapping[str, Config], folders: Sequence[Path], allow: Sequence[str]
+) -> Any:
     """The factory of a cell: as the command line configures it, else as its file does."""
     node = nodes.get(name)
     if node is None:
-        composed = hydra.compose(f"{_CELLS}/{name}")
+        composed = hydra.compose("benchmark", [f"{_CELLS}={name}", search_path(folders)])
         loaded: Any = OmegaConf.to_container(composed.model.cell, resolve=True)
         node = loaded
     return build({**node, "_partial_": True}, allow, f"model.cell ({name})")

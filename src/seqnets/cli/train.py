@@ -71,7 +71,7 @@ def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Conf
     return {**saved, "trainer": trainer, **ours}, {"resume": str(path)}
 
 
-def run(options: Config, *, choices: Mapping[str, Any], also: Sequence[str]) -> Trained:
+def run(options: Config, *, choices: Mapping[str, Any], also: Sequence[str], **_: Any) -> Trained:
     """Train, test and report.
 
     Args:
