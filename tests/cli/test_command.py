@@ -314,7 +314,15 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         (["train", "optimizer.lr=range(1,3)"], "each: seqnets train -m 'optimizer.lr=range(1,3)'"),
         (["train", "model/option=[layer_norm,zonout]"], "Did you mean zoneout"),
         (["train", "~seed"], "~seed: removes what `seqnets train` needs"),
-        (["train", "~model/option"], "~model/option: removes what nothing chose, expected it to"),
+        (["train", "~model/head"], "~model/head: removes what nothing chose, expected it to"),
+        (["train", "~model/cell=gru"], "~model/cell=gru: removes what nothing chose, expected it"),
+        (
+            ["train", "experiment=awd_lstm_ptb", "~model/option"],
+            "~model/option: cannot change a list, expected the list that is wanted.\n"
+            "  None at all is 'model/option=[]'.",
+        ),
+        (["train", "~dataset/augment=[noise]"], "None at all is 'dataset/augment=[]'"),
+        (["train", "~model/cell=[gru]"], "model/cell: is ['gru'], expected a name"),
         (
             ["train", "~model.hiden_size"],
             "model.hiden_size: is not a key or group of `seqnets train`.\n"

@@ -13,6 +13,7 @@ from seqnets.cli.arguments import config_folders, key_of, parsed, root_of, searc
 from seqnets.cli.keys import LIST_GROUPS, known_keys, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near
+from seqnets.quoting import shell
 
 _ROOTED = ("experiment", "suite")
 """Config groups whose files set keys at the root."""
@@ -25,13 +26,14 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
     """Check a command line before its configuration is composed.
 
     Raises:
-        UsageError: It names no key, would hide a file of the user's, remove what the verb
-            needs, change what a checkpoint determines, give a group no name or too many, give a
-            name to a key in place of its group, or sweep over no values.
+        UsageError: It names no key, would hide a file of the user's, remove a list or what the
+            verb needs, change what a checkpoint determines, give a group no name or too many, give
+            a name to a key in place of its group, or sweep over no values.
     """
     _check_keys_have_names(arguments)
     _check_no_file_is_hidden(arguments)
     _check_nothing_needed_is_removed(verb, arguments)
+    _check_no_list_is_removed(arguments)
     _check_checkpoint_is_not_contradicted(verb, arguments)
     _check_groups_are_named(verb, arguments)
     _check_sweeps_have_values(arguments)
@@ -68,6 +70,16 @@ def _check_nothing_needed_is_removed(verb: str, arguments: Sequence[str]) -> Non
             )
 
 
+def _check_no_list_is_removed(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        key = argument[1:].partition("=")[0]
+        if argument[:1] == "~" and key in LIST_GROUPS and key not in _ROOTED:
+            raise UsageError(
+                f"{argument}: cannot change a list, expected the list that is wanted.\n"
+                f"  None at all is {shell(f'{key}=[]')}."
+            )
+
+
 def _check_checkpoint_is_not_contradicted(verb: str, arguments: Sequence[str]) -> None:
     keys, groups = own_of(verb)
     if "checkpoint" not in keys:
@@ -95,7 +107,11 @@ def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
                 raise UsageError(
                     f"{o.input_line}: names an option of a group, expected {meant}={given}."
                 )
-        if not (configs() / group).is_dir() or o.is_delete():
+        if not (configs() / group).is_dir():
+            continue
+        if o.is_delete():
+            if isinstance(value, list):
+                raise _not_a_name(group, value)
             continue
         if o.is_sweep_override():
             names = value.list if isinstance(value, ChoiceSweep) else []

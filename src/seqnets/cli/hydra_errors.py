@@ -16,7 +16,7 @@ from seqnets.quoting import override, override_list, shell
 
 # How Hydra says that a key got several values, does not exist, or is added although it exists.
 _SEVERAL = r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r"
-_UNKNOWN = r"Could not (override|delete)(?: from config.)? '([^'=]+)'"
+_UNKNOWN = r"Could not (override|delete)(?: from config.)? '([^'=]+)(?:=[^']*)?'"
 _PRESENT = r"Could not append to config. An item is already at '([^']+)'"
 
 
@@ -133,7 +133,8 @@ def _unknown_key(
         return UsageError(f"{key}: is determined by the checkpoint, expected no other.\n  {advice}")
     choosers = choosers_of(key)
     if choosers and not to_set:
-        return UsageError(f"~{key}: removes what nothing chose, expected it to be left out.")
+        removed = f"~{key}={path}" if path else f"~{key}"
+        return UsageError(f"{removed}: removes what nothing chose, expected it to be left out.")
     if choosers:
         outer, _, inner = key.rpartition("/")
         return UsageError(
