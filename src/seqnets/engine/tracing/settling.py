@@ -160,12 +160,12 @@ class Settler:
 
         A leaf that is all of it is a copy too: kernels for a GPU may round what they copy.
         """
-        if len(self._read_beside(leaf)) == 1:
-            return self._product(leaf, written)
         first, size = _run(self._read[whole_of(leaf)], leaf.what.offset)
-        whole = self._product(self.graph.leaf(replace(leaf.what, offset=first), size), written)
+        whole = self.graph.leaf(replace(leaf.what, offset=first), size)
+        if len(self._read_beside(whole)) == 1:
+            return self._product(leaf, written)
         weight = self._identity(size).part(0, leaf.what.offset - first, leaf.width)
-        place = _place(Product(whole, weight), self.products)
+        place = _place(Product(self._product(whole, written), weight), self.products)
         return self.graph.leaf(Columns("product", place), leaf.width)
 
     def _product(self, leaf: Node, written: Product) -> Node:
