@@ -410,6 +410,10 @@ UNTRACEABLE = {
         "aten.searchsorted; instead: a sum of comparisons",
     ),
     "many of the largest": (lambda h: h * h.topk(5)[0], "aten.topk of 5 units"),
+    "some of the places": (
+        lambda h: torch.stack([h, h], -1).scatter(1, h.argmax(1)[:, None, None], 0.3).sum(-1),
+        "which leave some out; instead: an index for each",
+    ),
     "places among equals": (
         lambda h: h.gather(-1, h.topk(2)[1]).sum(-1, True) * h,
         "instead: x >= topk",

@@ -126,12 +126,12 @@ class Placing(Stretching):
 
     def _gather(self, x: Tensor, dim: int, index: Tensor) -> Tensor:
         counted = self._counted(x, dim)
-        chosen = (torch.where(counted == place, x, 0.0) for place in _few(index, dim))
+        chosen = (torch.where(counted == place, x, 0.0) for place in _few(x, index, dim))
         return torch.cat([each.sum(dim, keepdim=True) for each in chosen], dim)
 
     def _scatter(self, x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         counted = self._counted(x, dim)
-        for i, place in enumerate(_few(index, dim)):
+        for i, place in enumerate(_few(x, index, dim)):
             new = value.narrow(dim, i, 1) if isinstance(value, Tensor) else float(value)
             x = torch.where(counted == place, new, x)
         return x
@@ -144,9 +144,16 @@ def _is_of_lines(name: str, args: tuple[Any, ...]) -> bool:
     return name == "index_select" and args[1] == 0
 
 
-def _few(index: Tensor, dim: int) -> list[Tensor]:
-    """The indices along a dimension, one by one."""
+def _few(x: Tensor, index: Tensor, dim: int) -> list[Tensor]:
+    """The indices of numbers of ``x`` along a dimension, one by one."""
     many = index.shape[dim]
+    sizes = [*x.shape]
+    sizes[dim] = many
+    if [*index.shape] != sizes:
+        raise Untraceable(
+            f"indices of shape {(*index.shape,)} among numbers of shape {(*x.shape,)}, which leave "
+            f"some out; instead: an index for each, {(*sizes,)}"
+        )
     if many > _PLACES:
         raise Untraceable(f"{many} data-dependent indices in a row, more than {_PLACES}")
     return [index.narrow(dim, i, 1) for i in range(many)]
