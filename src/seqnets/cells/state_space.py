@@ -331,10 +331,10 @@ class LonghornCell(SelectiveCell):
     :math:`k k^\top` the paper keeps the diagonal, so that units fade number by number. Where I is
     not H, a product :math:`W_x x_t` takes the place of :math:`x_t` in the last two equations.
 
-    Differs from the paper in one place beside that: there are no :math:`b_k` and :math:`b_q`, which
-    start at zero here. :math:`W_\beta` of two factors, and D, are those of the published code. What
-    its block has around the cell, a convolution before and a gated branch beside, is not part of
-    it.
+    Differs from the paper in one place beside that: the paper has no :math:`b_k` and :math:`b_q`,
+    which start at zero here. :math:`W_\beta` of two factors, and D, are those of the published
+    code. What its block has around the cell, a convolution before and a gated branch beside, is not
+    part of it.
 
     State: ``(y, s)``, (B, H) and (B, N*H), one n after the other; y is not read back. Output:
     ``y``.
