@@ -139,14 +139,14 @@ def test_s6_starts_as_its_published_code_does():
 
 
 def test_longhorn_follows_its_paper():
-    w, b = (0.5, -0.3, 0.8, 0.9, 0.4, -0.7), (0.1, -0.4, 0.3, 0.6, 0.2, -0.1)
+    w = (0.5, -0.3, 0.8, 0.9, 0.4, -0.7, 0.2, 1.2)
+    b = (0.1, -0.4, 0.3, 0.6, 0.2, -0.1, 0.5, -0.2)
     rates = {"weight_r": 0.7, "weight_step": -1.3, "bias_step": 0.4}
-    make, s = partial(LonghornCell, state_size=3), (0.9, -0.2, 0.4)
-    cell = one_unit(make, w=w, b=b, D=1.1, **rates)
+    cell, s = one_unit(LonghornCell, w=w, b=b, D=1.1, **rates), (0.9, -0.2, 0.4, -1.3)
 
     for x in XS:
         beta = sigmoid(-1.3 * 0.7 * x + 0.4)
-        k, q = ([w[n] * x + b[n] for n in part] for part in (range(3), range(3, 6)))
+        k, q = ([w[n] * x + b[n] for n in part] for part in (range(4), range(4, 8)))
         epsilon = beta / (1 + beta * sum(k_n**2 for k_n in k))
         kept, before = [1 - epsilon * k_n**2 for k_n in k], s
         s = [a * s_n + epsilon * x * k_n for a, s_n, k_n in zip(kept, s, k, strict=True)]
