@@ -10,7 +10,8 @@ import torch
 
 from seqnets.datasets import ClassificationFiles, RegressionFiles
 from seqnets.datasets.parts import PARTS
-from seqnets.datasets.sequences.base import Sequences, check_sequences
+from seqnets.datasets.sequences.checks import check_sequences
+from seqnets.datasets.sequences.sequences import Sequences
 from seqnets.errors import ConfigError, DataError
 from seqnets.typing import IGNORE
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqnets.datasets.sequences.base import Sequences
+from seqnets.datasets.sequences.sequences import Sequences
 from seqnets.training import Classification, Regression
 from seqnets.training.scores import scores_of_parts
 from seqnets.typing import IGNORE, Batch

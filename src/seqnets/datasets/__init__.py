@@ -27,12 +27,13 @@ from seqnets.datasets.published.sst import StanfordSentiment
 from seqnets.datasets.published.surnames import Surnames
 from seqnets.datasets.published.ucr import TimeSeriesFiles
 from seqnets.datasets.published.wnut17 import WNUT17
-from seqnets.datasets.sequences.base import NextSteps, SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData
 from seqnets.datasets.sequences.classification import LabelledData
 from seqnets.datasets.sequences.labelled_texts import LabelledTexts, Texts, TextSplits
 from seqnets.datasets.sequences.loader import SequenceLoader
 from seqnets.datasets.sequences.pairs import PairData, PairLoader, Pairs
 from seqnets.datasets.sequences.pixels import Pictures, PixelSequences
+from seqnets.datasets.sequences.sequences import NextSteps, Sequences, Splits
 from seqnets.datasets.sequences.tagging import TaggedData
 from seqnets.datasets.sequences.text_pairs import TextPairs
 from seqnets.datasets.series.data import SeriesData

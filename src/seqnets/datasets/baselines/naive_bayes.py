@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seqnets.datasets.sequences.base import Sequences
+from seqnets.datasets.sequences.sequences import Sequences
 
 
 def naive_bayes(train: Sequences, test: Sequences, vocab_size: int, num_classes: int) -> Tensor:

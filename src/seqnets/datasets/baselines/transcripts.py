@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.scores.edits import edit_rate
-from seqnets.datasets.sequences.base import Sequences
+from seqnets.datasets.sequences.sequences import Sequences
 from seqnets.typing import IGNORE
 
 _WIDTH = 8

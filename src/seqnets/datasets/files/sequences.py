@@ -25,9 +25,10 @@ from seqnets.datasets.readers.folders import check_facts
 from seqnets.datasets.readers.records import TIME, Record, Wanted, ids_of, part_of
 from seqnets.datasets.readers.sources import read_source
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData
 from seqnets.datasets.sequences.dealing import deal, deal_grouped
 from seqnets.datasets.sequences.loader import SequenceLoader
+from seqnets.datasets.sequences.sequences import Sequences, Splits
 from seqnets.datasets.sequences.times import Times, Timing
 from seqnets.datasets.text.vocabulary import PLAIN_UNITS, Unit, Vocabulary, split
 from seqnets.errors import DataError

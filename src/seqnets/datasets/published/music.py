@@ -11,7 +11,8 @@ from torch import Tensor
 
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.readers.files import find_folder
-from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData
+from seqnets.datasets.sequences.sequences import Sequences, Splits
 from seqnets.errors import DataError
 from seqnets.optional import optional
 from seqnets.typing import Sizes

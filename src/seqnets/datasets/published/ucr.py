@@ -8,9 +8,9 @@ import torch
 
 from seqnets.datasets.readers.files import find_folder
 from seqnets.datasets.readers.ts import TimeSeries, read_ts
-from seqnets.datasets.sequences.base import Sequences, Splits
 from seqnets.datasets.sequences.classification import LabelledData
 from seqnets.datasets.sequences.dealing import deal
+from seqnets.datasets.sequences.sequences import Sequences, Splits
 from seqnets.errors import DataError
 
 

@@ -10,7 +10,8 @@ from seqnets.checks import check_fractions
 from seqnets.datasets.augmentation.augmenter import Augmentations
 from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.scaling import Scaling
-from seqnets.datasets.sequences.base import SequenceData, Splits
+from seqnets.datasets.sequences.base import SequenceData
+from seqnets.datasets.sequences.sequences import Splits
 from seqnets.typing import Sizes
 
 

@@ -16,8 +16,9 @@ from seqnets.datasets.baselines.naive_bayes import naive_bayes
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.readers.files import read_lines
-from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData
 from seqnets.datasets.sequences.loader import SequenceLoader
+from seqnets.datasets.sequences.sequences import Sequences, Splits
 from seqnets.datasets.text.vocabulary import Unit, Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import IGNORE, Known, Sizes

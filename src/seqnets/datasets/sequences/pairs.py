@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from seqnets.datasets.parts import Part
-from seqnets.datasets.sequences.base import SequenceData, Sequences, check_sequences
+from seqnets.datasets.sequences.base import SequenceData
+from seqnets.datasets.sequences.checks import check_sequences
 from seqnets.datasets.sequences.loader import SequenceLoader
+from seqnets.datasets.sequences.sequences import Sequences
 from seqnets.datasets.text.codecs import FOREIGN, Codec
 from seqnets.errors import DataError
 from seqnets.typing import END, IGNORE, Batch, Sizes

@@ -11,8 +11,8 @@ import torch
 
 from seqnets.datasets.examples import show_picture
 from seqnets.datasets.parts import PARTS, Part
-from seqnets.datasets.sequences.base import Sequences, Splits
 from seqnets.datasets.sequences.classification import LabelledData
+from seqnets.datasets.sequences.sequences import Sequences, Splits
 
 
 class Pictures(NamedTuple):

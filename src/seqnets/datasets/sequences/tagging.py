@@ -30,8 +30,9 @@ from seqnets.datasets.scores.tags import (
     is_bio,
     score_tags,
 )
-from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData
 from seqnets.datasets.sequences.loader import SequenceLoader
+from seqnets.datasets.sequences.sequences import Sequences, Splits
 from seqnets.datasets.sequences.step_inputs import Inputs, Numbers, Words, read_inputs
 from seqnets.datasets.text.vocabulary import Vocabulary
 from seqnets.errors import DataError

@@ -17,8 +17,8 @@ from seqnets.datasets.readers.files import read_lines
 from seqnets.datasets.readers.tables import SUFFIXES, read_rows
 from seqnets.datasets.scores.bleu import bleu_of, corpus_bleu
 from seqnets.datasets.scores.exact import exact_match
-from seqnets.datasets.sequences.base import Splits
 from seqnets.datasets.sequences.pairs import PairData, PairLoader, Pairs
+from seqnets.datasets.sequences.sequences import Splits
 from seqnets.datasets.text.codecs import Codec, check_codec_options, fit_codecs, read_codec
 from seqnets.errors import DataError, counted
 from seqnets.typing import Known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqnets.datasets.sequences.base import Sequences
+from seqnets.datasets.sequences.sequences import Sequences
 from seqnets.datasets.synthetic.base import SyntheticData
 from seqnets.typing import Sizes
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from seqnets.checks import check_count
 from seqnets.datasets.parts import PARTS, Part
-from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData
+from seqnets.datasets.sequences.sequences import Sequences, Splits
 
 
 class SyntheticData(SequenceData):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqnets.checks import check_count
-from seqnets.datasets.sequences.base import Sequences
+from seqnets.datasets.sequences.sequences import Sequences
 from seqnets.datasets.synthetic.base import SyntheticData
 from seqnets.typing import IGNORE, Sizes
 

@@ -13,8 +13,9 @@ from seqnets.datasets.augmentation.augmenter import Augmentations
 from seqnets.datasets.baselines.transcripts import nearest_pictures, repeated_label
 from seqnets.datasets.examples import show_columns, show_target
 from seqnets.datasets.published.digits import SIDE, pool_digits
-from seqnets.datasets.sequences.base import SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData
 from seqnets.datasets.sequences.pixels import Pictures
+from seqnets.datasets.sequences.sequences import Sequences, Splits
 from seqnets.datasets.synthetic.base import random_parts
 from seqnets.errors import ConfigError
 from seqnets.typing import BLANK, IGNORE, Sizes

@@ -12,7 +12,8 @@ from seqnets.checks import check_count
 from seqnets.datasets.baselines.counting import majority_baseline
 from seqnets.datasets.examples import show_picture
 from seqnets.datasets.published.digits import SIDE, pool_digits
-from seqnets.datasets.sequences.base import NextSteps, SequenceData, Sequences, Splits
+from seqnets.datasets.sequences.base import SequenceData
+from seqnets.datasets.sequences.sequences import NextSteps, Sequences, Splits
 from seqnets.datasets.synthetic.base import random_parts
 from seqnets.typing import Sizes
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.checks import check_count
-from seqnets.datasets.sequences.base import Sequences
+from seqnets.datasets.sequences.sequences import Sequences
 from seqnets.datasets.synthetic.base import SyntheticData
 from seqnets.errors import ConfigError
 from seqnets.typing import Sizes
