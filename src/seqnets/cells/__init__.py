@@ -86,11 +86,12 @@ from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
 from seqnets.cells.rwkv import RWKV7Cell
 from seqnets.cells.scrn import SCRNCell
+from seqnets.cells.selective import LonghornCell, S6Cell
 from seqnets.cells.spiking import CubaLIFCell, LICell, LIFCell, RLIFCell, SpikingCell
 from seqnets.cells.sru import PeepholeSRUCell, SRUCell
 from seqnets.cells.ssd import SSDCell
 from seqnets.cells.starting import chrono, initialize
-from seqnets.cells.state_space import LonghornCell, S5Cell, S6Cell
+from seqnets.cells.state_space import S5Cell
 from seqnets.cells.strongly_typed import TGRUCell, TLSTMCell, TRNNCell
 from seqnets.cells.wrapper import CellOption, Wrapper, optioned
 
