@@ -21,8 +21,8 @@ from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequences.loader import SequenceLoader
 from seqnets.datasets.series.calendar import UNITS, add_calendar, calendar_columns
+from seqnets.datasets.series.new import NewSeries
 from seqnets.datasets.series.series import Series
-from seqnets.datasets.series.spacing import Months
 from seqnets.datasets.series.windows import Spans, Windows, window_starts
 from seqnets.errors import ConfigError, DataError, counted
 from seqnets.typing import Known, Sizes
@@ -333,70 +333,8 @@ class SeriesData(DataModule):
             DataError: The file is malformed, too short, or lacks a column, or values or times that
                 are known ahead; the message says which.
         """
-        scaling = Scaling.read(known["scaling"])
-        lookback, sizes = known["lookback"], known["sizes"]
-        horizon, ahead = sizes["horizon"], sizes.get("ahead_size", 0)
-        series = self._read_new(path, known)
-        given = [name for name in self.known_ahead if name in known["columns"]]
-        ends = []
-        for name, start in series.starts.items():
-            ends.append(start + series.lengths[name] - series.coming.get(name, 0))
-            if ahead:
-                _check_ahead(path, series, name, ends[-1], horizon, given)
-        values = scaling(torch.from_numpy(series.values))
-        places = torch.tensor(ends) - lookback
-        y = torch.full((len(values) + horizon, sizes["output_size"]), torch.nan)
-        names = None if "" in series.starts else [*series.starts]
-        texts: dict[str, Sequence[Any]] = {"after": [series.times[end - 1] for end in ends]}
-        times = self._times_ahead(series, ends, known)
-        if times is not None:
-            texts["time"] = times
-        windows = Windows(values, y, places, lookback, horizon, names, texts, ahead)
-        return SequenceLoader(windows, self.batch_size, name=str(path))
-
-    def _read_new(self, path: Path, known: Known) -> Series:
-        """The series of a new file, with the columns that the model knows."""
-        told = calendar_columns(self.calendar)
-        own = [name for name in known["columns"] if name not in told]
-        series = self.read(path).select(str(path), own)
-        for name, steps in series.past().lengths.items():
-            if steps < known["lookback"]:
-                raise DataError(
-                    f"{path}: got {counted(steps, 'step')} of {name or 'the series'}, expected at "
-                    f"least {known['lookback']}, the model's lookback."
-                )
-        if self.calendar and not self.known_ahead:
-            series = self._going_on(path, series, known)
-        series = add_calendar(path, series, self.calendar)
-        return series.select(str(path), known["columns"])
-
-    def _going_on(self, path: Path, series: Series, known: Known) -> Series:
-        """The series of a new file with the steps to forecast, of which only times are known."""
-        horizon, months, past = known["sizes"]["horizon"], known.get("months"), series.past()
-        if not past.timed:
-            return past  # which the calendar refuses
-        ahead = series.ahead(horizon, None if months is None else Months(**months))
-        if ahead is None:
-            name = next(name for name in past.lengths if series.coming.get(name, 0) < horizon)
-            last = past.times[past.starts[name] + past.lengths[name] - 1]
-            raise DataError(
-                f"{path}: got no times of the {counted(horizon, 'step')} of "
-                f"{name or 'the series'} after {last}, expected them, or times whose spacing says "
-                "how they continue.\n"
-                f"  dataset.calendar=[{','.join(self.calendar)}] needs them. Add a row for each "
-                "step to forecast, in which only the time has a value."
-            )
-        return past.going_on(ahead)
-
-    def _times_ahead(
-        self, series: Series, ends: Sequence[int], known: Known
-    ) -> list[list[str]] | None:
-        """The times of the steps to forecast after the past of each series, if they are known."""
-        horizon = known["sizes"]["horizon"]
-        if known["sizes"].get("ahead_size"):  # the series continues over them
-            return [series.times[end : end + horizon] for end in ends] if series.timed else None
-        months = known.get("months")
-        return series.ahead(horizon, None if months is None else Months(**months))
+        new = NewSeries(path, self.read(path), known, self.known_ahead, self.calendar)
+        return SequenceLoader(new.windows(), self.batch_size, name=str(path))
 
     def numbers(self, part: Part) -> list[Tensor]:
         """Return all inputs and all targets of a part."""
@@ -417,26 +355,4 @@ def _check_names(
         raise ConfigError(
             f"{who}: {option} is {names!r}, expected a list of {what}, each once.\n"
             f"  For example dataset.{option}=[{one}]; [] means {none}."
-        )
-
-
-def _check_ahead(
-    path: Path, series: Series, name: str, end: int, horizon: int, columns: Sequence[str]
-) -> None:
-    """Raise DataError if values that are known ahead are missing in the steps after ``end``."""
-    whose, places = name or "the series", [series.columns.index(column) for column in columns]
-    if (found := series.coming.get(name, 0)) < horizon:
-        raise DataError(
-            f"{path}: got {counted(found, 'step')} of {whose} after {series.times[end - 1]}, "
-            f"expected {horizon}, the model's horizon.\n"
-            f"  Known ahead (dataset.known_ahead): {', '.join(columns)}. Add a row for each step "
-            "to forecast, in which only these have values."
-        )
-    gaps = ~series.observed[end : end + horizon, places]
-    if gaps.any():
-        step, column = np.argwhere(gaps)[0].tolist()
-        raise DataError(
-            f"{path}: column {columns[column]} of {whose} has no value at "
-            f"{series.times[end + step]}, expected one: it is known ahead (dataset.known_ahead).\n"
-            "  A gap there is not filled in: that would be a guess of what comes."
         )
