@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqnets.datasets.files.series import Columns, read_series
 from seqnets.datasets.parts import Part
 from seqnets.datasets.readers.files import find_folder
 from seqnets.datasets.series.data import SeriesData
 from seqnets.datasets.series.series import Series
+from seqnets.datasets.series.table import Columns, read_series
 from seqnets.errors import DataError, counted
 
 _FILE = "ETTh1.csv"

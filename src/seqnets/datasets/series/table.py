@@ -1,0 +1,240 @@
+"""Long series of a table, a row per step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from seqnets.datasets.readers.cells import (
+    Row,
+    check_left_out,
+    is_missing,
+    leaving_out,
+    listed,
+    naming,
+    need,
+    number_of,
+    shown,
+)
+from seqnets.datasets.readers.tables import read_rows
+from seqnets.datasets.readers.timestamps import Steps, add_time, insert_steps, parse_time
+from seqnets.datasets.series.series import Series
+from seqnets.errors import DataError
+from seqnets.quoting import override, override_list, shell
+
+TIME, SERIES = "time", "series"
+
+
+class Columns(NamedTuple):
+    """Names of the columns that are not features.
+
+    Attributes:
+        time: The timestamp column.
+        series: The series column.
+        leave_out: Other columns.
+    """
+
+    time: str = TIME
+    series: str = SERIES
+    leave_out: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All of these names."""
+        return self.time, self.series, *self.leave_out
+
+
+def read_series(
+    path: Path,
+    columns: Columns,
+    missing: str = "error",
+    gaps: str = "error",
+    known_ahead: Sequence[str] = (),
+    *,
+    coming: bool = False,
+    new: bool = False,
+) -> Series:
+    """Read the series of a table; see :class:`SeriesTable` for its columns.
+
+    Args:
+        path: The file.
+        columns: Names of the columns that are not features.
+        missing: What to do about missing values: see :class:`SeriesTable`.
+        gaps: What to do about uneven steps, ``time_gaps`` of :class:`SeriesTable`.
+        known_ahead: Columns that are known ahead.
+        coming: Whether the last rows of a series may lack all values but theirs.
+        new: Whether the file is for prediction, in which columns to leave out may be absent.
+
+    Raises:
+        DataError: The file is missing or malformed; the message says in which line.
+    """
+    rows = read_rows(path)
+    first = next(rows)
+    header, features = list(first[1]), _Features.of(*first, columns, known_ahead, new)
+    if gaps == "fill":
+        need(*first, columns.time, advice="It shows where a step is missing.")
+    kind = ""
+    found: dict[str, Steps] = {}
+    last: dict[str, list[tuple[str, Row]]] = {}
+    for where, row in chain([first], rows):
+        _check_columns(where, row, header, columns.series)
+        name = str(row[columns.series]) if columns.series in header else ""
+        steps = found.setdefault(name, Steps())
+        if columns.time in header:
+            seconds, found_kind = parse_time(where, columns.time, row.get(columns.time))
+            kind = kind or found_kind
+            if found_kind != kind:
+                raise DataError(
+                    f"{where}: {columns.time} is {found_kind}, expected {kind}, as before."
+                )
+            add_time(where, steps, seconds, kind, str(row[columns.time]), gaps)
+        steps.times.append(str(row.get(columns.time, f"step {len(steps.values)}")))
+        if coming and features.are_missing(row, known_ahead):
+            last.setdefault(name, []).append((where, row))
+            steps.values.append(features.numbers(where, row, "forward"))
+            continue
+        for before in last.pop(name, ()):  # it was a gap
+            features.numbers(*before, missing)
+        steps.values.append(features.numbers(where, row, missing))
+    if gaps == "fill":
+        found = {name: insert_steps(path, steps, kind) for name, steps in found.items()}
+    timed = columns.time in header
+    series = _concatenate(path, features, found, missing)
+    counts = _count_coming(series, known_ahead) if coming else {}
+    return replace(series, timed=timed, even=timed and gaps != "ignore", coming=counts)
+
+
+@dataclass(frozen=True)
+class _Features:
+    """The columns of a table that are features.
+
+    Attributes:
+        names: Their names.
+        left_out: Columns that are left out now.
+        new: Whether the table is for prediction, by a model that knows its features.
+    """
+
+    names: list[str]
+    left_out: Sequence[str]
+    new: bool
+
+    @classmethod
+    def of(
+        cls, where: str, row: Row, columns: Columns, known_ahead: Sequence[str], new: bool
+    ) -> _Features:
+        """Those of a table with this first row.
+
+        Raises:
+            DataError: There are none, or the row lacks a column that an option names.
+        """
+        renamed = {columns.time, columns.series} - {TIME, SERIES}
+        need(where, row, *sorted(renamed))
+        if not new:
+            check_left_out(where, row, columns.leave_out, (columns.time, columns.series))
+        names = [name for name in row if name not in columns.all]
+        if not names:
+            raise DataError(
+                f"{naming(where)}: got the columns {listed(row)}, expected one or more of numbers."
+            )
+        if absent := [name for name in known_ahead if name not in names]:
+            raise DataError(
+                f"{naming(where)}: got the features {listed(names)}, expected "
+                f"{', '.join(absent)} too.\n"
+                "  dataset.known_ahead names what is known ahead."
+            )
+        return cls(names, columns.leave_out, new)
+
+    def are_missing(self, row: Row, but: Sequence[str]) -> bool:
+        """Whether a row has no value of any feature but some."""
+        return all(is_missing(row.get(name)) for name in self.names if name not in but)
+
+    def numbers(self, where: str, row: Row, missing: str) -> list[float]:
+        """The numbers of a row; NaN where one is missing and that is allowed."""
+        return [self._number(where, row, column, missing) for column in self.names]
+
+    def _number(self, where: str, row: Row, column: str, missing: str) -> float:
+        cell = row.get(column)
+        if not is_missing(cell):
+            try:
+                return number_of(where, column, cell, gaps=True)
+            except DataError as error:
+                option = leaving_out(column, row, self.names, self.left_out)
+                advice = f"If the model knows no such column: {option}."
+                if not self.new:
+                    advice = (
+                        f"If the column is a timestamp: {shell(override('dataset.time', column))}; "
+                        f"a series: {shell(override('dataset.series', column))}; a category: a "
+                        f"column of 0 and 1 for each of its values instead; not a feature: "
+                        f"{option}."
+                    )
+                raise DataError(f"{error}\n  {advice}") from None
+        if missing == "error":
+            raise DataError(
+                f"{where}: column {column} is {shown(cell)}, expected a number.\n"
+                "  dataset.missing=forward repeats the last value, dataset.missing=linear "
+                "interpolates."
+            )
+        return math.nan
+
+    def check_values(self, path: Path, series: str, values: np.ndarray) -> None:
+        """Raise DataError if a feature has no value in a series, whose steps are (steps, I)."""
+        for column, found in zip(self.names, values.T, strict=True):
+            if not np.isfinite(found).any():
+                option = shell(override_list("dataset.leave_out", [*self.left_out, column]))
+                advice = "If the model knows no such column" if self.new else "Leave out the column"
+                other = f"; or remove {series} from the file" * bool(series)
+                raise DataError(
+                    f"{path}: column {column} of {series or 'the series'} has no value, expected "
+                    f"some.\n  {advice}: {option}{other}."
+                )
+
+
+def _check_columns(where: str, row: Row, first: list[str], series: str) -> None:
+    """Raise DataError if a row has a column that the first lacks, or no series."""
+    unknown = next((name for name in row if name not in first), None)
+    if unknown is not None:
+        raise DataError(
+            f"{where}: got a column {unknown}, expected {', '.join(first)}, as in the first row."
+        )
+    if series in first and row.get(series) in (None, ""):
+        raise DataError(f"{where}: column {series} is missing, expected a name in every row.")
+
+
+def _count_coming(series: Series, known_ahead: Sequence[str]) -> dict[str, int]:
+    """Return how many steps at the end of each series have values only of columns known ahead."""
+    others = [name not in known_ahead for name in series.columns]
+    there = np.any(series.observed[:, others], axis=1)
+    found = {}
+    for name, start in series.starts.items():
+        backwards = there[start : start + series.lengths[name]][::-1]
+        found[name] = int(backwards.argmax())
+    return found
+
+
+def _concatenate(path: Path, features: _Features, found: dict[str, Steps], missing: str) -> Series:
+    """Concatenate series, with their missing values filled in."""
+    pieces = {name: np.array(steps.values) for name, steps in found.items()}
+    for name, values in pieces.items():
+        features.check_values(path, name, values)
+    observed = np.isfinite(np.concatenate([*pieces.values()]))
+    filled = np.concatenate([_fill(values, missing) for values in pieces.values()])
+    times = [time for steps in found.values() for time in steps.times]
+    lengths = {name: len(values) for name, values in pieces.items()}
+    return Series(features.names, filled, observed, times, lengths)
+
+
+def _fill(values: np.ndarray, missing: str) -> np.ndarray:
+    """Fill in the missing values of one series, (steps, I), by the method ``missing``."""
+    present, steps = np.isfinite(values), np.arange(len(values))
+    if missing == "linear":
+        columns = zip(values.T, present.T, strict=True)
+        return np.stack([np.interp(steps, steps[p], v[p]) for v, p in columns], 1)
+    last = np.maximum.accumulate(np.where(present, steps[:, None], -1))
+    indices = np.where(last < 0, present.argmax(0), last)
+    return np.take_along_axis(values, indices, 0)
