@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral
 from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, Generic, overload
 
@@ -132,6 +133,17 @@ class TorchLike(TorchBase, Generic[Hidden]):
             )
         self.reset_parameters()
         self.flatten_parameters()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and "_equations" in self.__dict__:
+            built = getattr(self, name)
+            if not isinstance(value, Integral) or value != built:
+                raise ConfigError(
+                    f"{self._name}: {name} is set to {value!r}, expected {built!r}, which it was "
+                    f"built with.\n"
+                    f"  Build another module, and load the new weights into it."
+                )
+        super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # to another device, say, or another dtype
@@ -334,7 +346,6 @@ class TorchLike(TorchBase, Generic[Hidden]):
             is_ragged(sizes) or (self.training and self.dropout)
         ):
             # like torch.nn, which draws dropout masks for real steps only
-            self._check_sizes()
             if state is not None:
                 self._check_batch(state, int(sizes[0]))
             layers = self._layer_by_layer(self.bound_cells())
@@ -353,7 +364,6 @@ class TorchLike(TorchBase, Generic[Hidden]):
 
         In one call of torch's kernels where that is possible and faster, else layer by layer.
         """
-        self._check_sizes()
         if state is not None:
             self._check_batch(state, x.shape[0 if batch_first else 1])
         cells = self.bound_cells()
@@ -379,23 +389,6 @@ class TorchLike(TorchBase, Generic[Hidden]):
     def _layer_by_layer(self, cells: Sequence[GatedCell]) -> LayerByLayer:
         unrolls = self._unrolls or (unroll,) * len(cells)
         return LayerByLayer(cells, unrolls, 1 + self.bidirectional, self.dropout, self.training)
-
-    def _check_sizes(self) -> None:
-        """Raise if a size was changed after construction."""
-        cell, count = self._equations[0], len(self._equations)
-        if (self.input_size, self.hidden_size) != (cell.input_size, cell.hidden_size):
-            changed = "input_size and hidden_size are"
-            came = f"{self.input_size} and {self.hidden_size}"
-            expected = f"{cell.input_size} and {cell.hidden_size}"
-        elif self.num_layers * (1 + self.bidirectional) != count:
-            changed, expected = "num_layers and bidirectional are", counted(count, "cell")
-            came = f"{self.num_layers} and {self.bidirectional}"
-        else:
-            return
-        raise ConfigError(
-            f"{self._name}: {changed} {came}, expected {expected}, which it was built with.\n"
-            f"  Sizes cannot change; build another module and load the new weights into it."
-        )
 
     def _check_features(self, given: Tensor) -> None:
         """Raise ShapeError unless there are I features; the cell's own error names the cell."""
@@ -442,13 +435,8 @@ class TorchLike(TorchBase, Generic[Hidden]):
         return state[0] if len(state) == 1 else state
 
 
-_options = attrgetter(
-    "input_size",
-    "hidden_size",
-    "num_layers",
-    "bidirectional",
-    "batch_first",
-    "dropout",
-    "training",
-)
-"""What a module's call depends on, apart from its cells and parameters."""
+_FIXED = ("input_size", "hidden_size", "num_layers", "bidirectional", "bias", "proj_size")
+"""The options that decide which parameters a module has, and their shapes."""
+
+_options = attrgetter("batch_first", "dropout", "training")
+"""What else a module's call depends on, apart from its cells and parameters."""
