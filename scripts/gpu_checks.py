@@ -30,6 +30,7 @@ from typing import Any
 import torch
 
 from seqnets import cells
+from seqnets.benchmarking.devices import found_device
 from seqnets.benchmarking.gate import disagreement
 from seqnets.benchmarking.precision import DTYPES, precision
 from seqnets.benchmarking.surroundings import write_results
@@ -376,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--backend", default="triton,scan", help="backends to check, separated by commas"
     )
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", type=found_device, default="cuda")
     parser.add_argument("--dtype", default=",".join(ALLOWED), help="separated by commas")
     parser.add_argument(
         "--seconds", type=float, default=120, help="time after which no trial begins"
@@ -388,8 +389,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--max-spills", type=int, default=0, help="maximum bytes that a kernel may spill"
     )
     args = parser.parse_args(arguments)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device: is cuda, expected cpu, since torch finds no GPU.")
     device, backends, dtypes = args.device, args.backend.split(","), args.dtype.split(",")
     torch.set_num_threads(1)
     if str(args.folder) == "-":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seqnets import GatedCell
+from seqnets.benchmarking.devices import found_device
 from seqnets.benchmarking.surroundings import write_results
 from seqnets.benchmarking.timer import race
 from seqnets.engine import unroll
@@ -41,11 +42,9 @@ class MinGRUCell(GatedCell):
 def main() -> None:
     """Measure, print and write times in ms."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", default="cpu", choices=SIZES)
+    parser.add_argument("--device", type=found_device, choices=SIZES, default="cpu")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
     args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device: is cuda, expected cpu, since torch finds no GPU.")
     device = torch.device(args.device)
     rows = []
     for B, T, H in SIZES[args.device]:

@@ -24,6 +24,7 @@ import torch
 from seqnets.benchmarking.ahead import compile_ahead
 from seqnets.benchmarking.cases import Case
 from seqnets.benchmarking.contestants import Workload, backend, make_workload
+from seqnets.benchmarking.devices import found_device
 from seqnets.benchmarking.precision import precision
 from seqnets.benchmarking.surroundings import surroundings
 from seqnets.benchmarking.timer import race
@@ -109,12 +110,10 @@ def main() -> None:
     """Measure all sizes of a device, and update the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--products", action="store_true")
-    parser.add_argument("--device", choices=LOOPS, default="cpu")
+    parser.add_argument("--device", type=found_device, choices=LOOPS, default="cpu")
     parser.add_argument("--threads", type=int, help="torch's default if omitted")
     parser.add_argument("--output", type=Path, default=TABLE)
     args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device: is cuda, expected cpu, since torch finds no GPU.")
     if args.threads is not None and args.threads < 1:
         parser.error(f"--threads: is {args.threads}, expected at least 1.")
     if args.threads is not None:

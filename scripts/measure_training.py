@@ -36,6 +36,7 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from seqnets import engine
+from seqnets.benchmarking.devices import found_device
 from seqnets.benchmarking.surroundings import write_results
 from seqnets.cells import LSTMCell
 from seqnets.datasets import PennTreebank
@@ -254,7 +255,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="folder with ptb.train.txt and the others")
     available = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=("cuda", "cpu"), default=available)
+    parser.add_argument("--device", type=found_device, choices=("cuda", "cpu"), default=available)
     parser.add_argument("--model", choices=RECIPES, default="medium")
     parser.add_argument(
         "--steps", type=int, default=50, help="steps per turn; 50 are one logging interval"
@@ -263,8 +264,6 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=50, help="steps before the first turn")
     parser.add_argument("overrides", nargs="*", help="more for `seqnets train`, as KEY=VALUE")
     args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device: is cuda, expected cpu, since torch finds no GPU.")
     if args.data and not args.data.is_dir():
         parser.error(f"--data: is {str(args.data)!r}, expected a folder.")
     for key in ("steps", "rounds", "warmup"):
