@@ -291,28 +291,14 @@ def _by_step(
         check_own_column(clock.column, *others)
         clock.need(*rows[0])
         others = (*others, clock.column)
-    where, columns = rows[0][0], rows[0][1].keys()
-    features = tuple(column for column in columns if column not in others)
-    if not features:
-        raise DataError(
-            f"{naming(where)}: got the columns {listed(columns)}, expected "
-            f"{listed(others)} and one or more features.\n"
-            f"  {SEQUENCE} and {SPLIT} may be missing, and the label where it is to be predicted; "
-            "dataset.label names its column."
-        )
-    if ID in features and SEQUENCE not in columns:  # else it would be a feature of one long one
-        option = shell(override_list("dataset.leave_out", [*leave_out, ID]))
-        raise DataError(
-            f"{naming(where)}: got a column {ID}, expected {SEQUENCE}, which says what rows belong "
-            f"together.\n  Rename it; if it says something else: {option}."
-        )
+    features = _feature_columns(*rows[0], others, leave_out)
     names, current = Names(), None
     for where, row in rows:
         need(where, row, *features, *([] if clock is None else [clock.column]))
         name, split = row.get(SEQUENCE), split_of(where, row)
         group = None if new else group_of(where, row, groups)
         if current is None or name != current.id:
-            if SEQUENCE in columns:
+            if SEQUENCE in rows[0][1]:
                 names.add(where, name)
             if current is not None:
                 yield current
@@ -320,10 +306,8 @@ def _by_step(
             if clock is not None:
                 clock.begin()
                 current.features = (*features, clock.column)
-        for what, found, expected in (
-            (SPLIT, split, current.split),
-            (groups, group, current.group),
-        ):
+        of_sequence = ((SPLIT, split, current.split), (groups, group, current.group))
+        for what, found, expected in of_sequence:
             if found != expected:
                 raise DataError(
                     f"{where}: {what} is {shown(found)}, expected {shown(expected)}, "
@@ -336,6 +320,31 @@ def _by_step(
         current.add(where, step, _label(where, label, row.get(label)))
     if current is not None:
         yield current
+
+
+def _feature_columns(
+    where: str, row: Row, others: Sequence[str], leave_out: Sequence[str]
+) -> tuple[str, ...]:
+    """The columns of a table, a row per step, that are features: all but some others.
+
+    Raises:
+        DataError: There are none, or one names sequences but not by the name of such a column.
+    """
+    features = tuple(column for column in row if column not in others)
+    if not features:
+        raise DataError(
+            f"{naming(where)}: got the columns {listed(row)}, expected "
+            f"{listed(others)} and one or more features.\n"
+            f"  {SEQUENCE} and {SPLIT} may be missing, and the label where it is to be predicted; "
+            "dataset.label names its column."
+        )
+    if ID in features and SEQUENCE not in row:  # else it would be a feature of one long one
+        option = shell(override_list("dataset.leave_out", [*leave_out, ID]))
+        raise DataError(
+            f"{naming(where)}: got a column {ID}, expected {SEQUENCE}, which says what rows belong "
+            f"together.\n  Rename it; if it says something else: {option}."
+        )
+    return features
 
 
 def _list(where: str, column: str, value: Any) -> list[Any]:
