@@ -87,27 +87,27 @@ class Augmenter:
         for augmentation in augmentations:
             columns = None
             if isinstance(augmentation, TimeAugmentation):
-                if transcribed and not augmentation.keeps_all:
-                    raise ConfigError(
-                        f"{who}: augment has {name_of(augmentation)}, expected none with "
-                        "transcripts: nobody knows which of their labels would be left."
-                    )
-                if timed and not augmentation.keeps_pace:
-                    raise ConfigError(
-                        f"{who}: augment has {name_of(augmentation)}, expected none that changes "
-                        "how far steps are apart: the dataset has times."
-                    )
-                if next_steps and not augmentation.keeps_pace:
-                    raise ConfigError(
-                        f"{who}: augment has {name_of(augmentation)}, expected none where the next "
-                        "step is predicted: at another pace it is another, and steps between two "
-                        "show it in advance."
-                    )
+                self._check_suits(augmentation, timed, next_steps)
             elif augmentation.only:
                 columns = _columns(name_of(augmentation), augmentation.only, names, x.shape[1])
             elif timed:
                 columns = [*range(x.shape[1] - 1)]
             self._all.append((augmentation, columns))
+
+    def _check_suits(self, augmentation: TimeAugmentation, timed: bool, next_steps: bool) -> None:
+        """Raise ConfigError if other steps would not have the targets, or the times, of these."""
+        has = f"{self.who}: augment has {name_of(augmentation)}, expected none"
+        if self.transcribed and not augmentation.keeps_all:
+            raise ConfigError(
+                f"{has} with transcripts: nobody knows which of their labels would be left."
+            )
+        if timed and not augmentation.keeps_pace:
+            raise ConfigError(f"{has} that changes how far steps are apart: the dataset has times.")
+        if next_steps and not augmentation.keeps_pace:
+            raise ConfigError(
+                f"{has} where the next step is predicted: at another pace it is another, and steps "
+                "between two show it in advance."
+            )
 
     def __call__(self, batch: Batch, random: torch.Generator) -> Batch:
         """Return a changed batch; the memory of ``batch.x`` may be used for it.
