@@ -43,6 +43,7 @@ _reasons: WeakKeyDictionary[Cell, dict[Any, str]] = WeakKeyDictionary()
 _NOT_A_USERS = {"seqnets", "torch", *sys.stdlib_module_names}
 """Packages whose lines are no place at which a user could change a step."""
 _MOST_TRACES = 32  # tracing and compiling takes longer than many calls of the plain loop
+_MOST_OF_MATRICES = 800  # 32 by 32 took 54 s to compile, eight of 8 by 8 took 15 s
 
 
 def program_of(cell: Cell) -> Program:
@@ -126,9 +127,6 @@ def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
     with torch.random.fork_rng(devices=[], enabled=draws):
         step, preparation = trace_step(cell, project=True)
         return make_program(step, backward=False), preparation
-
-
-_MOST_OF_MATRICES = 800  # 32 by 32 took 54 s to compile, eight of 8 by 8 took 15 s
 
 
 def _matrix_memory(cell: Cell) -> MatrixMemoryCell | None:

@@ -157,9 +157,7 @@ def _record(module: SequenceModule, pool: Any, batch: Batch, state: Any) -> _Gra
 
     def train() -> tuple[Any, ...]:
         for parameter in parameters:
-            parameter.grad = (
-                None  # so that the recording writes gradients instead of adding to them
-            )
+            parameter.grad = None  # the recording then writes gradients, and adds to none
         outcome = module.objective(module.model, static, before)
         total = outcome.total
         with torch.autocast(total.device.type, enabled=False):  # as in an eager step
