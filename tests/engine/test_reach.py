@@ -91,10 +91,10 @@ def test_each_part_of_what_a_step_does_reaches_what_it_reaches_in_the_plain_loop
     x = torch.randn(2, T, 18, dtype=torch.float64)
     x[..., 14:] = -x[..., 14:].abs()
     x[0, 3, place] = value
-    resets = torch.zeros(2, T, dtype=torch.bool)
-    resets[:, 6] = True
 
-    for options in ({}, {"resets": resets}):
+    for begins in ([], [6], [0, 3]):
+        at = torch.isin(torch.arange(T), torch.tensor(begins)).expand(2, T)
+        options = {"resets": at} if begins else {}
         numbers(alone(cell, x, **options), unroll(cell, x, backend="reference", **options))
 
 

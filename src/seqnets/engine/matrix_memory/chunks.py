@@ -43,7 +43,7 @@ def in_chunks(at: Access, begin: Begin | None) -> Chunks:
     T, decay = at.q.shape[1], at.log_decay
     size = min(_STEPS, 1 << (T - 1).bit_length())
     if begin is not None:
-        decay = decay.masked_fill(begin.at, -math.inf)
+        decay = decay.masked_fill(begin.at & (decay < math.inf), -math.inf)  # NaN stays
     q, k, v, decay = (by_chunk(part, size) for part in (at.q, at.k, at.v, decay))
     fade = _fade_by_key if decay.shape[-1] > 1 else _fade
     start = None if begin is None else _start(begin, at.log_decay, decay)
