@@ -106,6 +106,13 @@ def ssd(p, x, state, u, C, B, dt):
     return read(S, C) + p["D"][:, None] * u, (S, None)
 
 
+def rwkv6(p, x, state, v, r, k):
+    w = p["weight_w2"] @ np.tanh(p["weight_w1"] @ x) + p["bias_w"]
+    w, new = np.exp(-np.exp(w)).reshape(k.shape), outer(v, k)
+    h = read(state[0] + p["bonus"].reshape(k.shape)[:, None] * new, r)
+    return h, (state[0] * w[:, None] + new, None)
+
+
 def rwkv7(p, x, state, v, r, k):
     w = p["weight_w2"] @ np.tanh(p["weight_w1"] @ x) + p["bias_w"]
     a = sigmoid(p["weight_a2"] @ (p["weight_a1"] @ x) + p["bias_a"]).reshape(k.shape)
@@ -126,5 +133,6 @@ STEPS = {
     cells.KimiDeltaAttentionCell: kimi_delta_attention,
     cells.HGRN2Cell: hgrn2,
     cells.SSDCell: ssd,
+    cells.RWKV6Cell: rwkv6,
     cells.RWKV7Cell: rwkv7,
 }

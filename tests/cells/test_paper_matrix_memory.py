@@ -14,6 +14,7 @@ from seqnets.cells import (
     KimiDeltaAttentionCell,
     MLSTMCell,
     RetentionCell,
+    RWKV6Cell,
     RWKV7Cell,
     SSDCell,
 )
@@ -161,6 +162,33 @@ def test_ssd_starts_as_its_published_code_does():
     assert (cell.D == 1).all()
 
 
+def test_rwkv6_follows_its_paper():
+    into, out = [0.1 * r - 1.4 for r in range(32)], [0.5 - 0.2 * r for r in range(32)]
+    keys = {"weight_w1": into, "weight_w2": out, "bias_w": -0.4, "bonus": 0.8}
+    cell = one_unit(RWKV6Cell, w=(0.5,), b=(0.1,), **KEYS, **keys)
+    s = 0.9
+
+    for x in XS:
+        r, k, v = 0.8 * x - 0.2, -1.3 * x + 0.3, 0.5 * x + 0.1
+        d = sum(b * math.tanh(a * x) for a, b in zip(into, out, strict=True)) - 0.4
+        s_after = math.exp(-math.exp(d)) * s + k * v
+
+        assert step(cell, x, -1.5, s) == pytest.approx((r * (s + 0.8 * k * v), s_after))
+        s = s_after
+
+
+def test_rwkv6_starts_as_its_published_code_does_in_a_first_layer():
+    cell = RWKV6Cell(12, 8, num_heads=2, rank=5, dtype=torch.float64)
+    w, u = zip(*((-6 + 5 * (n / 7) ** 0.7, 0.1 * ((n + 1) % 3 - 1)) for n in range(8)), strict=True)
+
+    torch.testing.assert_close(cell.bias_w, torch.tensor(w).double())
+    torch.testing.assert_close(cell.bonus, torch.tensor(u).double())
+    for weight, scale in zip((cell.weight_ih, *cell.weight_qk.chunk(2)), (1, 1, 0.1), strict=True):
+        torch.testing.assert_close(weight @ weight.T, scale**2 * torch.eye(8).double())
+    assert not cell.weight_w1.any()
+    assert 0.005 < cell.weight_w2.abs().max() <= 0.01
+
+
 def test_the_gates_of_hgrn2_start_at_its_bound():
     cell = HGRN2Cell(3, 4, lower_bound=0.9, dtype=torch.float64)
 
@@ -176,6 +204,7 @@ def test_the_gates_of_hgrn2_start_at_its_bound():
         (HGRN2Cell, ("beta", "bias_qk")),
         (SSDCell, ("bias_heads",)),
         (KimiDeltaAttentionCell, ("bias_alpha",)),
+        (RWKV6Cell, ("bias_w",)),
         (RWKV7Cell, ("bias_w",)),
         (RWKV7Cell, ("bias_a",)),
     ],
@@ -219,6 +248,7 @@ def test_groups_that_do_not_divide_the_heads_are_refused(groups):
         (HGRN2Cell, {"lower_bound": 1}, "lower_bound is 1"),
         (KimiDeltaAttentionCell, {"rank": 0}, "rank is 0"),
         (KimiDeltaAttentionCell, {"num_heads": 8}, "num_heads is 8, expected a divisor"),
+        (RWKV6Cell, {"rank": 0}, "rank is 0"),
         (RWKV7Cell, {"rank": 0}, "rank is 0"),
     ],
 )

@@ -19,6 +19,7 @@ from seqnets.cells import (
     MatrixMemoryCell,
     MLSTMCell,
     RetentionCell,
+    RWKV6Cell,
     RWKV7Cell,
     Zoneout,
 )
@@ -54,7 +55,7 @@ def test_all_steps_at_once_are_the_plain_loop_and_nothing_is_refused(cell_cls):
     assert runs["scan"] > before
 
 
-@pytest.mark.parametrize("cell_cls", [MLSTMCell, GatedDeltaNetCell, RWKV7Cell])
+@pytest.mark.parametrize("cell_cls", [MLSTMCell, GatedDeltaNetCell, RWKV6Cell, RWKV7Cell])
 def test_in_float32_they_are_as_precise_as_the_plain_loop(cell_cls):
     assert check_backend(make(cell_cls), "scan", steps=(33, 70), dtypes=(torch.float32,)) == {}
 
@@ -117,6 +118,24 @@ class ErasingHeadsCell(ErasingCell):
         return at._replace(log_decay=at.log_decay[..., :1])
 
 
+class ReadFirstCell(FadingCell):
+    """The memory is read before it fades and is written to."""
+
+    reads_first = True
+
+
+class ReplacingReadFirstCell(ReplacingCell):
+    """What a key finds is replaced once the memory was read."""
+
+    reads_first = True
+
+
+class ErasingReadFirstCell(ErasingCell):
+    """What one key finds is taken from another once the memory was read."""
+
+    reads_first = True
+
+
 FADING = [
     (FadingCell, 0, 4),
     (FadingHeadsCell, 0, 2),
@@ -124,6 +143,9 @@ FADING = [
     (ReplacingKeysCell, 2, 4),
     (ErasingCell, 8, 4),
     (ErasingHeadsCell, 8, 4),
+    (ReadFirstCell, 0, 4),
+    (ReplacingReadFirstCell, 2, 2),
+    (ErasingReadFirstCell, 8, 4),
 ]
 
 
@@ -632,3 +654,10 @@ def test_what_access_gives_is_checked(backend):
         unroll(HalfErasingCell(3, 4), x, backend=backend)
     with pytest.raises(ConfigError, match="access gives rate and erase_q and erase_k, expected ra"):
         unroll(ReplacingAndErasingCell(3, 4), x, backend=backend)
+
+
+def test_a_normalised_memory_cannot_be_read_first():
+    with pytest.raises(ConfigError, match="EarlyCell: normalised and reads_first are True, expec"):
+
+        class EarlyCell(MLSTMCell):
+            reads_first = True

@@ -9,7 +9,12 @@ from seqnets.cells import GatedDeltaNetCell, LearnedState, MLSTMCell
 from seqnets.engine.matrix_memory import chunks
 from seqnets.testing.laws import perturb
 from tests.cells.final import MATRIX_CELLS
-from tests.engine.test_matrix_memory import ErasingCell, FadingCell, WeightsGivenCell
+from tests.engine.test_matrix_memory import (
+    ErasingCell,
+    FadingCell,
+    ReadFirstCell,
+    WeightsGivenCell,
+)
 
 B, T, I = 3, 12, 3
 NONE = [float("nan"), float("inf"), -float("inf")]
@@ -86,8 +91,11 @@ def test_a_reset_ends_it_at_once(way, reverse):
 
 @pytest.mark.parametrize("place", range(18))
 @pytest.mark.parametrize("value", NONE)
-def test_each_part_of_what_a_step_does_reaches_what_it_reaches_in_the_plain_loop(place, value):
-    cell = FadingCell(18, 6, num_heads=2, key_size=2, dtype=torch.float64)
+@pytest.mark.parametrize("cell_cls", [FadingCell, ReadFirstCell])
+def test_each_part_of_what_a_step_does_reaches_what_it_reaches_in_the_plain_loop(
+    cell_cls, place, value
+):
+    cell = cell_cls(18, 6, num_heads=2, key_size=2, dtype=torch.float64)
     x = torch.randn(2, T, 18, dtype=torch.float64)
     x[..., 14:] = -x[..., 14:].abs()
     x[0, 3, place] = value

@@ -84,7 +84,7 @@ from seqnets.cells.residual import RRUCell
 from seqnets.cells.retention import RetentionCell
 from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
-from seqnets.cells.rwkv import RWKV7Cell
+from seqnets.cells.rwkv import RWKV6Cell, RWKV7Cell
 from seqnets.cells.scrn import SCRNCell
 from seqnets.cells.selective import LonghornCell, S6Cell
 from seqnets.cells.spiking import CubaLIFCell, LICell, LIFCell, RLIFCell, SpikingCell
@@ -186,6 +186,7 @@ __all__ = [
     "RLIFCell",
     "RNNCell",
     "RRUCell",
+    "RWKV6Cell",
     "RWKV7Cell",
     "RecurrentDropout",
     "RecurrentHighwayCell",

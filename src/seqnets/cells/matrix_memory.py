@@ -62,6 +62,9 @@ class MatrixMemoryCell(GatedCell):
     .. math::
         S_t = (1 - e_t z_t^\top)\, \mathrm{diag}(a_t)\, S_{t-1} + k_t v_t^\top
 
+    A cell that ``reads_first`` finds what was there before its step: :math:`h_t = S_{t-1}^\top
+    q_t`.
+
     A subclass declares its gates and writes :meth:`access`, in which queries, keys, values and
     decays follow from the input alone, and :meth:`readout` if the output is more than what is
     found. :meth:`step` follows from these, and so do all steps at once: backend ``scan`` computes
@@ -88,6 +91,8 @@ class MatrixMemoryCell(GatedCell):
         key_gates: Parts with one number for each key of each head, which a subclass appends to
             what :meth:`project` gives.
         normalised: Whether the memory is.
+        reads_first: Whether the memory is read before it fades and is written to, which is for
+            memories that are not normalised.
         weight_ih: (G*H, I).
         weight_qk: Of queries and keys, (2*N*K, I).
         bias_qk: (2*N*K,), or None.
@@ -109,6 +114,7 @@ class MatrixMemoryCell(GatedCell):
     head_gates: ClassVar[tuple[str, ...]] = ()
     key_gates: ClassVar[tuple[str, ...]] = ()
     normalised: ClassVar[bool] = False
+    reads_first: ClassVar[bool] = False
     states: tuple[str, ...] = ("h", "S")
     weight_qk: Tensor
     bias_qk: Tensor | None
@@ -121,6 +127,11 @@ class MatrixMemoryCell(GatedCell):
             cls.declare("recurrent", ())  # which are all gates otherwise
         super().__init_subclass__(**kwargs)
         check_names(cls, "head_gates", "key_gates")
+        if cls.normalised and cls.reads_first:
+            raise ConfigError(
+                f"{cls.__name__}: normalised and reads_first are True, expected one at most.\n"
+                f"  What a normalised memory holds is found on the scale after a step."
+            )
         if hasattr(cls, "gates"):
             cls.declare("_parts", named((*cls.gates, "q", "k", *cls.head_gates, *cls.key_gates)))
 
@@ -250,12 +261,13 @@ class MatrixMemoryCell(GatedCell):
         if at.log_write is not None:
             m = torch.maximum(at.log_decay + state[3][..., None], at.log_write).clamp(min=0)
             at = scaled(at, at.log_write, state[3][..., None], m)
-        memory = torch.exp(at.log_decay)[..., None] * self.memory(state)
+        before = self.memory(state)
+        memory = torch.exp(at.log_decay)[..., None] * before
         if at.erase_q is not None and at.erase_k is not None:
             memory = memory - at.erase_k[..., None] * recall(memory, at.erase_q)[..., None, :]
         v = at.v if at.rate is None else at.rate * (at.v - recall(memory, at.k))
         memory = memory + at.k[..., None] * v[..., None, :]
-        found = recall(memory, at.q)
+        found = recall(before if self.reads_first else memory, at.q)
         return self.readout(found if m is None else divided(found, m), wx), *self.carried(memory, m)
 
     def memory(self, state: State) -> Tensor:

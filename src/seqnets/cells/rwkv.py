@@ -1,4 +1,4 @@
-"""RWKV-7: a matrix memory that takes what it finds under one key from another."""
+"""RWKV-6 and RWKV-7: matrix memories whose keys fade as the input says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,113 @@ from seqnets.cells.checks import check_size
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell, unit
 
 
-class RWKV7Cell(MatrixMemoryCell):
+class _RWKVCell(MatrixMemoryCell):
+    """What both share: a product of low rank says how keys fade."""
+
+    gates = ("v",)
+    weight_w1: Tensor
+    weight_w2: Tensor
+    bias_w: Tensor
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, rank: int = 32, **options: Any
+    ) -> None:
+        self.rank = check_size(self, "rank", rank)  # read by super().__init__
+        super().__init__(input_size, hidden_size, **options)
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What makes queries and keys, and how they fade."""
+        super().add_parameters(parameter)
+        keys = self.num_heads * self.key_size
+        self.weight_w1 = parameter(self.rank, self.input_size)
+        self.weight_w2, self.bias_w = parameter(keys, self.rank), parameter(keys)
+
+    def fading(self, x: Tensor) -> Tensor:
+        """The argument of w."""
+        return F.linear(torch.tanh(F.linear(x, self.weight_w1)), self.weight_w2, self.bias_w)
+
+
+class RWKV6Cell(_RWKVCell):
+    r"""RWKV-6, "Finch": the memory is read before it fades, and what is new counts by itself.
+
+    .. math::
+        r_t &= W_r x_t + b_r, \qquad k_t = W_k x_t + b_k, \qquad v_t = W_v x_t + b_v \\
+        w_t &= \exp(-\exp(W_2 \tanh(W_1 x_t) + b_w)) \\
+        h_t &= (S_{t-1} + \mathrm{diag}(u)\, k_t v_t^\top)^\top r_t \\
+        S_t &= \mathrm{diag}(w_t)\, S_{t-1} + k_t v_t^\top
+
+    for each head. With :math:`W_2` at zero, w is constant, as in RWKV-5, "Eagle".
+
+    Differs from the paper in two places: the biases of r, k and v, which start at zero; and what
+    its block has around the cell, the shift of tokens before, a norm after and a gated branch
+    beside, is not part of it. The start is that of the published code, for a first layer.
+
+    State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
+
+    Attributes:
+        weight_ih: :math:`W_v`, (H, I).
+        weight_qk: :math:`W_r` and :math:`W_k`, (2*N*K, I).
+        weight_w1: :math:`W_1`, (R, I).
+        weight_w2: :math:`W_2`, (N*K, R).
+        bias_w: :math:`b_w`, (N*K,).
+        bonus: :math:`u`, (N*K,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a key of one head, K; as in the paper H/N if omitted, which is 64
+            there.
+        rank: Of the product that makes w, R. In the paper 64.
+        options: ``bias``, of r, k and v, ``device`` and ``dtype``, as for every
+            :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or another size is below 1.
+
+    References:
+        Peng et al., 2024, "Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence",
+        arXiv:2404.05892.
+    """
+
+    key_gates = ("w",)
+    reads_first = True
+    bonus: Tensor
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What makes queries and keys, how they fade, and how much what is new counts."""
+        super().add_parameters(parameter)
+        self.bonus = parameter(self.num_heads * self.key_size)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """The published code's start for a first layer, whose rates are spread over the keys."""
+        super().reset_parameters()
+        initializers.orthogonal_(self.learned("weight_ih"), 1)
+        initializers.orthogonal_(self.learned("weight_qk"), 2).chunk(2)[1].mul_(0.1)
+        nn.init.zeros_(self.learned("weight_w1"))
+        nn.init.uniform_(self.learned("weight_w2"), -0.01, 0.01)
+        n = torch.arange(self.num_heads * self.key_size, dtype=torch.float64)
+        self.learned("bias_w").copy_(5 * (n / n[-1].clamp(min=1)) ** 0.7 - 6)
+        self.learned("bonus").copy_(0.1 * ((n + 1) % 3 - 1))
+
+    def project(self, x: Tensor) -> Tensor:
+        """What the base projects, and the argument of w."""
+        return torch.cat([super().project(x), self.fading(x)], -1)
+
+    def access(self, wx: Tensor) -> Access:
+        """The equations of r, k, v and w."""
+        at = self.parts(wx)
+        # from 10 on w is 0, and the slope of its logarithm soon too large for float16
+        return Access(at.q, at.k, at.v, -torch.exp(at.w.clamp(max=10)))
+
+    def readout(self, found: Tensor, wx: Tensor) -> Tensor:
+        """What was there, and what is new."""
+        at, bonus = self.parts(wx), self.bonus.unflatten(0, (self.num_heads, self.key_size))
+        return (found + (at.q * bonus * at.k).sum(-1, keepdim=True) * at.v).flatten(-2)
+
+
+class RWKV7Cell(_RWKVCell):
     r"""RWKV-7, "Goose": each key fades, is taken away, and is written at rates of its own.
 
     .. math::
@@ -68,30 +174,19 @@ class RWKV7Cell(MatrixMemoryCell):
         arXiv:2503.14456.
     """
 
-    gates = ("v",)
     key_gates = ("w", "a")
-    weight_w1: Tensor
-    weight_w2: Tensor
-    bias_w: Tensor
     weight_a1: Tensor
     weight_a2: Tensor
     bias_a: Tensor
     xi: Tensor
     alpha: Tensor
 
-    def __init__(
-        self, input_size: int, hidden_size: int, *, rank: int = 32, **options: Any
-    ) -> None:
-        self.rank = check_size(self, "rank", rank)  # read by super().__init__
-        super().__init__(input_size, hidden_size, **options)
-
     def add_parameters(self, parameter: Any) -> None:
         """What makes queries and keys, how they fade, and at which rates they are taken away."""
         super().add_parameters(parameter)
-        I, R, keys = self.input_size, self.rank, self.num_heads * self.key_size
-        self.weight_w1, self.weight_w2 = parameter(R, I), parameter(keys, R)
-        self.bias_w = parameter(keys)
-        self.weight_a1, self.weight_a2 = parameter(R, I), parameter(keys, R)
+        keys = self.num_heads * self.key_size
+        self.weight_a1 = parameter(self.rank, self.input_size)
+        self.weight_a2 = parameter(keys, self.rank)
         self.bias_a = parameter(keys)
         self.xi, self.alpha = parameter(keys), parameter(keys)
 
@@ -117,9 +212,8 @@ class RWKV7Cell(MatrixMemoryCell):
 
     def project(self, x: Tensor) -> Tensor:
         """What the base projects, and the arguments of w and a."""
-        w = F.linear(torch.tanh(F.linear(x, self.weight_w1)), self.weight_w2, self.bias_w)
         a = F.linear(F.linear(x, self.weight_a1), self.weight_a2, self.bias_a)
-        return torch.cat([super().project(x), w, a], -1)
+        return torch.cat([super().project(x), self.fading(x), a], -1)
 
     def access(self, wx: Tensor) -> Access:
         """The equations of r, k, v, w and a."""

@@ -5,6 +5,7 @@ It runs under function transforms, compilers and autocast, and can be differenti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -14,10 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from seqnets.cells import Cell, Wrapper
 from seqnets.cells.base import autocasts
-from seqnets.cells.matrix_memory import MatrixMemoryCell, divided
+from seqnets.cells.matrix_memory import MatrixMemoryCell, divided, recall
 from seqnets.cells.metaclass import users_classes
 from seqnets.engine.lengths import last_step, with_filled_padding
-from seqnets.engine.matrix_memory.remember import Task, as_operator, remembered
+from seqnets.engine.matrix_memory.remember import Found, Task, as_operator, remembered
 from seqnets.engine.modes import refusal_of_one_operation, under_transform
 from seqnets.engine.recompute import in_modes, modes_of
 from seqnets.engine.reference import versions_of
@@ -144,10 +145,24 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
     m, start_m = (s[3][..., None] if cell.normalised and s else None for s in (initial, start))
     anew = cell.memory(start) if start and not request.cell.starts_at_zero else None
     task = Task(cell.checked_access(wx), cell.memory(initial), m, anew, start_m, valid, resets)
-    one = torch.compiler.is_compiling() and not under_transform()
-    found, memory, m = as_operator(task) if one else remembered(task)
+    run = as_operator if torch.compiler.is_compiling() and not under_transform() else remembered
+    found, memory, m = _reading_first(task, run) if cell.reads_first else run(task)
     y = cell.readout(found if m is None else divided(found, m), wx)
 
     y = y.flip(1) if request.reverse else y
     last = last_step(y, initial[0], request.lengths, reverse=request.reverse)
     return y, (last, *cell.carried(memory, None if m is None else m[:, -1]))
+
+
+def _reading_first(task: Task, run: Callable[[Task], Found]) -> Found:
+    """Run a task whose queries find what is there before their steps: after those before them."""
+    q, first, resets = task.at.q, task.memory, task.resets
+    done = run(task._replace(at=task.at._replace(q=torch.cat([q, q[:, :1]], 1)[:, 1:])))
+    if resets is not None:
+        start = torch.zeros_like(first) if task.start is None else task.start
+        first = torch.where(resets[:, 0, None, None, None], start, first)
+    found = torch.cat([recall(first, q[:, 0]).unsqueeze(1), done.found], 1)[:, :-1]
+    if resets is not None:
+        anew = (q.transpose(1, 2) @ start).transpose(1, 2)
+        found = torch.where(resets[..., None, None], anew, found)
+    return done._replace(found=found)
