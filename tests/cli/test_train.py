@@ -31,6 +31,7 @@ from seqnets.datasets import Parity, SequenceLoader
 from seqnets.insight.rounded import rounded
 from seqnets.training import SequenceModule, load_checkpoint, save_checkpoint
 from seqnets.training.callbacks import Checkpoints
+from seqnets.training.event_files import files_in
 
 from .conftest import SMALL, only_run
 
@@ -479,7 +480,10 @@ def test_what_a_killed_run_told_of_steps_after_its_checkpoint_is_forgotten(
     assert steps == [2, 4, 6, 8]
     table = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
     assert [int(row["step"]) for row in table if row["val/loss"]] == [2, 4, 6, 8]
-    assert [event.step for event in events.Scalars("train/loss")] == [0, 1, 2, 3, 4, 4, 5, 6, 7]
+    assert [event.step for event in events.Scalars("train/loss")] == [*range(8)]
+    assert [event.step for event in events.Scalars("test/loss")] == [4, 8]
+    assert [event.step for event in events.Histograms("parameters/output.bias")] == [0]
+    assert len(files_in(folder)) == 4  # of each run that is kept, one for the test
 
 
 @pytest.mark.parametrize("killed_at", [3, 5])

@@ -2,8 +2,14 @@ from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator as AsTensorBoard,
+)
 
-from seqnets.training.loggers import finish
+from seqnets.training import loggers
+from seqnets.training.event_files import files_in, forget_after
+from seqnets.training.loggers import finish, mark_place, purge_after
 
 
 class Run:
@@ -30,3 +36,85 @@ def test_a_run_of_wandb_that_did_not_begin_is_not_begun_to_be_ended():
     logger._experiment = None  # reading ``experiment`` would begin one
 
     finish(SimpleNamespace(loggers=[logger]), failed=True)
+
+
+def run_of(logger, step):
+    """A trainer as loggers see it."""
+    return SimpleNamespace(loggers=[logger], is_global_zero=True, global_step=step)
+
+
+def killed_run(folder, marked=True):
+    """The events of a run that was killed at step 4, and validated and saved at step 2."""
+    logger = loggers.TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    for step in range(5):
+        if step == 2:
+            logger.log_metrics({"val/loss": 1.0}, step)
+            if marked:
+                mark_place(run_of(logger, step))
+        logger.log_metrics({"train/loss": 1.0}, step)
+    logger.save()
+
+
+def resumed_run(folder):
+    """That run, from its checkpoint to step 3."""
+    logger = loggers.TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    purge_after(run_of(logger, 2), 2, scored=True)
+    for step in (2, 3):
+        logger.log_metrics({"train/loss": 2.0}, step)
+    logger.save()
+
+
+def steps_of(events, tag):
+    return [event.step for event in events.Reload().Scalars(tag)]
+
+
+def test_events_after_a_checkpoint_are_dropped_up_to_those_of_its_own_step(tmp_path):
+    killed_run(tmp_path)
+    with files_in(tmp_path)[0].open("ab") as file:
+        file.write(b"\x40" + bytes(7) + b"cut off")
+    resumed_run(tmp_path)
+    resumed_run(tmp_path)
+
+    events = EventAccumulator(str(tmp_path))
+    assert steps_of(events, "val/loss") == [2]
+    assert steps_of(events, "train/loss") == [0, 1, 2, 3]
+    assert len(files_in(tmp_path)) == 2
+
+
+def test_an_open_tensorboard_forgets_what_a_killed_run_told_of_later_steps(tmp_path):
+    killed_run(tmp_path)
+    # as its plugins read events where there is no data server
+    events = AsTensorBoard(str(tmp_path), tensor_size_guidance={"scalars": 0}).Reload()
+    resumed_run(tmp_path)
+
+    told = [event.step for event in events.Reload().Tensors("train/loss")]
+    assert told == [0, 1, 2, 2, 3]
+
+
+def test_of_a_run_without_marks_later_steps_are_dropped(tmp_path):
+    killed_run(tmp_path, marked=False)
+
+    forget_after(tmp_path, 2)
+
+    events = EventAccumulator(str(tmp_path))
+    assert steps_of(events, "train/loss") == [0, 1, 2]
+    assert steps_of(events, "val/loss") == [2]
+
+
+def test_a_table_is_cut_when_a_resumed_run_begins_to_write_and_not_before(tmp_path):
+    def table():
+        return loggers.CSVLogger(tmp_path, name="", version="")
+
+    before = table()
+    for step in (1, 2):
+        before.log_metrics({"train/loss": 1.0}, step)
+    before.save()
+    written = (tmp_path / "metrics.csv").read_text()
+    after = table()
+    purge_after(run_of(after, 1), 1, scored=False)
+    kept = (tmp_path / "metrics.csv").read_text()
+    after.log_metrics({"train/loss": 2.0}, 1)
+    after.save()
+
+    assert kept == written
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[1:] == ["1,2.0"]

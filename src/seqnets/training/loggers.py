@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from seqnets.atomic import atomic
 from seqnets.errors import ConfigError
+from seqnets.training.event_files import files_in, forget_after, mark_checkpoint
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -21,17 +22,23 @@ if TYPE_CHECKING:
 class CSVLogger(loggers.CSVLogger):
     """Lightning's CSV logger, but a resumed run appends to its ``metrics.csv``."""
 
+    _resumed: tuple[int, bool] | None = None
+
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The writer of the rows."""
         if self._experiment is None:
-            self._experiment = _AppendingWriter(self.log_dir)
+            self._experiment = writer = _AppendingWriter(self.log_dir)
+            if self._resumed is not None:
+                writer.purge_after(*self._resumed)
         return self._experiment
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
     """Lightning's TensorBoard logger, without its file of hyperparameters: a run has its own."""
+
+    _resumed: int | None = None
 
     @property
     @rank_zero_experiment
@@ -41,6 +48,13 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         Raises:
             ConfigError: The path of their folder has bytes that are not UTF-8.
         """
+        folder = Path(self.log_dir)
+        if self._experiment is None and self._resumed is not None:
+            forget_after(folder, self._resumed)
+        elif self._experiment is None and not files_in(folder):
+            # TensorBoard heeds the second start that it sees, and takes that of a resumed run for
+            # the first otherwise
+            self._kwargs.setdefault("purge_step", 0)
         try:
             return super().experiment
         except UnicodeEncodeError as error:
@@ -58,19 +72,28 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 def purge_after(trainer: Trainer, step: int, scored: bool) -> None:
     """Make loggers drop what a killed run wrote after its checkpoint, since those steps run again.
 
-    Call this before anything is logged.
+    They do when they begin to write. Call this before anything is logged.
 
     Args:
         trainer: The trainer of the resumed run.
         step: The checkpoint's number of steps.
-        scored: Whether it follows a validation, or the test too, which are kept; in TensorBoard all
-            entries of the step are.
+        scored: Whether it follows a validation, or the test too, which are kept.
     """
     for logger in trainer.loggers:
         if isinstance(logger, loggers.TensorBoardLogger):
+            # for a TensorBoard that is open and keeps what it has read
             logger._kwargs["purge_step"] = step + scored
+        if isinstance(logger, TensorBoardLogger):
+            logger._resumed = step
         elif isinstance(logger, CSVLogger):
-            logger.experiment.purge_after(step, scored)
+            logger._resumed = step, scored
+
+
+def mark_place(trainer: Trainer) -> None:
+    """Note in TensorBoard's events that what has been logged belongs to the step's checkpoint."""
+    writer = writer_of(trainer)
+    if writer is not None:
+        mark_checkpoint(writer, trainer.global_step)
 
 
 def finish(trainer: Trainer, failed: bool) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from seqnets.checks import check_count
 from seqnets.training.callbacks.base import SequenceCallback
+from seqnets.training.loggers import mark_place
 from seqnets.training.trainers import ends_here, is_training, validation_follows
 
 
@@ -117,6 +118,10 @@ class Checkpoints(SequenceCallback, Checkpoint):
             self.best_model_path = str(self.folder(trainer) / "best.ckpt")
         self.save_last(trainer)
 
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Have a run that goes on from its end keep the figures of this test."""
+        mark_place(trainer)
+
     def save_last(self, trainer: Trainer) -> None:
         """Write ``last.ckpt`` now."""
         self._saved_at = trainer.global_step
@@ -126,3 +131,4 @@ class Checkpoints(SequenceCallback, Checkpoint):
         module: Any = trainer.lightning_module
         with module.as_validated():
             trainer.save_checkpoint(self.folder(trainer) / name, weights_only=False)
+        mark_place(trainer)
