@@ -134,7 +134,11 @@ def test_every_parameter_and_gradient_has_histograms(watched):
 
     expected = {f"{kind}/{name}" for kind in ("parameters", "gradients") for name in names}
     assert set(found.Tags()["histograms"]) == expected
-    assert [e.step for e in found.Histograms(f"parameters/{names[0]}")] == [0, 4, 8]
+    assert [e.step for e in found.Histograms(f"gradients/{names[0]}")] == [0, 4, 8]
+    at = {e.step: e.histogram_value for e in found.Histograms(f"parameters/{names[0]}")}
+    assert [*at] == [0, 4, 8, 12]
+    trained = module.model.get_parameter(names[0])
+    assert at[12].sum == pytest.approx(trained.sum().item(), rel=1e-4)
 
 
 def test_the_text_tab_has_samples_the_model_and_the_config(watched):

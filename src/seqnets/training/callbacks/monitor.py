@@ -34,7 +34,8 @@ class Monitor(Timed):
     loss itself, and has a throughput if its batches are :class:`~seqnets.typing.Batch`.
 
     Args:
-        histograms_every_n_steps: Steps between two histograms; 0 for none.
+        histograms_every_n_steps: Steps between two histograms, apart from those of the parameters
+            at the end; 0 for none.
     """
 
     def __init__(self, histograms_every_n_steps: int = 500) -> None:
@@ -48,7 +49,7 @@ class Monitor(Timed):
         self._write(trainer)
         step = trainer.global_step
         ours = hasattr(pl_module, "last_loss")
-        model = pl_module.model if ours else pl_module
+        model = _model_of(pl_module)
         if trainer.loggers and is_time_to_log(trainer):
             named = {"train/loss": pl_module.last_loss} if ours else {}
             norms = _norms(model)
@@ -72,8 +73,12 @@ class Monitor(Timed):
         self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write the pending figures."""
+        """Write the pending figures, and histograms of the parameters that training ended with."""
         self._write(trainer)
+        writer = writer_of(trainer)
+        if writer is not None and self.histograms_every_n_steps:
+            for name, parameter in _model_of(pl_module).named_parameters():
+                _add_histogram(writer, f"parameters/{name}", parameter, trainer.global_step)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Write the pending figures."""
@@ -88,6 +93,11 @@ class Monitor(Timed):
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=step)
             logger.save()
+
+
+def _model_of(module: Any) -> nn.Module:
+    """What a module trains: of a SequenceModule its model, any other itself."""
+    return module.model if hasattr(module, "last_loss") else module
 
 
 class _Figures(NamedTuple):
