@@ -187,11 +187,13 @@ def test_the_hparams_tab_has_the_config_and_its_metrics_are_logged(watched):
     raw = found.PluginTagToContent(metadata.PLUGIN_NAME)
     start = metadata.parse_session_start_info_plugin_data(raw[metadata.SESSION_START_INFO_TAG])
     experiment = metadata.parse_experiment_plugin_data(raw[metadata.EXPERIMENT_TAG])
-    metrics = {info.name.tag for info in experiment.metric_infos}
+    metrics = [info.name.tag for info in experiment.metric_infos]
 
     assert metadata.SESSION_END_INFO_TAG in raw
     assert start.hparams["model.hidden_size"].number_value == 8
-    assert {"val/loss", "val/bits_per_character"} <= metrics & set(found.Tags()["scalars"])
+    names = ("bits_per_character", "loss")  # in this order they are the table's columns
+    assert metrics == [f"{part}/{name}" for part in ("val", "test") for name in names]
+    assert set(metrics[:2]) <= set(found.Tags()["scalars"])
 
 
 def test_the_hparams_tab_first_shows_what_runs_are_compared_by(watched):

@@ -28,8 +28,8 @@ class Hyperparameters(SequenceCallback):
 
     In TensorBoard it is the HPARAMS tab; W&B, MLflow and the like have a place of their own.
 
-    The figures are the scalars that the run logs anyway: validation and test, the loss and the
-    objective's metric.
+    The figures are the scalars that the run logs anyway, of validation and test: first the
+    objective's metric, then the loss.
 
     Args:
         compared: Keys of the configuration, such as "model.dropout", that the tab's table shows
@@ -56,8 +56,8 @@ class Hyperparameters(SequenceCallback):
         writer = writer_of(trainer)
         if writer is None:
             return
-        names = dict.fromkeys(("loss", pl_module.objective.metric))
-        figures = {f"{part}/{name}": 0.0 for part in ("test", "val") for name in names}
+        names = dict.fromkeys((pl_module.objective.metric, "loss"))
+        figures = {f"{part}/{name}": 0.0 for part in ("val", "test") for name in names}
         experiment, start, self._end = hparams(flat, figures)
         shown = [name for name in dict.fromkeys((*self.compared, *_COMPARED)) if name in flat]
         _show_first(experiment, shown[:_COLUMNS])
