@@ -28,6 +28,12 @@ class Sound:
     rate: int
 
 
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#332288",
+    "#F0E442", "#000000",
+)  # fmt: skip
+"""Of curves and classes: those of Okabe and Ito, and two of Tol's, for the colour-blind."""
+
 _MAX_LETTERS = 24
 """Maximum letters of a name that are drawn, by default."""
 
@@ -115,7 +121,7 @@ def put_legend(figure: Figure, handles: Sequence[Any], most: int, **options: Any
 
 
 def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Figure, Any]:
-    """Return a figure and its axes, independent of any GUI backend.
+    """Return a figure and its axes, independent of any GUI backend and of matplotlib's colours.
 
     Args:
         width: Inches.
@@ -131,4 +137,7 @@ def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Fi
     with optional("Pictures are drawn by matplotlib", "plot"):
         from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), layout="compressed")
-    return figure, figure.subplots(**grid)
+    axes = figure.subplots(**grid)
+    for axis in figure.axes:
+        axis.set_prop_cycle(color=COLOURS)
+    return figure, axes

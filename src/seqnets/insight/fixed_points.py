@@ -9,7 +9,7 @@ import numpy as np
 
 from seqnets.errors import ShapeError, counted
 from seqnets.insight.arguments import array_of, listed
-from seqnets.insight.canvas import new_figure, plain, whole_steps
+from seqnets.insight.canvas import COLOURS, new_figure, plain, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -204,7 +204,8 @@ def _draw_paths(
     if are_classes:
         for number in np.unique(colours[there]):
             name = plain(labels[number]) if labels else str(number)
-            axis.scatter(*dots[colours == number].T, color=f"C{number % 10}", label=name, **look)
+            colour = COLOURS[number % len(COLOURS)]
+            axis.scatter(*dots[colours == number].T, color=colour, label=name, **look)
     else:
         shown = axis.scatter(*dots[there].T, c=colours[there], cmap="viridis", **look)
         if not by_time or len(dots) > len(paths):  # else each path has one step

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqnets.errors import counted
-from seqnets.insight.canvas import new_figure, put_legend, shortened, whole_steps
+from seqnets.insight.canvas import COLOURS, new_figure, put_legend, shortened, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,9 +19,6 @@ _SMALLEST = 1e-12
 
 _INSIDE = 6
 """Maximum number of layers whose legend has room among the lines."""
-
-_COLOURS = 10
-"""Maximum number of layers with a colour each; of more, colours tell the depth."""
 
 
 def reach(norms: np.ndarray) -> float:
@@ -96,7 +93,7 @@ def draw_gradient_flow(layers: Mapping[str, np.ndarray]) -> Figure:
     """
     figure, axis = new_figure(7.2, 4.2)
     names = shortened(list(layers))
-    if len(names) > _COLOURS:
+    if len(names) > len(COLOURS):  # then they tell the depth
         from matplotlib import colormaps  # installed, since there is a figure
 
         axis.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.95, len(names))))
