@@ -28,7 +28,7 @@ PUBLIC = {
         UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
         ONLSTMCell RRUCell
         SpikingCell LICell LIFCell RLIFCell CubaLIFCell ALIFCell
-        LeakyRNNCell CTRNNCell dale reservoir GRUDCell
+        LeakyRNNCell CTRNNCell dale reservoir block_diagonal GRUDCell
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal
         LayerNorm Activations AllStates ClipState LearnedState initialize chrono
         Mogrifier DeepTransition Dilated Clockwork

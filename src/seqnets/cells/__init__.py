@@ -16,6 +16,7 @@ from seqnets.cells.antisymmetric import (
 )
 from seqnets.cells.base import Cell
 from seqnets.cells.bistable import BRCCell, NBRCCell
+from seqnets.cells.block_diagonal import block_diagonal
 from seqnets.cells.clockwork import Clockwork, ClockworkRNNCell
 from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
 from seqnets.cells.continuous import CfCCell, LTCCell
@@ -208,6 +209,7 @@ __all__ = [
     "WMCLSTMCell",
     "Wrapper",
     "Zoneout",
+    "block_diagonal",
     "chrono",
     "dale",
     "initialize",

@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
-from seqnets import initializers
+from seqnets.cells.block_diagonal import split_into_heads
 from seqnets.cells.checks import check_divides
-from seqnets.cells.computed import compute
 from seqnets.cells.lstm import LSTMCell
 from seqnets.checks import check_choice
 from seqnets.typing import State
@@ -72,16 +70,7 @@ class SLSTMCell(LSTMCell):
         self.num_heads, self.forget = num_heads, forget
         super().__init__(input_size, hidden_size, **options)
         if num_heads > 1:
-            compute(self, "weight_hh", _BlockDiagonal(num_heads))
-            self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """As every LSTM, and orthogonal within each head."""
-        super().reset_parameters()
-        weight = self.learned("weight_hh")
-        if weight.shape[1] < self.hidden_size:  # of the blocks, once they are declared
-            initializers.orthogonal_(weight, len(self.recurrent) * self.num_heads)
+            split_into_heads(self, num_heads)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
@@ -94,21 +83,3 @@ class SLSTMCell(LSTMCell):
         c = f * c + i * self.candidate(wx.g + uh.g)
         n = f * n + i
         return self.gate(wx.o + uh.o) * c / n.clamp(min=1), c, n, m
-
-
-class _BlockDiagonal(nn.Module):
-    """Matrices of one gate each, (G*H, H), from their N diagonal blocks, (G*H, H/N)."""
-
-    def __init__(self, num_blocks: int) -> None:
-        super().__init__()
-        self.num_blocks = num_blocks
-
-    def forward(self, blocks: Tensor) -> Tensor:
-        N, D = self.num_blocks, blocks.shape[1]
-        same = torch.eye(N, dtype=blocks.dtype, device=blocks.device).view(N, 1, N, 1)
-        return (blocks.view(-1, N, D, 1, D) * same).view(-1, N * D)
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        N = self.num_blocks
-        D = weight.shape[1] // N
-        return weight.view(-1, N, D, N, D).diagonal(dim1=1, dim2=3).movedim(-1, 1).reshape(-1, D)

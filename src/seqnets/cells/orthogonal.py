@@ -146,7 +146,9 @@ def rotate_pairs_(weight: Tensor, gates: int) -> Tensor:
 
 @torch.no_grad()
 def _start(cell: GatedCell) -> None:
-    rotate_pairs_(cell.learned("weight_hh"), len(cell.recurrent))
+    weight = cell.learned("weight_hh")
+    heads = cell.weight_hh.shape[1] // weight.shape[1]  # each in rows of its own
+    rotate_pairs_(weight, len(cell.recurrent) * heads)
 
 
 class _Rotations(nn.Module):
