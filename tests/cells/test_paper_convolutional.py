@@ -188,6 +188,29 @@ def test_a_cell_over_frames_obeys_the_laws_of_recurrence(cell_cls):
 
 
 @pytest.mark.parametrize("cell_cls", CELLS)
+@pytest.mark.parametrize("frame", [(6,), (1, 3, 2)])
+def test_a_cell_over_rows_or_volumes_obeys_the_laws_of_recurrence(cell_cls, frame):
+    check_cell(partial(cell_cls, hidden_size=12, frame=frame), input_size=6)
+
+
+@pytest.mark.parametrize("cell_cls", CELLS)
+@pytest.mark.parametrize(
+    ("fewer", "more", "middle"),
+    [((5,), (1, 5), (..., 1, slice(None))), ((3, 4), (1, 3, 4), (slice(None), slice(None), 1))],
+)
+def test_a_row_is_a_frame_of_one_row_and_a_frame_a_volume_of_one_frame(
+    cell_cls, fewer, more, middle
+):
+    cell, larger = (cell_cls.over(2, 3, frame, dtype=torch.float64) for frame in (fewer, more))
+    with torch.no_grad():
+        for name, own in cell.named_parameters():
+            own.copy_(getattr(larger, name)[middle if "weight" in name else ...])
+    x = torch.randn(2, 4, cell.input_size, dtype=torch.float64)
+
+    torch.testing.assert_close(unroll(cell, x), unroll(larger, x))
+
+
+@pytest.mark.parametrize("cell_cls", CELLS)
 def test_layers_over_frames_obey_the_laws_of_recurrence(cell_cls):
     make = partial(cell_cls, frame=(2, 2))
 
@@ -297,7 +320,8 @@ def test_a_convolution_does_not_run_on_torchs_kernels():
         ({"frame": (3, 4)}, ConfigError, r"input_size is 10, expected a multiple of 12.*\(3, 4\)"),
         ({"frame": (5, 2)}, ConfigError, "hidden_size is 12, expected a multiple of 10"),
         ({"frame": (2, 0)}, ConfigError, r"frame is \(2, 0\), expected height and width"),
-        ({"frame": (2,)}, ConfigError, r"frame is \(2,\), expected height and width"),
+        ({"frame": (1, 2, 1, 1)}, ConfigError, "frame is .*, expected height and width, .* a row"),
+        ({"frame": ()}, ConfigError, r"frame is \(\), expected height and width"),
         ({"frame": 2}, ConfigError, "frame is 2, expected height and width"),
         ({"frame": "ab"}, ConfigError, "frame is 'ab', expected height and width"),
         ({"kernel_size": 4}, ConfigError, "kernel_size is 4, expected an odd number"),

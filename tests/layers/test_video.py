@@ -142,6 +142,19 @@ def test_videos_of_another_shape_are_refused(shape):
         video()(torch.zeros(shape, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(("frame", "sides"), [((5,), "width"), ((2, 3, 4), "depth, height, width")])
+def test_frames_may_be_rows_or_volumes(frame, sides):
+    net = Video.deep(ConvLSTMCell, 2, 3, frame, num_layers=2, bidirectional=True)
+    x = torch.randn(B, T, 2, *frame)
+
+    y, _ = net(x, lengths=torch.tensor([T, 2, 0]))
+
+    flat, _ = net.layer(x.flatten(2), None, torch.tensor([T, 2, 0]))
+    assert torch.equal(y, flat.unflatten(2, (6, *frame)))
+    with pytest.raises(ShapeError, match=rf"expected \(B, T, C, {sides}\) with \(2, .*\) last"):
+        net(x.flatten(2))
+
+
 def test_layers_without_one_frame_for_all_are_refused():
     with pytest.raises(ConfigError, match=r"cells of GRUCell have the frames \[\], expected one"):
         Video(GRUCell(20, 20))

@@ -24,11 +24,13 @@ class ConvolutionalCell(GatedCell):
     It is listed before the cell whose equation it uses: ``class ConvLSTMCell(ConvolutionalCell,
     LSTMCell)``. Inputs and states are flattened frames, in the order of ``Tensor.flatten`` of
     (C, height, width), so that sizes count channels times places. Beyond its border a frame is
-    zero. :class:`seqnets.layers.Video` takes frames as they are.
+    zero. A row, (width,), or a volume, (depth, height, width), is a frame too.
+    :class:`seqnets.layers.Video` takes frames as they are.
 
     Attributes:
-        weight_ih: (G*C', C, kernel, kernel), for C channels of the input and C' of the state.
-        weight_hh: (G*C', C', kernel, kernel).
+        weight_ih: (G*C', C, kernel, kernel), for C channels of the input and C' of the state; with
+            one ``kernel`` for a row, and three for a volume.
+        weight_hh: (G*C', C', kernel, kernel), likewise.
         bias_ih: One number a channel, (G*C',), or None; likewise ``bias_hh``.
         channels_in: C.
         channels_hidden: C'.
@@ -36,7 +38,7 @@ class ConvolutionalCell(GatedCell):
     Args:
         input_size: Features of the input, I: C times height times width.
         hidden_size: Units, H: C' times height times width.
-        frame: Height and width.
+        frame: Height and width; or the one side of a row, or the three of a volume.
         kernel_size: Height and width of the kernels, odd.
         options: What the cell takes beyond these.
 
@@ -53,7 +55,7 @@ class ConvolutionalCell(GatedCell):
         kernel_size: int = 3,
         **options: Any,
     ) -> None:
-        height, width = self.frame = height_and_width(self._name, frame)
+        self.frame = sides_of(self._name, frame)
         self.kernel_size = kernel_size
         if check_size(self, "kernel_size", kernel_size) % 2 == 0:
             raise ConfigError(
@@ -61,9 +63,9 @@ class ConvolutionalCell(GatedCell):
                 f"  A kernel needs a centre, for frames to keep their size."
             )
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if check_size(self, name, size) % (height * width):
+            if check_size(self, name, size) % (places := math.prod(self.frame)):
                 raise ConfigError(
-                    f"{self._name}: {name} is {size}, expected a multiple of {height * width}, "
+                    f"{self._name}: {name} is {size}, expected a multiple of {places}, "
                     f"the places of a frame {self.frame}.\n"
                     f"  It counts channels times places; {self._name}.over takes channels."
                 )
@@ -78,15 +80,14 @@ class ConvolutionalCell(GatedCell):
         Args:
             channels_in: Channels of the input, C.
             channels_hidden: Channels of the state, C'.
-            frame: Height and width.
+            frame: Height and width; or the one side of a row, or the three of a volume.
             options: ``kernel_size``, and what else the cell takes.
 
         Example:
             >>> cell = ConvLSTMCell.over(1, 16, frame=(64, 64), kernel_size=5)
         """
-        height, width = height_and_width(cls.__name__, frame)
-        sizes = channels_in * height * width, channels_hidden * height * width
-        return cls(*sizes, frame=frame, **options)
+        places = math.prod(sides_of(cls.__name__, frame))
+        return cls(channels_in * places, channels_hidden * places, frame=frame, **options)
 
     @property
     def channels_in(self) -> int:
@@ -100,18 +101,18 @@ class ConvolutionalCell(GatedCell):
 
     def block_shape(self, features: int) -> tuple[int, ...]:
         """One gate's kernels over frames of so many features."""
-        kernel = (self.kernel_size, self.kernel_size)
+        kernel = (self.kernel_size,) * len(self.frame)
         return self.channels_hidden, self._channels(features), *kernel
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The frames convolved, for any leading shape in one call: (..., I) to (..., G*H)."""
         frames = x.reshape(-1, weight.shape[1], *self.frame)
-        convolved = F.conv2d(frames, weight, bias, padding=self.kernel_size // 2)
+        convolve = _CONVOLUTIONS[len(self.frame)]
+        convolved = convolve(frames, weight, bias, padding=self.kernel_size // 2)
         return convolved.reshape(*x.shape[:-1], math.prod(convolved.shape[1:]))
 
     def _channels(self, features: int) -> int:
-        height, width = self.frame
-        return features // (height * width)
+        return features // math.prod(self.frame)
 
 
 class ConvLSTMCell(ConvolutionalCell, LSTMCell):
@@ -133,7 +134,7 @@ class ConvLSTMCell(ConvolutionalCell, LSTMCell):
     Args:
         input_size: Features of the input, I: channels times height times width.
         hidden_size: Units, H: channels of the state times height times width.
-        frame: Height and width.
+        frame: Height and width; or the one side of a row, or the three of a volume.
         kernel_size: Height and width of the kernels, odd.
         options: ``forget_bias``, ``bias``, ``device`` and ``dtype``, as for :class:`LSTMCell`.
 
@@ -189,7 +190,7 @@ class ConvGRUCell(ConvolutionalCell, OriginalGRUCell):
     Args:
         input_size: Features of the input, I: channels times height times width.
         hidden_size: Units, H: channels of the state times height times width.
-        frame: Height and width.
+        frame: Height and width; or the one side of a row, or the three of a volume.
         kernel_size: Height and width of the kernels, odd.
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
@@ -197,6 +198,21 @@ class ConvGRUCell(ConvolutionalCell, OriginalGRUCell):
         Ballas et al., 2016, "Delving Deeper into Convolutional Networks for Learning Video
         Representations", arXiv:1511.06432.
     """
+
+
+_CONVOLUTIONS: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+"""By the number of a frame's sides."""
+
+
+def sides_of(owner: str, frame: Sequence[int]) -> tuple[int, ...]:
+    """A frame's sides as a tuple; raise unless they are one to three positive integers."""
+    sides = tuple(frame) if isinstance(frame, Sequence) else ()
+    if len(sides) not in _CONVOLUTIONS or not all(is_whole(side) and side > 0 for side in sides):
+        raise ConfigError(
+            f"{owner}: frame is {frame!r}, expected height and width, two positive integers; or "
+            f"one for a row, three for a volume."
+        )
+    return sides
 
 
 def height_and_width(owner: str, frame: Sequence[int]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from seqnets.cells import Cell
-from seqnets.cells.convolutional import ConvolutionalCell, height_and_width
+from seqnets.cells.convolutional import ConvolutionalCell, sides_of
 from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.deep import DeepRNN
 from seqnets.layers.recurrent import Recurrent
@@ -21,13 +22,14 @@ class Video(nn.Module):
     """Run convolutional cells over videos: batches of sequences of frames with channels.
 
     Cells and layers treat frames as flat feature vectors. This flattens the input and unflattens
-    the output. Both directions of a bidirectional layer are concatenated as channels.
+    the output. Both directions of a bidirectional layer are concatenated as channels. Where the
+    frames are rows or volumes, so are those of the input: (B, T, C, width), for example.
 
     Args:
         layer: A convolutional cell, or a layer of such cells: Recurrent, Bidirectional, DeepRNN.
 
     Attributes:
-        frame: Height and width.
+        frame: Height and width; or the one side of a row, or the three of a volume.
         channels_in: Channels of the input, C.
         channels_out: Channels of the output, C'.
 
@@ -56,9 +58,9 @@ class Video(nn.Module):
         stacks = [part for part in layer.modules() if isinstance(part, DeepRNN)]
         _check_no_blocks(any(len(stack.norms) or len(stack.feed_forwards) for stack in stacks))
         self.frame = frames[0]
-        height, width = self.frame
-        self.channels_in = self.layer.input_size // (height * width)
-        self.channels_out = self.layer.output_size // (height * width)
+        places = math.prod(self.frame)
+        self.channels_in = self.layer.input_size // places
+        self.channels_out = self.layer.output_size // places
 
     @classmethod
     def deep(
@@ -75,7 +77,7 @@ class Video(nn.Module):
             cell: A convolutional cell's class or a partial of it.
             channels_in: Channels of the input, C.
             channels_hidden: Channels of every layer's state; or a list with one per layer.
-            frame: Height and width.
+            frame: Height and width; or the one side of a row, or the three of a volume.
             options: What :class:`DeepRNN` takes beyond the cell and the sizes, but for ``norm`` and
                 ``feed_forward``.
 
@@ -83,15 +85,14 @@ class Video(nn.Module):
             >>> cell = partial(cells.ConvGRUCell, kernel_size=5)
             >>> video = Video.deep(cell, 3, [32, 16], (64, 64))
         """
-        height, width = height_and_width("Video", frame)
+        places = math.prod(sides_of("Video", frame))
         _check_no_blocks(options.get("norm", "none") != "none" or options.get("feed_forward"))
-        pixels = height * width
         hidden = (
-            [channels * pixels for channels in channels_hidden]
+            [channels * places for channels in channels_hidden]
             if isinstance(channels_hidden, Sequence)
-            else channels_hidden * pixels
+            else channels_hidden * places
         )
-        return cls(DeepRNN(partial(cell, frame=frame), channels_in * pixels, hidden, **options))
+        return cls(DeepRNN(partial(cell, frame=frame), channels_in * places, hidden, **options))
 
     def forward(
         self,
@@ -131,16 +132,21 @@ class Video(nn.Module):
 
     def _flat(self, x: Tensor, *legend: str) -> Tensor:
         expected = (self.channels_in, *self.frame)
-        if x.dim() != len(legend) + 3 or x.shape[-3:] != expected:
+        if x.dim() != len(legend) + len(expected) or x.shape[len(legend) :] != expected:
             raise ShapeError(
                 f"Video: input has shape {tuple(x.shape)}, expected "
-                f"({', '.join(legend)}, C, height, width) with {expected} last.\n"
+                f"({', '.join(legend)}, C, {', '.join(_SIDES[-len(self.frame) :])}) with "
+                f"{expected} last.\n"
                 f"  These are the channels and the frame that the cells were built with."
             )
-        return x.flatten(-3)
+        return x.flatten(len(legend))
 
     def _framed(self, y: Tensor) -> Tensor:
         return y.unflatten(-1, (-1, *self.frame))
+
+
+_SIDES = ("depth", "height", "width")
+"""Those of a volume; of a frame, the last two; of a row, the last."""
 
 
 def _check_no_blocks(blocks: Any) -> None:
