@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from seqnets.engine.c.expressions import ZERO, loaded, stored
 from seqnets.engine.c.panels import vectors_of
@@ -124,18 +125,19 @@ class ForwardPrinter(PassPrinter):
             self.prefetch(self.at("y", size, row="soon"), to_write=True)
             self.line(stored(self.at("y", size), y))
         if p in self.program.befores:
-            self.prefetch(self.at(f"before_{p}", size, row="soon"), to_write=True)
-            self.line(f"if ({self.saves()}) {stored(self.at(f'before_{p}', size), before)}")
+            with self.text.block(f"if ({self.saves()})"):
+                self.prefetch(self.at(f"before_{p}", size, row="soon"), to_write=True)
+                self.line(stored(self.at(f"before_{p}", size), before))
 
     def _keep_store(self, store: Store, value: str) -> None:
         """Store a value for the backward pass, or, in any case, for later stages."""
         assert store.node is not None  # as above
         k = store.buffer.key
         if store.buffer.kind == "saved":
-            self.prefetch(self.saved_at(store.offset, "then"), to_write=True)
             always = store.offset < self.program.crossing
-            kept = stored(self.saved_at(store.offset), value)
-            self.line(kept if always else f"if ({self.saves()}) {kept}")
+            with nullcontext() if always else self.text.block(f"if ({self.saves()})"):
+                self.prefetch(self.saved_at(store.offset, "then"), to_write=True)
+                self.line(stored(self.saved_at(store.offset), value))
         elif store.buffer.kind == "value" and self.program.backward:
             kept = stored(self.at(f"value_{k}", store.node.width), value)
             self.line(f"if ({self.saves()}) {kept}")
