@@ -59,16 +59,20 @@
 
 typedef void (*Product)(const real *, long, const real *, long, real *);
 
-/* Pack a panel of a weight (blocks * width, K), transposed: its rows become columns, by block. */
+/* Pack a panel of a weight (blocks * width, K), transposed: its rows become columns, by block; and
+ * so few of their numbers at a time that what is written stays in the cache. */
 APART void pack_rows(const real *w, long K, long width, int blocks, int vectors, long unit,
                      real *panel) {
-    for (int g = 0; g < blocks; g++)
-        for (int lane = 0; lane < vectors * LANES; lane++) {
-            real *to = panel + g * vectors * LANES + lane;
-            const real *from = w + (g * width + unit + lane) * K;
-            const int there = unit + lane < width;
-            for (long k = 0; k < K; k++) to[k * blocks * vectors * LANES] = there ? from[k] : 0;
-        }
+    enum { AT_ONCE = 32 };
+    for (long first = 0; first < K; first += AT_ONCE)
+        for (int g = 0; g < blocks; g++)
+            for (int lane = 0; lane < vectors * LANES; lane++) {
+                real *to = panel + g * vectors * LANES + lane;
+                const real *from = w + (g * width + unit + lane) * K;
+                const int there = unit + lane < width;
+                for (long k = first; k < least(first + AT_ONCE, K); k++)
+                    to[k * blocks * vectors * LANES] = there ? from[k] : 0;
+            }
 }
 
 /* Pack a panel of a weight (K, width), not transposed. */
