@@ -434,6 +434,17 @@ def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):
     assert "is determined by the checkpoint" in done.err
 
 
+def test_a_resumed_run_keeps_its_seed(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text, "seed=3")
+
+    other = seqnets("train", "resume=last", "seed=4", "trainer.max_epochs=2")
+    same = seqnets("train", "resume=last", "seed=3", "trainer.max_epochs=2")
+
+    assert other.code == 2
+    assert "seed: is 4, expected 3, the run's own." in other.err
+    assert same.code == 0, same.err
+
+
 def test_a_resumed_run_keeps_the_rows_of_its_table(seqnets, small_text, tmp_path):
     def rows():
         return list(csv.DictReader((only_run(tmp_path) / "metrics.csv").read_text().splitlines()))

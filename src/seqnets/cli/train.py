@@ -141,6 +141,17 @@ def _check_epochs(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
         )
 
 
+def _check_same_seed(seed: int, checkpoint: Mapping[str, Any]) -> None:
+    """Raise UsageError for another seed than the run's, which would change nothing."""
+    own = checkpoint["seqnets"]["config"]["seed"]
+    if seed != own:
+        raise UsageError(
+            f"seed: is {seed}, expected {own}, the run's own.\n"
+            "  A resumed run goes on with its own random numbers. Another seed needs a new run, "
+            "which resume=auto begins in an output of its own."
+        )
+
+
 def _follows_validation(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint was written after a validation; of earlier versions it is assumed."""
     ours, step = checkpoint["callbacks"].get(Checkpoints.__name__, {}), checkpoint["global_step"]
@@ -213,6 +224,7 @@ class _Training:
         """Train, from a checkpoint if one is given; test and report unless training is stopped."""
         if checkpoint is not None:
             saved = load_checkpoint(checkpoint)
+            _check_same_seed(self.options["seed"], saved)
             _check_epochs(self.trainer, saved)
             self._tested = runs.is_tested(self.folder)
             scored = self._tested or _follows_validation(saved)
