@@ -288,6 +288,11 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
             ["list", "hydra.searchpath=[pkg://no.conf]"],
             "pkg://no.conf is not a folder of configs",
         ),
+        (
+            ["train", "hydra.searchpath=[pkg://no.conf]", "dataset=parity"],
+            "pkg://no.conf is not a folder of configs",
+        ),
+        (["train", "hydra.searchpath=pkg://no.conf"], "expected some in brackets"),
         (["completion", "csh"], "expected one of bash, zsh, fish"),
         (["train", "seed=abc"], "seed: is 'abc', expected a whole number"),
         (["train", "seed=-1"], "seed: is -1, expected a whole number"),
@@ -370,7 +375,9 @@ def test_a_missing_option_is_one_of_the_group_that_was_named(seqnets, tmp_path):
 
     assert "model/gate: there is no option 'sof'.\n  Did you mean soft?" in seqnets(*own).err
     assert "dataset: there is no option './no.txt'." in seqnets("train", "dataset=./no.txt").err
-    assert "dataset.path" not in seqnets("train", "model/cell=mine").err
+    lost = seqnets("train", "model/cell=mine").err
+    assert "dataset.path" not in lost
+    assert "'hydra.searchpath=[pkg://PACKAGE.conf]' an installed package's." in lost
 
 
 @pytest.mark.parametrize(

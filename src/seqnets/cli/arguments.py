@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from seqnets.cli.names import UsageError
 from seqnets.quoting import override, override_list, value_of
 
 _SEARCHED = "hydra.searchpath"
@@ -122,6 +123,18 @@ def searched(arguments: Sequence[str]) -> dict[str, Path | None]:
             value = OverridesParser.create().parse_override(argument).value()
             entries = [str(entry) for entry in value] if isinstance(value, list) else []
     return {entry: _folder_of(entry) for entry in entries}
+
+
+def check_searched(arguments: Sequence[str]) -> None:
+    """Raise UsageError unless ``hydra.searchpath``, if given, is a list of folders that exist."""
+    given = [a for a in arguments if key_of(a) == _SEARCHED and "=" in a]
+    found = searched(given)
+    absent = [entry for entry, folder in found.items() if folder is None]
+    if absent or (given and not found):
+        raise UsageError(
+            f"{given[-1]}: {', '.join(absent) or 'this'} is not a folder of configs, expected "
+            "some in brackets.\n  For example 'hydra.searchpath=[pkg://mycells.conf]'."
+        )
 
 
 def _folder_of(entry: str) -> Path | None:

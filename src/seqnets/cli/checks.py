@@ -9,7 +9,14 @@ from typing import Any
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from seqnets.cli.arguments import config_folders, key_of, parsed, root_of, searched
+from seqnets.cli.arguments import (
+    check_searched,
+    config_folders,
+    key_of,
+    parsed,
+    root_of,
+    searched,
+)
 from seqnets.cli.keys import LIST_GROUPS, known_keys, own_of
 from seqnets.cli.listing import configs, options
 from seqnets.cli.names import UsageError, near
@@ -26,11 +33,13 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
     """Check a command line before its configuration is composed.
 
     Raises:
-        UsageError: It names no key, would hide a file of the user's, remove a list or what the
-            verb needs, change what a checkpoint determines, give a group no name or too many, give
-            a name to a key in place of its group, or sweep over no values.
+        UsageError: It names no key, searches what is no folder, would hide a file of the user's,
+            remove a list or what the verb needs, change what a checkpoint determines, give a group
+            no name or too many, give a name to a key in place of its group, or sweep over no
+            values.
     """
     _check_keys_have_names(arguments)
+    check_searched(arguments)
     _check_no_file_is_hidden(arguments)
     _check_nothing_needed_is_removed(verb, arguments)
     _check_no_list_is_removed(arguments)

@@ -108,7 +108,8 @@ def _unknown_option(
         advice = option_meant(verb, arguments, option) or advice
     return UsageError(
         f"{group}: there is no option {option!r}.\n  {advice}\n"
-        f"  `seqnets list` says what they are; --config-dir FOLDER adds your own."
+        "  `seqnets list` says what they are; --config-dir FOLDER adds your own, and "
+        "'hydra.searchpath=[pkg://PACKAGE.conf]' an installed package's."
     )
 
 

@@ -87,16 +87,10 @@ def _searched(overrides: Sequence[str]) -> list[Path]:
     """The folders that overrides of ``hydra.searchpath`` name."""
     if not overrides:
         return []
-    from seqnets.cli.arguments import searched  # late: it brings Hydra
+    from seqnets.cli.arguments import check_searched, config_folders  # late: it brings Hydra
 
-    found = searched(overrides)
-    absent = [entry for entry, folder in found.items() if folder is None]
-    if absent or not found:
-        raise UsageError(
-            f"{overrides[-1]}: {', '.join(absent) or 'this'} is not a folder of configs, expected "
-            "some in brackets.\n  For example 'hydra.searchpath=[pkg://mycells.conf]'."
-        )
-    return [folder for folder in found.values() if folder is not None]
+    check_searched(overrides)
+    return config_folders(overrides)
 
 
 def _comment(path: Path) -> str:
