@@ -276,7 +276,7 @@ def test_a_target_that_is_not_a_column_is_refused(table):
 def test_uneven_steps_can_be_treated_as_even(table):
     months = ["time,a", *(f"{2020 + i // 12}-{1 + i % 12:02}-01,{i}" for i in range(40))]
 
-    with pytest.raises(DataError, match=r"line 4: .* 29 days.*\n.*time_gaps=ignore"):
+    with pytest.raises(DataError, match=r"line 4: .* 29 days.*\n.*missing=forward.*=ignore"):
         table(months).setup()
     with pytest.raises(
         DataError, match=r"2020-02-01 .* 31 days.* multiple of .* 28 days.* before 2021-03-01"

@@ -126,8 +126,8 @@ def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gap
         raise DataError(
             f"{where}: got time {time} after {before}, a step of {_duration(length, kind)}, "
             f"expected {_duration(step, kind)}, the length of the first step.\n"
-            "  dataset.time_gaps=fill inserts the missing steps, dataset.time_gaps=ignore treats "
-            "all steps as equal."
+            "  dataset.time_gaps=fill with dataset.missing=forward or linear inserts the missing "
+            "steps, dataset.time_gaps=ignore treats all steps as equal."
         )
 
 
