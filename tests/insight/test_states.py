@@ -35,6 +35,13 @@ def test_gates_are_drawn_from_zero_to_one_and_states_around_zero():
     assert 0 < high <= np.abs(STATE).max()
 
 
+def test_a_state_of_small_positive_numbers_is_seen():
+    shown = draw_states({"a": 0.04 * GATE, "m": np.zeros((T, 1)), "f": 0.2 * GATE}).axes[:3]
+
+    scales = [axis.images[0].get_clim() for axis in shown]
+    assert scales == [(0, pytest.approx(0.04 * GATE.max())), (0, 1), (0, 1)]
+
+
 def test_units_that_behave_alike_are_beside_each_other():
     waves = np.stack([np.sin(np.arange(60) / 5), np.sign(np.sin(np.arange(60) / 3))], 1)
     mixed = waves[:, [0, 1, 0, 1, 1, 0]] + 0.01 * random.normal(size=(60, 6))

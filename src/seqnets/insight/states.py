@@ -32,6 +32,9 @@ _NAMES = 96
 _BRIGHT = 0.97
 """The share of numbers within the scale of colours: a unit that counts would make others pale."""
 
+_FAINT = 0.1
+"""Numbers up to this could not be seen on a scale from 0 to 1: an adaptive threshold's, say."""
+
 _CURVE, _ROW = 0.9, 0.035
 """Height of curves, and of a unit, in inches."""
 
@@ -47,9 +50,10 @@ def draw_states(
 ) -> Figure:
     """Draw what each unit of a layer holds at each step: a heat map for each part.
 
-    Numbers from 0 to 1, as gates have them, are drawn from white to dark; others are red if
-    positive and blue if negative. Units are the same rows in all parts of one width: those that
-    vary most, with those that behave alike beside each other. Arrays may also be tensors or lists.
+    Numbers from 0 to 1, as gates have them, are drawn from white to dark, and where all are small
+    the largest is the darkest; others are red if positive and blue if negative. Units are the same
+    rows in all parts of one width: those that vary most, with those that behave alike beside each
+    other. Arrays may also be tensors or lists.
 
     Args:
         parts: What the units hold, by its name, such as "state h" and "gate f", each (T, H).
@@ -194,6 +198,8 @@ def _draw_part(axis: Any, part: np.ndarray, T: int) -> Any:
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     if low >= 0 and high <= 1:
         options: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": 1}
+        if 0 < high <= _FAINT:
+            options["vmax"] = high
     else:
         limit = max(float(np.quantile(np.abs(known), _BRIGHT)), 1e-6)
         options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
