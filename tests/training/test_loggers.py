@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_accumulator import (
@@ -8,8 +9,11 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 )
 
 from seqnets.training import loggers
+from seqnets.training.callbacks import Monitor
 from seqnets.training.event_files import files_in, forget_after
 from seqnets.training.loggers import finish, mark_place, purge_after
+
+from .runs import fit, parity_data, parity_module
 
 
 class Run:
@@ -79,6 +83,41 @@ def test_events_after_a_checkpoint_are_dropped_up_to_those_of_its_own_step(tmp_p
     assert steps_of(events, "val/loss") == [2]
     assert steps_of(events, "train/loss") == [0, 1, 2, 3]
     assert len(files_in(tmp_path)) == 2
+
+
+def test_events_before_a_checkpoint_are_kept_though_clocks_have_changed(tmp_path):
+    killed_run(tmp_path)
+    resumed_run(tmp_path)
+    later = files_in(tmp_path)[-1]
+    later.rename(tmp_path / "events.out.tfevents.0000000001.earlier")
+
+    forget_after(tmp_path, 3)
+    both = len(files_in(tmp_path))
+    forget_after(tmp_path, 2)
+
+    assert (both, len(files_in(tmp_path))) == (2, 1)
+    assert steps_of(EventAccumulator(str(tmp_path)), "train/loss") == [0, 1]
+
+
+def test_what_a_run_told_of_the_step_in_which_it_failed_is_forgotten(tmp_path):
+    class Fails(Callback):
+        def on_before_optimizer_step(self, trainer, *_):
+            if trainer.global_step == 4:
+                raise RuntimeError("out of memory")
+
+    logger = loggers.TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
+    callbacks = [Monitor(histograms_every_n_steps=2), Fails()]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(parity_module, parity_data(), tmp_path, *callbacks, logger=logger, val_check_interval=4)
+    events = EventAccumulator(str(tmp_path), size_guidance={"histograms": 0})
+    told = steps_of(events, "train/loss")
+    forget_after(tmp_path, 4)
+
+    events = EventAccumulator(str(tmp_path), size_guidance={"histograms": 0})
+    assert told == [*range(5)]
+    assert steps_of(events, "train/loss") == [*range(4)]
+    assert steps_of(events, "val/loss") == [4]
+    assert [e.step for e in events.Histograms("parameters/output.bias")] == [0, 2]
 
 
 def test_an_open_tensorboard_forgets_what_a_killed_run_told_of_later_steps(tmp_path):

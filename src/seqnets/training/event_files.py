@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -32,32 +32,46 @@ def mark_checkpoint(writer: SummaryWriter, step: int) -> None:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Drop the events after the last mark of a step's checkpoint, or without one, of later steps.
+    """Drop the events after the mark of a step's checkpoint, or without one, of later steps.
 
-    It is no error that the last event was not written to its end.
+    The order of the files does not count: the clock of one machine may be behind another's. It is
+    no error that the last event was not written to its end.
     """
-    files = files_in(folder)
-    place = _end_of(files, step)
-    if place is None:
-        return
-    number, size = place
-    os.truncate(files[number], size)
-    for later in files[number + 1 :]:
-        later.unlink()
+    found = {path: _places(path, step) for path in files_in(folder)}
+    is_marked = any(places.mark for places in found.values())
+    for path, (head, before, through, mark) in found.items():
+        size = mark or (before if is_marked else through)
+        if size > head:
+            os.truncate(path, size)
+        else:
+            path.unlink()
 
 
-def _end_of(files: Sequence[Path], step: int) -> tuple[int, int] | None:
-    """The number of the file in which a step's events end, and where; None: nothing follows."""
-    marked = None
-    for number, path in enumerate(files):
-        size = 0
-        for event, end in _events(path):
-            if event.step > step:
-                return marked or (number, size)
-            size = end
-            if event.step == step and event.session_log.status == SessionLog.CHECKPOINT:
-                marked = number, size
-    return marked
+class _Places(NamedTuple):
+    """Ends in a file: of its first event, of those before a step, of those up to it, of its mark.
+
+    It is that of the step's checkpoint, or 0.
+    """
+
+    head: int
+    before: int
+    through: int
+    mark: int
+
+
+def _places(path: Path, step: int) -> _Places:
+    head = before = through = mark = 0
+    is_before = True
+    for event, end in _events(path):
+        if event.step > step:
+            break
+        head, through = head or end, end
+        is_before = is_before and event.step < step
+        if is_before:
+            before = end
+        elif event.session_log.status == SessionLog.CHECKPOINT:
+            mark = end
+    return _Places(head, before, through, mark)
 
 
 def _events(path: Path) -> Iterator[tuple[Event, int]]:

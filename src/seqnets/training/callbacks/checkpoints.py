@@ -90,14 +90,14 @@ class Checkpoints(SequenceCallback, Checkpoint):
             self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Restore the trainer's limits."""
-        if self._limits is not None:
-            trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs = self._limits
-            self._limits = None
+        """Restore the trainer's limits, and have what is shown at the end kept."""
+        self._restore_limits(trainer)
+        if self._saved_at == trainer.global_step:
+            mark_place(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Restore the trainer's limits."""
-        self.on_train_end(trainer, pl_module)
+        self._restore_limits(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write ``last.ckpt``, and ``best.ckpt`` if the score is the best so far."""
@@ -121,6 +121,11 @@ class Checkpoints(SequenceCallback, Checkpoint):
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Have a run that goes on from its end keep the figures of this test."""
         mark_place(trainer)
+
+    def _restore_limits(self, trainer: Trainer) -> None:
+        if self._limits is not None:
+            trainer.check_val_every_n_epoch, trainer.fit_loop.min_epochs = self._limits
+            self._limits = None
 
     def save_last(self, trainer: Trainer) -> None:
         """Write ``last.ckpt`` now."""
