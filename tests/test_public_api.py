@@ -26,6 +26,7 @@ PUBLIC = {
         LRUCell HGRNCell RGLRUCell S5Cell S6Cell LonghornCell TRNNCell TGRUCell TLSTMCell
         RANCell ATRCell CFNCell MinimalRNNCell STARCell LightRUCell BRCCell NBRCCell LEMCell
         UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
+        SGUCell DSGUCell ResidualLSTMCell
         ONLSTMCell RRUCell
         SpikingCell LICell LIFCell RLIFCell CubaLIFCell ALIFCell
         LeakyRNNCell CTRNNCell dale reservoir block_diagonal GRUDCell

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from seqnets.cells import JANETCell, MultiplicativeLSTMCell, NASCell, WMCLSTMCell
+from seqnets.cells import (
+    JANETCell,
+    MultiplicativeLSTMCell,
+    NASCell,
+    ResidualLSTMCell,
+    WMCLSTMCell,
+)
 from seqnets.errors import ConfigError
 from seqnets.testing import one_unit, step
 from seqnets.testing.laws import perturb
@@ -96,6 +102,48 @@ def test_cell_found_by_a_search_follows_its_paper():
 
         assert step(cell, x, h, c) == pytest.approx(expected, abs=1e-12)
         h, c = expected
+
+
+def test_residual_lstm_follows_its_paper():
+    given = {key: values[:4] for key, values in NUMBERS.items()}
+    given |= {"w": (*given["w"], -0.9), "b": (*given["b"], 0.25)}  # of the shortcut
+    cell = one_unit(ResidualLSTMCell, **given, p_i=0.9, p_f=-1.3, p_o=0.7, weight_m=(1.6,))
+    h, c = -1.5, 0.9
+
+    for x in (2.0, -0.7):
+        i = sigmoid(1.1 * x - 0.2 + 0.7 * h + 0.05 + 0.9 * c)
+        f = sigmoid(0.5 * x + 0.1 + 0.2 * h + 0.4 - 1.3 * c)
+        g = math.tanh(-0.3 * x - 0.4 - 0.6 * h - 0.2)
+        memory = f * c + i * g
+        o = sigmoid(0.8 * x + 0.3 + 0.4 * h - 0.1 + 0.7 * memory)
+        expected = o * (1.6 * math.tanh(memory) - 0.9 * x + 0.25), memory
+
+        assert step(cell, x, h, c) == pytest.approx(expected, abs=1e-12)
+        h, c = expected
+
+
+def test_the_shortcut_and_the_map_of_a_residual_lstm_mix_units():
+    cell = ResidualLSTMCell(2, 2, dtype=torch.float64)
+    perturb(cell)
+    matrix, x, h, c = numbers(cell), [1.3, -0.6], [0.3, -0.8], [1.0, -0.5]
+
+    a = total(times(matrix["weight_ih"][:8], x), matrix["bias_ih"][:8], matrix["bias_hh"])
+    a = total(a, times(matrix["weight_hh"], h))
+    p_i, p_f, p_o = matrix["p_i"], matrix["p_f"], matrix["p_o"]
+    memory = [
+        sigmoid(a[2 + k] + p_f[k] * c[k]) * c[k]
+        + sigmoid(a[k] + p_i[k] * c[k]) * math.tanh(a[4 + k])
+        for k in range(2)
+    ]
+    shown = total(
+        times(matrix["weight_m"], each(math.tanh, memory)),
+        times(matrix["weight_ih"][8:], x),
+        matrix["bias_ih"][8:],
+    )
+    o = [sigmoid(a[6 + k] + p_o[k] * memory[k]) for k in range(2)]
+
+    expected = [o[k] * shown[k] for k in range(2)]
+    assert after(cell, x, h, c)[0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_lstm_with_working_memory_connections_follows_its_paper():

@@ -51,6 +51,7 @@ from seqnets.cells.lstm import (
     MultiplicativeLSTMCell,
     NoForgetLSTMCell,
     PeepholeLSTMCell,
+    ResidualLSTMCell,
     WMCLSTMCell,
 )
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
@@ -88,6 +89,7 @@ from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
 from seqnets.cells.rwkv import RWKV6Cell, RWKV7Cell
 from seqnets.cells.scrn import SCRNCell
 from seqnets.cells.selective import LonghornCell, S6Cell
+from seqnets.cells.simple_gated import DSGUCell, SGUCell
 from seqnets.cells.spiking import CubaLIFCell, LICell, LIFCell, RLIFCell, SpikingCell
 from seqnets.cells.sru import PeepholeSRUCell, SRUCell
 from seqnets.cells.ssd import SSDCell
@@ -118,6 +120,7 @@ __all__ = [
     "ConvLSTMCell",
     "CoupledLSTMCell",
     "CubaLIFCell",
+    "DSGUCell",
     "DeepTransition",
     "DeltaNetCell",
     "Dilated",
@@ -191,10 +194,12 @@ __all__ = [
     "RWKV7Cell",
     "RecurrentDropout",
     "RecurrentHighwayCell",
+    "ResidualLSTMCell",
     "RetentionCell",
     "S5Cell",
     "S6Cell",
     "SCRNCell",
+    "SGUCell",
     "SLSTMCell",
     "SRUCell",
     "SSDCell",

@@ -167,7 +167,7 @@ class PeepholeLSTMCell(LSTMCell):
         Greff et al., 2017, "LSTM: A Search Space Odyssey", arXiv:1503.04069.
     """
 
-    gates = ("i", "f", "g", "o")
+    gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
     per_unit: ClassVar[tuple[str, ...]] = ("p_i", "p_f", "p_o")
     p_i: Tensor
     p_f: Tensor
@@ -182,6 +182,56 @@ class PeepholeLSTMCell(LSTMCell):
         c = f * c + i * g
         o = self.gate(wx.o + uh.o + self.p_o * c)
         return o * self.squash(c), c
+
+
+class ResidualLSTMCell(PeepholeLSTMCell):
+    r"""LSTM whose output gate lets the input pass beside the memory: a shortcut in each layer.
+
+    .. math::
+        i_t &= \sigma(W_i x_t + b_i + U_i h_{t-1} + d_i + p_i \odot c_{t-1}) \\
+        f_t &= \sigma(W_f x_t + b_f + U_f h_{t-1} + d_f + p_f \odot c_{t-1}) \\
+        g_t &= \tanh(W_g x_t + b_g + U_g h_{t-1} + d_g) \\
+        c_t &= f_t \odot c_{t-1} + i_t \odot g_t \\
+        o_t &= \sigma(W_o x_t + b_o + U_o h_{t-1} + d_o + p_o \odot c_t) \\
+        h_t &= o_t \odot (V \tanh(c_t) + W_r x_t + b_r)
+
+    As in the paper, but for :math:`b_r`, which starts at zero here. The paper can do without
+    :math:`W_r` if I equals H. The peepholes start at zero.
+
+    State: ``(h, c)``, (B, H) each. Output: ``h``.
+
+    Attributes:
+        weight_m: V, (H, H).
+
+    References:
+        Kim et al., 2017, "Residual LSTM: Design of a Deep Recurrent Architecture for Distant Speech
+        Recognition", arXiv:1701.03360.
+    """
+
+    gates = ("i", "f", "g", "o", "r")
+    recurrent = ("i", "f", "g", "o")
+    projects = False
+    weight_m: Tensor
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What the memory is mapped by."""
+        super().add_parameters(parameter)
+        self.weight_m = parameter(self.hidden_size, self.hidden_size)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every LSTM, and Xavier for what the memory is mapped by."""
+        super().reset_parameters()
+        initializers.xavier_(self.learned("weight_m"), 1)
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        _, c = state
+        i = self.gate(wx.i + uh.i + self.p_i * c)
+        f = self.gate(wx.f + uh.f + self.p_f * c)
+        c = f * c + i * self.candidate(wx.g + uh.g)
+        o = self.gate(wx.o + uh.o + self.p_o * c)
+        return o * (F.linear(self.squash(c), self.weight_m) + wx.r), c
 
 
 class WMCLSTMCell(LSTMCell):
