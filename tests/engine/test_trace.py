@@ -940,6 +940,8 @@ COMPARED = {
     "one unit": lambda u: (u >= u[:, 3:4]) & (u <= u[:, 3:4]),
     "the largest of some": lambda u: u[:, 2:10] >= u[:, :10].amax(-1, keepdim=True),
     "the sign of a difference": lambda u: torch.sign(u - u[:, 3:4]) >= 0,
+    "the largest but the first": lambda u: u[:, 1:] >= u[:, 1:].amax(-1, keepdim=True),
+    "a function of one unit": lambda u: (v := u.tanh() * u.sigmoid())[:, 3:4] <= v,
 }
 
 

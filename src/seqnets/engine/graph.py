@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -77,11 +77,15 @@ class Columns:
 
 
 class Graph:
-    """Builds nodes: hash-consed, and simplified algebraically."""
+    """Builds nodes: hash-consed, and simplified algebraically.
+
+    Attributes:
+        parts: The slices that were taken of pointwise nodes, by node, first unit and width.
+    """
 
     def __init__(self) -> None:
+        self.parts: dict[tuple[Node, int, int], Node] = {}
         self._nodes: dict[tuple[Any, ...], Node] = {}
-        self._parts: dict[tuple[Node, int, int], Node] = {}
 
     def leaf(self, columns: Columns, width: int) -> Node:
         """The leaf that reads these columns."""
@@ -169,10 +173,23 @@ class Graph:
                     pieces.append(self.part(piece, low - begin, high - low))
             return self.cat(*pieces)
         key = node, offset, width
-        if key not in self._parts:
+        if key not in self.parts:
             args = (self.part(arg, offset, width) for arg in node.args)
-            self._parts[key] = self.apply(node.op, *args)
-        return self._parts[key]
+            self.parts[key] = self.apply(node.op, *args)
+        return self.parts[key]
+
+    def rebuilt(self, node: Node, made: Mapping[Node, Node]) -> Node:
+        """A node with what is made of each of its operands in place of that."""
+        args = [made[arg] for arg in node.args]
+        if args == [*node.args]:
+            return node
+        if node.op == "cat":
+            return self.cat(*args)
+        if node.op == "spread":
+            return self.spread(args[0], node.width)
+        if node.op in REDUCTIONS:
+            return self.reduce(node.op, *args)
+        return self.apply(node.op, *args)
 
     def _simpler(self, op: str, args: tuple[Node, ...]) -> Node | None:
         zero, one = self.const(0), self.const(1)
@@ -283,3 +300,30 @@ def places_read(nodes: Sequence[Node]) -> dict[tuple[str, Any], list[Place]]:
 def overlap(places: Sequence[Place]) -> bool:
     """Whether two of some sorted pieces overlap."""
     return any(first + width > after for (first, width), (after, _) in pairwise(places))
+
+
+def common_width(places: Sequence[Place]) -> int:
+    """The width of sorted pieces that are all of one; 0 if they overlap or differ in it."""
+    widths = {width for _, width in places}
+    return widths.pop() if len(widths) == 1 and not overlap(places) else 0
+
+
+class Those:
+    """The set of all nodes with some operations, at which ``walk`` stops."""
+
+    def __init__(self, ops: set[str]) -> None:
+        self._ops = ops
+
+    def __contains__(self, node: object) -> bool:
+        return isinstance(node, Node) and node.op in self._ops
+
+
+def cuts_of(node: Node, read: Mapping[tuple[str, Any], Sequence[Place]]) -> list[int]:
+    """Where a node is to be cut, so that its leaves are pieces that overlap with no others read."""
+    cuts = []
+    for leaf in walk([node], Those({"spread"})):
+        if leaf.op == "leaf":
+            first, end = leaf.what.offset, leaf.what.offset + leaf.width
+            beside = [at for at in read[whole_of(leaf)] if at[0] < end and first < sum(at)]
+            cuts += [*chain(*beside)] if overlap(beside) else []
+    return cuts

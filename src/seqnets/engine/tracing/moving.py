@@ -59,6 +59,13 @@ class Moving(Preparing):
         assert isinstance(found, Weight)  # square, larger than 1
         return found
 
+    def moves_units(self, weight: Weight) -> bool:
+        """Whether each unit of a product by a weight is one of those that it multiplies, or 0."""
+        if weight.name not in self.preparation(self.shapes).constants:
+            return False
+        matrix = weight.of(self._parameters[weight.name])
+        return bool(((matrix == 0) | (matrix == 1)).all() and (matrix.sum(1) <= 1).all())
+
     def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         rows = self._in_rows(args, kwargs)
         if (simpler := self._by_others(func, name, args, kwargs, rows)) is not None:

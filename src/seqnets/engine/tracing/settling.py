@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 from seqnets.engine.graph import (
     COMPARISONS,
-    JUMPS,
     REDUCTIONS,
     Columns,
     Graph,
     Node,
     Place,
-    overlap,
+    Those,
+    common_width,
+    cuts_of,
     places_read,
     walk,
     whole_of,
@@ -103,25 +103,8 @@ class Settler:
         self._settled: dict[Node, Node] = {}
         self._spread: dict[tuple[Node, int], Node] = {}
         everything = [*chain(*roots), *(product.value for product in products)]
-        nodes = walk(everything)
-        self._read = places_read(nodes)
-        self._read_alone = places_read(walk(everything, _Those(REDUCTIONS)))
-        self._compared = self._compared_with_themselves(nodes)
-
-    def _compared_with_themselves(self, nodes: Sequence[Node]) -> set[tuple[str, Any]]:
-        """The products of which a jump depends on pieces that overlap, and would round apart."""
-        apart = {whole for whole in self._read if whole[0] == "product" and self._is_uneven(whole)}
-        if not apart:
-            return apart
-        jumps = (places_read(walk([node])) for node in nodes if node.op in JUMPS)
-        return {whole for read in jumps for whole in apart & read.keys() if overlap(read[whole])}
-
-    def _is_uneven(self, whole: tuple[str, Any]) -> bool:
-        """Whether pieces of a product overlap, and are no unions of pieces of one width."""
-        places = self._read[whole]
-        grain = _width(self._read_alone.get(whole) or places)
-        ends = chain(*places, [self._written[whole[1]].weight.rows])
-        return overlap(places) and not (grain and all(end % grain == 0 for end in ends))
+        self._read = places_read(walk(everything))
+        self._read_alone = places_read(walk(everything, Those(REDUCTIONS)))
 
     def settled(self, node: Node) -> Node:
         """The lowered form of a node that is not a concatenation."""
@@ -142,8 +125,6 @@ class Settler:
 
     def _leaf(self, leaf: Node) -> Node:
         source, key = whole_of(leaf)
-        if source == "product" and whole_of(leaf) in self._compared:
-            return self._copied(leaf, self._written[key])
         if source == "product":
             return self._product(leaf, self._written[key])
         if source != "state":
@@ -155,19 +136,6 @@ class Settler:
         whole = self.graph.leaf(Columns("state", key), width)
         return self._product(leaf, Product(whole, self._identity(width)))
 
-    def _copied(self, leaf: Node, written: Product) -> Node:
-        """Columns of a product, copied from one product of all that overlaps with them.
-
-        A leaf that is all of it is a copy too: kernels for a GPU may round what they copy.
-        """
-        first, size = _run(self._read[whole_of(leaf)], leaf.what.offset)
-        whole = self.graph.leaf(replace(leaf.what, offset=first), size)
-        if len(self._read_beside(whole)) == 1:
-            return self._product(leaf, written)
-        weight = self._identity(size).part(0, leaf.what.offset - first, leaf.width)
-        place = _place(Product(self._product(whole, written), weight), self.products)
-        return self.graph.leaf(Columns("product", place), leaf.width)
-
     def _product(self, leaf: Node, written: Product) -> Node:
         """Columns of a product: split off as a product of their own if others differ in width.
 
@@ -176,7 +144,7 @@ class Settler:
         """
         offset, width = leaf.what.offset, leaf.width
         places = self._read_alone.get(whole_of(leaf)) or self._read[whole_of(leaf)]
-        weight, grain = written.weight, _width(places)
+        weight, grain = written.weight, common_width(places)
         if grain != width or offset % width or weight.rows % width:
             weight, offset = weight.part(0, offset, width), 0
         elif weight.rows > (most := _MOST_PIECES * width):
@@ -215,18 +183,9 @@ class Settler:
 
     def _pieces(self, value: Node) -> Sequence[Node]:
         """Cut a reduction's operand where other reads of its leaves would overlap with it."""
-        nodes = walk([value], _Those({"spread"}))
-        read = (self._read_beside(leaf) for leaf in nodes if leaf.op == "leaf")
-        cuts = (cut for places in read if overlap(places) for place in places for cut in place)
-        grain = math.gcd(value.width, *cuts)
+        grain = math.gcd(value.width, *cuts_of(value, self._read))
         firsts = range(0, value.width, grain)
         return [self.graph.part(value, first, grain) for first in firsts]
-
-    def _read_beside(self, leaf: Node) -> list[Place]:
-        """The places read of what a leaf is a piece of, as far as they have columns of it."""
-        first, end = leaf.what.offset, leaf.what.offset + leaf.width
-        places = self._read[whole_of(leaf)]
-        return [place for place in places if place[0] < end and first < sum(place)]
 
 
 def _place(item: Any, items: list[Any]) -> int:
@@ -236,34 +195,7 @@ def _place(item: Any, items: list[Any]) -> int:
     return items.index(item)
 
 
-def _run(places: Sequence[Place], column: int) -> Place:
-    """The columns of those of some sorted pieces that overlap one after another, with a column."""
-    first = end = 0
-    for at, width in places:
-        if at >= end > column:
-            break
-        first = at if at >= end else first
-        end = max(end, at + width)
-    return first, end - first
-
-
 def _is_of_reductions(node: Node) -> bool:
     """Whether a value of width 1 depends on reductions and scalars alone."""
-    inside = walk([node], _Those(REDUCTIONS))
+    inside = walk([node], Those(REDUCTIONS))
     return not any(n.width and n.op in ("leaf", "spread") for n in inside)
-
-
-class _Those:
-    """The set of all nodes with some operations, at which ``walk`` stops."""
-
-    def __init__(self, ops: set[str]) -> None:
-        self._ops = ops
-
-    def __contains__(self, node: object) -> bool:
-        return isinstance(node, Node) and node.op in self._ops
-
-
-def _width(places: Sequence[Place]) -> int:
-    """The common width of disjoint pieces; 0 if they overlap or differ in width."""
-    widths = {width for _, width in places}
-    return widths.pop() if len(widths) == 1 and not overlap(places) else 0

@@ -22,6 +22,7 @@ from seqnets.engine.pieces import repeated
 from seqnets.engine.preparation import Preparation
 from seqnets.engine.step import Step
 from seqnets.engine.tracing.compare import Comparison, OwnDerivative, errors_as_untraceable
+from seqnets.engine.tracing.copying import with_copies_compared
 from seqnets.engine.tracing.placing import Placing
 from seqnets.engine.tracing.settling import Settler, pieces_written
 from seqnets.engine.tracing.surrogate import Surrogates
@@ -73,7 +74,7 @@ def _traced(cell: Cell, kind: type[Placing], project: bool) -> tuple[Step, Prepa
 def _lowered(recorder: Placing, cell: Cell, after: State, wx_size: int) -> Step:
     """What a recorder has seen of a step that gave a state, as a ``Step``."""
     graph = recorder.graph
-    nodes = list(map(recorder.node, after))
+    nodes = with_copies_compared(recorder, list(map(recorder.node, after)))
     pieces = pieces_written(graph, nodes, [product.value for product in recorder.products])
     widths = [size // len(part) for part, size in zip(pieces, cell.state_sizes, strict=True)]
     written = [_written(recorder, *part) for part in zip(pieces, widths, strict=True)]
