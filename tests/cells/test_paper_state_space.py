@@ -31,6 +31,19 @@ def outputs(cell, x):
     return unroll(cell, torch.tensor(x)[None])[0][0].detach().numpy()
 
 
+def test_short_steps_lose_no_digits_of_what_enters():
+    cell = S5Cell(1, 1, state_size=1)
+    with torch.no_grad():
+        cell.delta.fill_(math.log(1e-4))
+        cell.omega.fill_(0)
+    x = torch.ones(1, 1, 1)
+
+    entered = unroll(cell, x)[1][1]
+    exact = unroll(cell.double(), x.double())[1][1]
+
+    torch.testing.assert_close(entered.double(), exact, rtol=1e-6, atol=0)
+
+
 def test_s5_follows_its_paper_in_complex_numbers():
     rates = {"rho": -0.6, "omega": 1.7, "delta": -0.9}
     shown = {"weight_re": 0.65, "weight_im": -0.35, "D": 1.1}

@@ -125,13 +125,7 @@ class S5Cell(FittingCell):
         """The equations above, in real numbers."""
         _, re, im = state
         in_re, in_im, x = wx.split([self.state_size, self.state_size, self.hidden_size], -1)
-        decay, dt = -torch.exp(self.rho), torch.exp(self.delta)
-        radius, phase = torch.exp(decay * dt), self.omega * dt
-        a, b = radius * torch.cos(phase), radius * torch.sin(phase)  # e^(lambda dt) = a + ib
-        norm = decay * decay + self.omega * self.omega
-        # (e^(lambda dt) - 1) / lambda = p + iq
-        p = ((a - 1) * decay + b * self.omega) / norm
-        q = (b * decay - (a - 1) * self.omega) / norm
+        a, b, p, q = held(-torch.exp(self.rho), self.omega, torch.exp(self.delta))
         re, im = a * re - b * im + p * in_re - q * in_im, b * re + a * im + q * in_re + p * in_im
         y = F.linear(re, self.weight_re) - F.linear(im, self.weight_im)
         return 2 * y + self.D * x, re, im
@@ -145,6 +139,25 @@ def check_steps(name: str, dt_min: float, dt_max: float) -> None:
             f"{name}: dt_min and dt_max are {dt_min!r} and {dt_max!r}, "
             f"expected 0 < dt_min < dt_max, both finite numbers."
         )
+
+
+def held(decay: Tensor, omega: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""What a step keeps of an oscillator, and how much of its input, held meanwhile, enters.
+
+    Args:
+        decay: The real part of :math:`\lambda`, not 0.
+        omega: The imaginary part.
+        dt: The length of the step.
+
+    Returns:
+        Real and imaginary part of :math:`e^{\lambda \Delta}`, and of
+        :math:`(e^{\lambda \Delta} - 1) / \lambda`.
+    """
+    radius, phase = torch.exp(decay * dt), omega * dt
+    a, b = radius * torch.cos(phase), radius * torch.sin(phase)
+    below = torch.expm1(decay * dt) * torch.cos(phase) - 2 * torch.sin(phase / 2).square()  # a - 1
+    norm = decay * decay + omega * omega
+    return a, b, (below * decay + b * omega) / norm, (b * decay - below * omega) / norm
 
 
 @cache
