@@ -23,7 +23,7 @@ PUBLIC = {
         MinGRUCell MinLSTMCell SRUCell PeepholeSRUCell QRNNCell FPoolQRNNCell IFOPoolQRNNCell
         MatrixMemoryCell Access MLSTMCell RetentionCell GatedLinearAttentionCell DeltaNetCell
         GatedDeltaNetCell KimiDeltaAttentionCell HGRN2Cell SSDCell RWKV6Cell RWKV7Cell
-        LRUCell HGRNCell RGLRUCell S5Cell S6Cell LonghornCell TRNNCell TGRUCell TLSTMCell
+        LRUCell HGRNCell RGLRUCell S4DCell S5Cell S6Cell LonghornCell TRNNCell TGRUCell TLSTMCell
         RANCell ATRCell CFNCell MinimalRNNCell STARCell LightRUCell BRCCell NBRCCell LEMCell
         UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
         SGUCell DSGUCell ResidualLSTMCell

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import LonghornCell, S5Cell, S6Cell
+from seqnets.cells import LonghornCell, S4DCell, S5Cell, S6Cell
 from seqnets.engine.plans import plan_of
 from seqnets.errors import ConfigError
 from seqnets.testing import check_backend, check_cell, one_unit, step
@@ -31,8 +31,60 @@ def outputs(cell, x):
     return unroll(cell, torch.tensor(x)[None])[0][0].detach().numpy()
 
 
-def test_short_steps_lose_no_digits_of_what_enters():
-    cell = S5Cell(1, 1, state_size=1)
+def test_s4d_follows_its_paper_in_complex_numbers():
+    rates = {"rho": (-0.6, 0.2, -1.1, 0.4), "omega": (1.7, 0.0, -0.8, 3.1), "delta": -0.9}
+    re, im = (0.65, -0.2, 0.9, 0.1), (-0.35, 0.8, 0.3, -0.6)
+    cell = one_unit(S4DCell, w=(0.5,), b=(0.1,), **rates, weight_re=re, weight_im=im, D=1.1)
+    each = [-math.exp(r) + 1j * w for r, w in zip(rates["rho"], rates["omega"], strict=True)]
+    kept = [cmath.exp(rate * math.exp(-0.9)) for rate in each]
+    s = [0.9 - 0.2j, -0.4 + 1.3j, 0.6j, 0.7]
+
+    for x in XS:
+        u, before = 0.5 * x + 0.1, [[s_n.real for s_n in s], [s_n.imag for s_n in s]]
+        s = [k * s_n + (k - 1) / rate * u for k, s_n, rate in zip(kept, s, each, strict=True)]
+        shown = [
+            (complex(*c) * s_n).real for c, s_n in zip(zip(re, im, strict=True), s, strict=True)
+        ]
+        expected = [2 * sum(shown) + 1.1 * u], [s_n.real for s_n in s], [s_n.imag for s_n in s]
+
+        assert after(cell, [x], [-1.5], *before) == [pytest.approx(part) for part in expected]
+
+
+def test_s4d_of_several_units_follows_its_paper():
+    cell = S4DCell(3, 2, state_size=5, dtype=torch.float64)
+    perturb(cell)
+    p, x = arrays(cell), np.random.default_rng(0).normal(size=(9, 3))
+    rate, C = -np.exp(p["rho"]) + 1j * p["omega"], p["weight_re"] + 1j * p["weight_im"]
+    kept = np.exp(rate * np.exp(p["delta"]))
+    u, times = x @ p["weight_ih"].T + p["bias_ih"], np.arange(9)[:, None, None]
+    kernel = 2 * (C * (kept - 1) / rate * kept**times).sum(1).real  # a convolution, as there
+
+    expected = [(kernel[: t + 1][::-1] * u[: t + 1]).sum(0) + p["D"] * u[t] for t in range(9)]
+
+    np.testing.assert_allclose(outputs(cell, x), expected, rtol=0, atol=1e-12)
+
+
+def test_s4d_starts_as_its_published_code_does():
+    cell = S4DCell(3, 4000, state_size=3, dt_min=0.01, dt_max=0.5, dtype=torch.float64)
+    C = torch.complex(cell.weight_re, cell.weight_im)
+
+    assert cell.rho.exp().eq(0.5).all()
+    torch.testing.assert_close(cell.omega[:, 7], math.pi * torch.arange(3).double())
+    assert math.log(0.01) <= cell.delta.min() < -4.5 < -0.8 < cell.delta.max() <= math.log(0.5)
+    assert C.abs().square().mean().item() == pytest.approx(1, abs=0.1)
+    assert cell.D.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_each_number_of_s4d_is_a_piece_of_its_state_and_takes_no_product():
+    plan = plan_of(S4DCell(64, 256, state_size=16))
+
+    assert plan.pieces == (1, 16, 16)
+    assert plan.program.step.products == ()
+
+
+@pytest.mark.parametrize("cell_cls", [S4DCell, S5Cell])
+def test_short_steps_lose_no_digits_of_what_enters(cell_cls):
+    cell = cell_cls(1, 1, state_size=1)
     with torch.no_grad():
         cell.delta.fill_(math.log(1e-4))
         cell.omega.fill_(0)
@@ -206,8 +258,8 @@ def test_longhorn_starts_as_its_published_code_does():
         assert 0.95 * 50**-0.5 < started.abs().max() <= 50**-0.5
 
 
-@pytest.mark.parametrize("cell_cls", [S6Cell, LonghornCell])
-def test_selective_models_are_scanned(cell_cls):
+@pytest.mark.parametrize("cell_cls", [S4DCell, S6Cell, LonghornCell])
+def test_models_of_separate_units_are_scanned(cell_cls):
     cell = cell_cls(3, 5, state_size=2)
 
     assert check_backend(cell, "scan", steps=(5,), dtypes=FLOAT64) == {}
@@ -235,7 +287,7 @@ def test_a_cell_that_was_made_under_the_meta_device_leaves_later_ones_whole():
     assert S5Cell(3, 4, state_size=9).omega.isfinite().all()
 
 
-@pytest.mark.parametrize("cell_cls", [S5Cell, S6Cell])
+@pytest.mark.parametrize("cell_cls", [S4DCell, S5Cell, S6Cell])
 @pytest.mark.parametrize(
     "steps", [(0, 0.1), (0.1, 0.1), (0.2, 0.1), (0.1, math.inf), (None, 0.1), (0.1, True)]
 )
@@ -244,7 +296,7 @@ def test_invalid_lengths_of_steps_are_refused(cell_cls, steps):
         cell_cls(3, 4, dt_min=steps[0], dt_max=steps[1])
 
 
-@pytest.mark.parametrize("cell_cls", [S5Cell, S6Cell, LonghornCell])
+@pytest.mark.parametrize("cell_cls", [S4DCell, S5Cell, S6Cell, LonghornCell])
 def test_states_of_no_size_are_refused(cell_cls):
     with pytest.raises(ConfigError, match="Cell: state_size is 0, expected at least 1"):
         cell_cls(3, 4, state_size=0)

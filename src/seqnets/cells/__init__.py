@@ -87,6 +87,7 @@ from seqnets.cells.retention import RetentionCell
 from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
 from seqnets.cells.rwkv import RWKV6Cell, RWKV7Cell
+from seqnets.cells.s4d import S4DCell
 from seqnets.cells.scrn import SCRNCell
 from seqnets.cells.selective import LonghornCell, S6Cell
 from seqnets.cells.simple_gated import DSGUCell, SGUCell
@@ -196,6 +197,7 @@ __all__ = [
     "RecurrentHighwayCell",
     "ResidualLSTMCell",
     "RetentionCell",
+    "S4DCell",
     "S5Cell",
     "S6Cell",
     "SCRNCell",
