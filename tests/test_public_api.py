@@ -21,8 +21,8 @@ PUBLIC = {
         NOGLSTMCell NIAFLSTMCell NOAFLSTMCell CIFGLSTMCell FGRLSTMCell MultiplicativeLSTMCell
         JANETCell PhasedLSTMCell SLSTMCell ConvLSTMCell PeepholeConvLSTMCell ConvGRUCell
         MinGRUCell MinLSTMCell SRUCell PeepholeSRUCell QRNNCell FPoolQRNNCell IFOPoolQRNNCell
-        MatrixMemoryCell Access MLSTMCell RetentionCell GatedLinearAttentionCell DeltaNetCell
-        GatedDeltaNetCell KimiDeltaAttentionCell HGRN2Cell SSDCell RWKV6Cell RWKV7Cell
+        MatrixMemoryCell Access MLSTMCell RetentionCell LinearAttentionCell GatedLinearAttentionCell
+        DeltaNetCell GatedDeltaNetCell KimiDeltaAttentionCell HGRN2Cell SSDCell RWKV6Cell RWKV7Cell
         LRUCell HGRNCell RGLRUCell S4DCell S5Cell S6Cell LonghornCell TRNNCell TGRUCell TLSTMCell
         RANCell ATRCell CFNCell MinimalRNNCell STARCell LightRUCell BRCCell NBRCCell LEMCell
         UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell

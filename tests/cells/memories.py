@@ -61,6 +61,12 @@ def retention(p, x, state, v, q, k):
     return read(C, q), (C, None)
 
 
+def linear_attention(p, x, state, v, q, k):
+    q, k = (np.where(a > 0, a + 1, np.exp(a)) for a in (q, k))
+    C, z = state[0] + outer(v, k), state[1] + k
+    return read(C, q) / (z * q).sum(-1, keepdims=True), (C, z)
+
+
 def gated_linear_attention(p, x, state, v, q, k):
     alpha = p["weight_alpha"] @ (p["weight_r"] @ x) + p["bias_alpha"]
     kept = sigmoid(alpha).reshape(k.shape) ** (1 / 16)
@@ -127,6 +133,7 @@ def rwkv7(p, x, state, v, r, k):
 STEPS = {
     cells.MLSTMCell: mlstm,
     cells.RetentionCell: retention,
+    cells.LinearAttentionCell: linear_attention,
     cells.GatedLinearAttentionCell: gated_linear_attention,
     cells.DeltaNetCell: delta_net,
     cells.GatedDeltaNetCell: gated_delta_net,

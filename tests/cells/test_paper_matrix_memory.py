@@ -12,6 +12,7 @@ from seqnets.cells import (
     GatedLinearAttentionCell,
     HGRN2Cell,
     KimiDeltaAttentionCell,
+    LinearAttentionCell,
     MLSTMCell,
     RetentionCell,
     RWKV6Cell,
@@ -110,6 +111,45 @@ def test_each_head_of_retention_fades_at_its_rate():
 
     expected = torch.tensor([1 - 1 / 32, 1 - 1 / 64, 1 - 1 / 128, 1 - 1 / 256]).double()
     torch.testing.assert_close(cell.log_gamma.exp(), expected)
+
+
+def test_linear_attention_follows_its_paper():
+    cell = one_unit(LinearAttentionCell, w=(0.5,), b=(0.1,), **KEYS)
+    m = math.log(1e6)
+    state = (-1.5, 0.9, 0.4, m)
+
+    for x in XS:
+        _, s, z, _ = state
+        q, k = (a + 1 if a > 0 else math.exp(a) for a in (0.8 * x - 0.2, -1.3 * x + 0.3))
+        s, z = s + (0.5 * x + 0.1) * k, z + k
+        expected = s * q / (z * q), s, z, m
+
+        assert step(cell, x, *state) == pytest.approx(expected, abs=1e-12)
+        state = expected
+
+
+@pytest.mark.parametrize("backend", ["reference", "scan"])
+def test_linear_attention_is_the_mean_of_what_keys_weigh_alike(backend):
+    cell = LinearAttentionCell(3, 4, num_heads=2, dtype=torch.float64)
+    torch.nn.init.zeros_(cell.weight_qk)
+    x = torch.randn(2, 40, 3, dtype=torch.float64)
+
+    values = x @ cell.weight_ih.T
+    expected = values.cumsum(1) / torch.arange(1, 41)[:, None]
+    torch.testing.assert_close(unroll(cell, x, backend=backend)[0], expected)
+
+
+@pytest.mark.parametrize("backend", ["reference", "scan"])
+def test_linear_attention_whose_keys_vanish_divides_by_no_zero(backend):
+    cell = LinearAttentionCell(3, 4)
+    torch.nn.init.constant_(cell.bias_qk, -300.0)
+    x = torch.randn(2, 40, 3, requires_grad=True)
+
+    y, _ = unroll(cell, x, backend=backend)
+    y.sum().backward()
+
+    assert not y.any()
+    assert all(p.grad.isfinite().all() for p in (x, *cell.parameters()))
 
 
 def test_gated_linear_attention_follows_its_paper():

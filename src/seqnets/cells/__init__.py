@@ -40,7 +40,7 @@ from seqnets.cells.hgrn import HGRN2Cell, HGRNCell
 from seqnets.cells.highway import IntersectionRNNCell, RecurrentHighwayCell
 from seqnets.cells.leaky import CTRNNCell, LeakyRNNCell
 from seqnets.cells.lem import LEMCell
-from seqnets.cells.linear_attention import GatedLinearAttentionCell
+from seqnets.cells.linear_attention import GatedLinearAttentionCell, LinearAttentionCell
 from seqnets.cells.lmu import LMUCell
 from seqnets.cells.lru import LRUCell
 from seqnets.cells.lstm import (
@@ -157,6 +157,7 @@ __all__ = [
     "LearnedState",
     "LightGRUCell",
     "LightRUCell",
+    "LinearAttentionCell",
     "LipschitzRNNCell",
     "LonghornCell",
     "MGUCell",

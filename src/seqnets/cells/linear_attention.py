@@ -1,7 +1,8 @@
-"""Gated linear attention: a matrix memory in which each key fades by a gate of its own."""
+"""Linear attention: a matrix memory that keeps all, or in which each key fades by its own gate."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,58 @@ from torch import Tensor
 from seqnets import initializers
 from seqnets.cells.checks import check_size
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
+
+
+class LinearAttentionCell(MatrixMemoryCell):
+    r"""Linear attention: a mean of all values so far, weighted by how their keys meet the query.
+
+    .. math::
+        q_t &= \phi(W_q x_t + b_q), \qquad k_t = \phi(W_k x_t + b_k), \qquad
+        \phi(a) = \mathrm{elu}(a) + 1 \\
+        v_t &= W_v x_t + b_v \\
+        S_t &= S_{t-1} + k_t v_t^\top, \qquad z_t = z_{t-1} + k_t \\
+        h_t &= S_t^\top q_t \,/\, \max(z_t^\top q_t, \epsilon), \qquad \epsilon = 10^{-6}
+
+    for each head. Nothing fades: what came first counts as much as what came last.
+
+    Differs from the paper in two places: the biases, which start at zero; and :math:`\epsilon`, in
+    place of which its published code adds as much. The matrix after is not part of it.
+
+    State: ``(h, S, z, m)``, (B, H), (B, N*K*V), (B, N*K) and (B, N), of which m is
+    :math:`-\log \epsilon` after each step; h is not read back. Output: ``h``.
+
+    Attributes:
+        epsilon: :math:`\epsilon`.
+        weight_ih: Of v, (H, I).
+        weight_qk: Of q and k, (2*N*K, I).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a key of one head, K; as in the paper H/N if omitted.
+        options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or ``key_size`` is below 1.
+
+    References:
+        Katharopoulos et al., 2020, "Transformers are RNNs: Fast Autoregressive Transformers with
+        Linear Attention", arXiv:2006.16236.
+    """
+
+    gates = ("v",)
+    states = ("h", "S", "z", "m")
+    normalised = True
+    epsilon = 1e-6
+
+    def access(self, wx: Tensor) -> Access:
+        """The equations of q, k and v; nothing fades."""
+        at = self.parts(wx)
+        q, k = F.elu(at.q) + 1, F.elu(at.k) + 1
+        # a sum of weights below 1 counts as 1; with weights of 1 / epsilon, as epsilon
+        log_write = torch.full_like(k[..., :1], -math.log(self.epsilon))
+        return Access(q, k, at.v, torch.zeros_like(log_write), log_write)
 
 
 class GatedLinearAttentionCell(MatrixMemoryCell):
