@@ -133,7 +133,11 @@ def test_a_cell_of_ones_own_is_timed_by_its_config(chosen, where, seqnets, tmp_p
     monkeypatch.syspath_prepend(tmp_path)
     module = f"mycells_{chosen[:5]}_{len(where)}"
     (tmp_path / f"{module}.py").write_text(
-        "import seqnets\nclass Mine(seqnets.cells.CoupledLSTMCell):\n    pass\n"
+        "import seqnets\n"
+        "class Mine(seqnets.cells.CoupledLSTMCell):\n"
+        "    def reset_parameters(self):\n"
+        "        super().reset_parameters()\n"
+        "        self.bias_ih.data.fill_(self.weight_ih.mean().item())\n"
     )
     (tmp_path / "conf" / "model" / "cell").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "cell" / "mine.yaml").write_text(f"_target_: {module}.Mine\n")

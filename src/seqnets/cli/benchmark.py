@@ -43,7 +43,7 @@ from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import terminal
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.options import Config, check_truths
-from seqnets.errors import ConfigError, DataError, DeviceError
+from seqnets.errors import ConfigError, DataError, DeviceError, SeqnetsError
 
 _CELLS = "model/cell"
 _SIZES = ("B", "T", "I", "H")
@@ -112,7 +112,11 @@ def _makers(
     with torch.device("meta"):
         for cell, I, H in dict.fromkeys((case.cell, case.I, case.H) for case in cases):
             with option_errors(nodes.get(cell, {}), _CELLS.replace("/", ".")):
-                makers[cell](I, H)
+                try:
+                    makers[cell](I, H)
+                except RuntimeError as error:
+                    if isinstance(error, SeqnetsError):
+                        raise  # torch's are of cells that read values: "meta" has none
     return makers
 
 
