@@ -281,7 +281,11 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         ),
         (["train", "--config-dir", "nowhere"], "nowhere"),
         (["train", "resume=last", "-m"], "-m asks for several"),
-        (["evaluate"], "checkpoint: is not given"),
+        (
+            ["evaluate"],
+            "checkpoint: is not given and has no default.\n"
+            "  Give it as checkpoint=VALUE, or checkpoint=last",
+        ),
         (["list", "cels"], "Did you mean cells"),
         (["list", "--config-dir", "nowhere"], "expected a folder"),
         (
@@ -292,7 +296,7 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
             ["train", "hydra.searchpath=[pkg://no.conf]", "dataset=parity"],
             "pkg://no.conf is not a folder of configs",
         ),
-        (["train", "hydra.searchpath=pkg://no.conf"], "expected some in brackets"),
+        (["train", "hydra.searchpath=pkg://no.conf"], "expected a list, such as"),
         (["completion", "csh"], "expected one of bash, zsh, fish"),
         (["train", "seed=abc"], "seed: is 'abc', expected a whole number"),
         (["train", "seed=-1"], "seed: is -1, expected a whole number"),

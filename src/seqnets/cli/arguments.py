@@ -130,10 +130,14 @@ def check_searched(arguments: Sequence[str]) -> None:
     given = [a for a in arguments if key_of(a) == _SEARCHED and "=" in a]
     found = searched(given)
     absent = [entry for entry, folder in found.items() if folder is None]
-    if absent or (given and not found):
+    if absent:
         raise UsageError(
-            f"{given[-1]}: {', '.join(absent) or 'this'} is not a folder of configs, expected "
-            "some in brackets.\n  For example 'hydra.searchpath=[pkg://mycells.conf]'."
+            f"{_SEARCHED}: {', '.join(absent)} is not a folder of configs, expected one.\n"
+            "  pkg://PACKAGE.conf is that of an installed package, others are named by their paths."
+        )
+    if given and not found:
+        raise UsageError(
+            f"{given[-1]}: expected a list, such as 'hydra.searchpath=[pkg://mycells.conf]'."
         )
 
 

@@ -25,8 +25,10 @@ def plain(config: DictConfig) -> Config:
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
+        newest = ", or checkpoint=last for the newest run" if missing[0] == "checkpoint" else ""
         raise UsageError(
-            f"{missing[0]}: is not given and has no default.\n  Give it as {missing[0]}=VALUE."
+            f"{missing[0]}: is not given and has no default.\n"
+            f"  Give it as {missing[0]}=VALUE{newest}."
         )
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     if not isinstance(resolved["allow"], list):
