@@ -149,6 +149,16 @@ def test_a_cell_of_ones_own_is_timed_by_its_config(chosen, where, seqnets, tmp_p
     assert "nn.LSTM, scaled by operations" in done.out
 
 
+def test_notes_are_whole_lines_in_a_file(benchmark, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+
+    done, _ = benchmark()
+
+    assert "  scan: the step is not linear in the state: a product by weight_hh depends on it." in (
+        done.out.splitlines()
+    )
+
+
 def test_a_cell_of_ones_own_needs_to_be_allowed(seqnets, tmp_path):
     (tmp_path / "conf" / "model" / "cell").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "cell" / "mine.yaml").write_text("_target_: os.Mine\n")

@@ -41,6 +41,7 @@ from seqnets.cli import listing, report
 from seqnets.cli.arguments import search_path
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import terminal
+from seqnets.cli.lines import hanging
 from seqnets.cli.names import UsageError, near
 from seqnets.cli.options import Config, check_truths
 from seqnets.errors import ConfigError, DataError, DeviceError, SeqnetsError
@@ -257,7 +258,7 @@ def _show(measured: Measured, console: Console, told: set[str]) -> None:
     console.print(table)
     for line in [*measured.notes(), *measured.reasons()]:
         if line not in told or line.startswith(("auto", "stream")):
-            console.print(f"  {line}")
+            console.print(hanging(f"  {line}", 4), soft_wrap=True)
     told.update(measured.notes(), measured.reasons())
     console.print()
 
