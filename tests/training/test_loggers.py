@@ -107,8 +107,9 @@ def test_what_a_run_told_of_the_step_in_which_it_failed_is_forgotten(tmp_path):
 
     logger = loggers.TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
     callbacks = [Monitor(histograms_every_n_steps=2), Fails()]
+    options = {"logger": logger, "max_epochs": 2, "val_check_interval": 4}
     with pytest.raises(RuntimeError, match="out of memory"):
-        fit(parity_module, parity_data(), tmp_path, *callbacks, logger=logger, val_check_interval=4)
+        fit(parity_module, parity_data(), tmp_path, *callbacks, **options)
     events = EventAccumulator(str(tmp_path), size_guidance={"histograms": 0})
     told = steps_of(events, "train/loss")
     forget_after(tmp_path, 4)
