@@ -409,6 +409,12 @@ def test_a_mode_that_is_set_later_is_refused_where_torchs_module_runs_another_eq
         seqnets.RNN(2, 3).mode = "RNN_RELU"
 
 
+@pytest.mark.parametrize("name", ["RNN", "RNNCell"])
+def test_a_nonlinearity_that_is_set_later_is_refused(name):
+    with pytest.raises(ConfigError, match=f"{name}: nonlinearity is set to 'relu', .* 'tanh'"):
+        getattr(seqnets, name)(2, 3).nonlinearity = "relu"
+
+
 def test_a_reparametrised_weight_is_used_and_trained():
     _, ours = pair("GRU")
     x = torch.randn(T, B, I, dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from operator import is_
 from typing import Any, ClassVar, NoReturn
 
@@ -46,6 +47,9 @@ class TorchBase(nn.Module):
     _cell_factories: dict[str, Callable[..., GatedCell]]
     _bound_cells: dict[str, tuple[GatedCell, list[str]]]
 
+    _fixed: ClassVar[tuple[str, ...]] = ()
+    """Options that decide what cells are made, and stay as they were then."""
+
     def __init__(self) -> None:
         super().__init__()
         if not hasattr(self, "cell_class"):
@@ -68,6 +72,18 @@ class TorchBase(nn.Module):
                 )
             cls.cell_class = cell
             cls.__doc__ = _docstring_with_arguments(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        if name in self._fixed and name in own and own.get("_cell_factories"):  # they are made
+            built = own[name]
+            if not isinstance(value, (Integral, str)) or value != built:
+                raise ConfigError(
+                    f"{self._name}: {name} is set to {value!r}, expected {built!r}, which it was "
+                    f"built with.\n"
+                    f"  Build another module, and load the weights into it."
+                )
+        super().__setattr__(name, value)
 
     def _check_names(self, options: Iterable[str]) -> None:
         """Raise TypeError, as Python does, for an option that neither module nor cell takes."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from operator import attrgetter, is_
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, overload
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +66,15 @@ class TorchLike(TorchBase, Generic[Hidden]):
         DtypeError: An option has the wrong type.
         TypeError: An option is unknown.
     """
+
+    _fixed: ClassVar[tuple[str, ...]] = (
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "bidirectional",
+        "bias",
+        "proj_size",
+    )
 
     _last: tuple[OneCall, tuple[Any, ...], dict[str, Any]] | None = None
     """The last call of torch's kernels, with the module's options and parameters at that time."""
@@ -133,17 +141,6 @@ class TorchLike(TorchBase, Generic[Hidden]):
             )
         self.reset_parameters()
         self.flatten_parameters()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FIXED and "_equations" in self.__dict__:
-            built = getattr(self, name)
-            if not isinstance(value, Integral) or value != built:
-                raise ConfigError(
-                    f"{self._name}: {name} is set to {value!r}, expected {built!r}, which it was "
-                    f"built with.\n"
-                    f"  Build another module, and load the new weights into it."
-                )
-        super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # to another device, say, or another dtype
@@ -434,9 +431,6 @@ class TorchLike(TorchBase, Generic[Hidden]):
     def _as_torch(self, state: State) -> Any:
         return state[0] if len(state) == 1 else state
 
-
-_FIXED = ("input_size", "hidden_size", "num_layers", "bidirectional", "bias", "proj_size")
-"""The options that decide which parameters a module has, and their shapes."""
 
 _options = attrgetter("batch_first", "dropout", "training")
 """What else a module's call depends on, apart from its cells and parameters."""

@@ -40,6 +40,8 @@ class RNN(TorchLike[Tensor], cell=cells.RNNCell):
         options: Nothing else; an unknown name is refused, with the closest known one.
     """
 
+    _fixed = (*TorchLike._fixed, "nonlinearity")
+
     def __init__(
         self,
         input_size: int,
@@ -113,6 +115,8 @@ class RNNCell(TorchLikeCell[Tensor], cell=cells.RNNCell):
         device: Where the parameters live.
         dtype: Their floating-point type.
     """
+
+    _fixed = ("nonlinearity",)
 
     def __init__(
         self,
