@@ -124,7 +124,10 @@ class Times:
         return torch.cat([x[:, :-1], made[:, None]], 1)
 
     def of_batch(self, x: Tensor) -> Tensor:
-        """Return padded sequences, (B, T, I), likewise; times after their ends are any."""
+        """Return padded sequences, (B, T, I), likewise; times after their ends are any.
+
+        Only by operations that an exported model may have: for any number of rows and steps.
+        """
         times = x[..., -1:]
         if self.stamps:
             made = times - times[:, :1]
