@@ -29,12 +29,11 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
             f"  Lengths count time steps; {remedy}."
         )
     if tuple(lengths.shape) != (B,):
-        remedy = "\n  A mask of valid steps has them as mask.sum(1)."
+        is_mask = lengths.shape == x.shape[:2]
+        remedy = "\n  A mask of valid steps has them as mask.sum(1)." if is_mask else ""
         raise ShapeError(
             f"{name}: lengths have shape {tuple(lengths.shape)}, expected (B,) = ({B},).\n"
-            f"  B = {B} comes from x, shape {tuple(x.shape)}."
-            + remedy
-            * (lengths.shape == x.shape[:2])
+            f"  B = {B} comes from x, shape {tuple(x.shape)}.{remedy}"
         )
     if lengths.is_cuda and x.is_cpu:
         lengths = lengths.cpu()  # waits for them: a copy on its way would be read too early
