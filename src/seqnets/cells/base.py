@@ -8,19 +8,18 @@ from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
-from seqnets.cells.bindable import Bindable
 from seqnets.cells.checks import check_names, not_scriptable
 from seqnets.cells.constructors import shown_options
+from seqnets.cells.given import ChecksGiven, as_tuple, autocasts
 from seqnets.cells.metaclass import CellType
 from seqnets.cells.redrawing import then_initialized
-from seqnets.checks import is_whole, name_of
-from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError, counted
+from seqnets.checks import is_whole
+from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
 from seqnets.typing import State
 
 
-class Cell(Bindable, metaclass=CellType):
+class Cell(ChecksGiven, metaclass=CellType):
     """One step of a recurrence: from an input and a state to the next state.
 
     A step has two parts: :meth:`project` depends on the input alone, so that an engine can compute
@@ -141,41 +140,6 @@ class Cell(Bindable, metaclass=CellType):
     def __prepare_scriptable__(self) -> NoReturn:
         raise not_scriptable(self)  # torch.jit.script asks this of every module
 
-    def check_parameters(self) -> None:
-        """Raise if a parameter was replaced by one of another dtype or device.
-
-        Raises:
-            DtypeError: A real-valued parameter or buffer differs in dtype from the others.
-            DeviceError: A parameter or buffer is on another device than the others.
-        """
-        like = self._like
-        device, dtype = like.device, like.dtype
-        for tensors in (self._parameters, self._buffers):
-            for name, tensor in tensors.items():
-                if tensor is None:
-                    continue
-                mixed = tensor.dtype is not dtype and tensor.is_floating_point()
-                if mixed or tensor.device != device:
-                    self._check_kind(name, tensor, like, "the cell's other parameters have")
-
-    def check_input(self, x: Tensor, *legend: str) -> None:
-        """Raise unless ``x`` has the legend's rank, I features, and the parameters' dtype."""
-        if not isinstance(x, Tensor) or x.is_nested:
-            came = "a nested tensor" if isinstance(x, Tensor) else type(x).__name__
-            raise DtypeError(
-                f"{self._name}: input is {came}, expected a tensor ({', '.join(legend)})."
-                + _how_to_pad(x)
-            )
-        if x.dim() != len(legend) or x.shape[-1] != self.input_size:
-            lacks_one = x.dim() == len(legend) - 1 and x.shape[-1] == self.input_size
-            raise ShapeError(
-                f"{self._name}: input has shape {tuple(x.shape)}, expected ({', '.join(legend)}) "
-                f"with I = {self.input_size}.\n"
-                f"  I is the input_size this cell was built with."
-                + (_how_to_batch(legend) if lacks_one else "")
-            )
-        self._check_kind("input", x, self._like, "the parameters have")
-
     def check_sizes(self) -> None:
         """Raise unless ``state_sizes`` has one number for each state.
 
@@ -190,34 +154,6 @@ class Cell(Bindable, metaclass=CellType):
                 f"{self._name}: state_sizes is {sizes!r}, expected a tuple of {many}: "
                 f"the units of {names}."
             )
-
-    def check_state(self, state: State, x: Tensor) -> State:
-        """The state as a tuple; raise unless each part is (B, H), with the B of ``x``."""
-        if isinstance(state, Tensor) or not isinstance(state, Sequence):
-            raise ShapeError(
-                f"{self._name}: state is {type(state).__name__}, expected a tuple of "
-                f"{len(self.states)}: {_as_tuple(self.states)}." + _name_of_argument(state)
-            )
-        if len(state) != len(self.states):
-            raise ShapeError(
-                f"{self._name}: state has {counted(len(state), 'part')}, expected "
-                f"{len(self.states)}: {', '.join(self.states)}."
-            )
-        for name, part, size in zip(self.states, state, self.state_sizes, strict=True):
-            if not isinstance(part, Tensor):
-                raise DtypeError(
-                    f"{self._name}: state '{name}' is {type(part).__name__}, expected a tensor."
-                )
-            if tuple(part.shape) != (x.shape[0], size):
-                rows = f", or a batch of {len(part)}" if part.shape[1:] == (size,) else ""
-                raise ShapeError(
-                    f"{self._name}: state '{name}' has shape {tuple(part.shape)}, "
-                    f"expected (B, H) = {(x.shape[0], size)}.\n"
-                    f"  B = {x.shape[0]} comes from x, shape {tuple(x.shape)}.\n"
-                    f"  Pass state=None at the start of a batch{rows}."
-                )
-            self._check_kind(f"state '{name}'", part, x, "the input has")
-        return tuple(state)
 
     def checked_start(self, batch_size: int) -> State:
         """The initial state; raise unless each part is (B, H) and of the parameters' dtype."""
@@ -278,7 +214,7 @@ class Cell(Bindable, metaclass=CellType):
             got = f"a tuple of {len(state)}" if isinstance(state, tuple) else type(state).__name__
             raise ShapeError(
                 f"{self._name}: {method} returns {got}, expected a tuple of {len(self.states)}: "
-                f"{_as_tuple(self.states)}.\n"
+                f"{as_tuple(self.states)}.\n"
                 f"  It must return the states that the class declares."
             )
         for name, part, shape in zip(self.states, state, expected, strict=True):
@@ -303,91 +239,5 @@ class Cell(Bindable, metaclass=CellType):
         """Values of the constructor's options: the attributes of their names, among others."""
         return vars(self)
 
-    @property
-    def _name(self) -> str:
-        return name_of(self)
-
     def _get_name(self) -> str:  # nn.Module shows it in its repr
         return self._name
-
-    @property
-    def _like(self) -> Tensor:
-        """A tensor of the dtype and on the device of all others."""
-        return self._first_tensor()
-
-    def _first_tensor(self) -> Tensor:
-        found: Tensor | None = next(self.parameters(), None)
-        if found is None:
-            found = next((b for b in self.buffers() if b.is_floating_point()), None)
-        if found is None:
-            raise ConfigError(
-                f"{self._name}: has no real-valued parameter or buffer, expected at least one: the "
-                f"states take its dtype and device.\n"
-                f'  For example, call self.register_buffer("like", torch.zeros(())) in __init__.'
-            )
-        return found
-
-    def _check_kind(self, what: str, tensor: Tensor, like: Tensor, source: str) -> None:
-        if tensor.device != like.device:
-            move = f"Move it there with .to({str(like.device)!r})."
-            raise DeviceError(
-                f"{self._name}: {what} is on {tensor.device}, expected {like.device}.\n"
-                f"  {like.device} is the device {source}.\n"
-                f"  {_NO_VALUES if like.is_meta else move}"
-            )
-        if tensor.dtype != like.dtype and not (autocasts(tensor) and autocasts(like)):
-            raise DtypeError(
-                f"{self._name}: {what} is {tensor.dtype}, expected {like.dtype}.\n"
-                f"  {like.dtype} is the dtype {source}.\n"
-                f"  Convert it with .to({like.dtype})."
-            )
-
-
-_NO_VALUES = (
-    "Tensors on meta hold no values: load some with load_state_dict(…, assign=True), or draw them "
-    "after to_empty(device=…).\n"
-    "  A library that keeps the weights elsewhere must be given whole layers: accelerate takes "
-    "preload_module_classes=['Recurrent']."
-)
-"""Advice where the parameters are on meta."""
-
-
-def _as_tuple(names: Sequence[str]) -> str:
-    """Names as a tuple of Python."""
-    return f"({', '.join(names)}{',' * (len(names) == 1)})"
-
-
-def _how_to_batch(legend: Sequence[str]) -> str:
-    """Advice for an ``x`` that lacks one dimension of the legend."""
-    if "T" not in legend:
-        return "\n  x.unsqueeze(0) is a batch of one."
-    return "\n  x.unsqueeze(0) is one sequence, x.unsqueeze(1) one step of each row."
-
-
-def _how_to_pad(x: Any) -> str:
-    """Advice on how to pad packed and nested sequences; empty for anything else."""
-    if isinstance(x, PackedSequence):
-        return "\n  pad_packed_sequence(x, batch_first=True) gives one, and lengths."
-    if isinstance(x, Tensor):
-        return "\n  x.to_padded_tensor(0.0) is one; its lengths are x.offsets().diff()."
-    return ""
-
-
-def _name_of_argument(given: Any) -> str:
-    """Advice where lengths or resets seem to be given as the state; else empty."""
-    if not isinstance(given, Tensor) or given.is_floating_point() or given.is_complex():
-        return ""
-    if given.dtype is torch.bool:
-        return "\n  Resets are given by name: resets=resets."
-    return "\n  Lengths are given by name: lengths=lengths."
-
-
-def autocasts(x: Tensor) -> bool:
-    """Whether autocast acts on a tensor: enabled on its device, which "meta" never is.
-
-    It leaves float64 as it is.
-    """
-    if not torch._C._is_any_autocast_enabled():  # the usual case, and a cheap check
-        return False
-    kept = x.is_meta or x.dtype is torch.float64
-    return not kept and torch.is_autocast_enabled(x.device.type)
