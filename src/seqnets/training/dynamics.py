@@ -167,14 +167,9 @@ def rest_of(
     values = _told(batch, layer, known)
     finite = flat.float().isfinite().all(-1) & layer.x.flatten(2).isfinite().all(-1)
     ran, layer = layer.valid.any(), layer._replace(valid=layer.valid & finite)
-    paths, told = [], []
-    order = -1 if layer.layer.reverse else 1
-    for row, (states, steps) in enumerate(zip(flat, layer.valid, strict=True)):
-        if steps.any():
-            paths.append(_plain(states[steps])[::order])
-            if values is not None:
-                told.append(values[row, steps.cpu().numpy()][::order])
-    rest = Rest(None, None, None, paths, told if values is not None else None)
+    paths = _along_rows(layer, _plain(flat))
+    told = None if values is None else _along_rows(layer, values)
+    rest = Rest(None, None, None, paths, told)
     size, limit = flat.shape[-1], LARGEST if largest is None else largest
     if size > limit:
         return rest._replace(refusal=f"a state has {size:,} numbers, expected at most {limit:,}")
@@ -192,6 +187,12 @@ def rest_of(
         refusal = str(error).partition(": ")[2].partition(", expected")[0]
         return rest._replace(refusal=refusal)
     return rest._replace(points=found, repeated=repeated)
+
+
+def _along_rows(layer: WatchedLayer, values: np.ndarray) -> list[np.ndarray]:
+    """Values of the steps, (B, T, ...), for each row that has valid ones, as the layer runs."""
+    order, valid = -1 if layer.layer.reverse else 1, layer.valid.cpu().numpy()
+    return [row[steps][::order] for row, steps in zip(values, valid, strict=True) if steps.any()]
 
 
 def _repeated(
