@@ -51,6 +51,11 @@ class GatedCell(Cell):
         bias: Whether the affine maps have biases.
         device: Where the parameters live.
         dtype: Their floating-point type.
+
+    Raises:
+        ConfigError: The class declares no gates, or names that it cannot have; a size is below 1,
+            or I is not H where the equation uses the input itself.
+        DtypeError: A size is not an integer, or ``bias`` neither true nor false.
     """
 
     gates: ClassVar[tuple[str, ...]]
@@ -185,6 +190,9 @@ class GatedCell(Cell):
         Returns:
             These gates by name, in their order, as in ``recur(h, "r", "z").r``. A plain tuple
             if the cell has set itself other recurrent gates than its class.
+
+        Raises:
+            ConfigError: The gates are not adjacent ones of ``recurrent``, in their order.
         """
         if not self.recurrent:
             return self._recurrent_gates[()]()

@@ -28,6 +28,9 @@ class Wrapper(Cell):
     Attributes:
         cell: The cell inside.
         outermost: Whether it belongs around options that change the state or read the output.
+
+    Raises:
+        ConfigError: The cell inside is none, or is to be ``outermost`` and this one is not.
     """
 
     cell: Cell
@@ -128,6 +131,9 @@ def optioned(
         options: A ``CellOption`` each, applied in order: the first one is innermost. The keys of a
             mapping are ignored; they serve configuration files.
         arguments: Further arguments of the cell.
+
+    Raises:
+        ConfigError: ``cell`` does not make cells, or the options are no list of callables.
 
     Example:
         >>> options = [LayerNorm, partial(Zoneout, p=0.1)]

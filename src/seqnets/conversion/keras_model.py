@@ -88,6 +88,9 @@ def recurrent_layers(model: Any) -> list[Any]:
     """Return the recurrent layers of a model, or of the one model inside that has some, in order.
 
     A layer is returned itself.
+
+    Raises:
+        ConfigError: A layer has no weights yet, or the layers do not follow each other.
     """
     layers = getattr(model, "layers", [model])
     recurrent = [layer for layer in layers if type(layer).__name__ in _RECURRENT]

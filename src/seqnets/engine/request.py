@@ -242,7 +242,11 @@ def state_before(cell: Cell, x: Tensor, state: State | None) -> State:
 
 
 def checked_resets(name: str, resets: Tensor, x: Tensor, *legend: str) -> Tensor:
-    """Check resets against the dimensions of x that the legend names, (B, T) or (B,)."""
+    """Check resets against the dimensions of x that the legend names, (B, T) or (B,).
+
+    Raises:
+        DtypeError, ShapeError, DeviceError: As for ``unroll``.
+    """
     sizes = f"({', '.join(legend)}{',' * (len(legend) == 1)})"
     expected = tuple(x.shape[: len(legend)])
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:

@@ -55,6 +55,9 @@ class ConditionalRandomField(Head):
             y: Features, (B, T, H).
             targets: Classes, (B, T); ``IGNORE`` if any class is right.
             lengths: Valid steps of each row, (B,); all T if omitted.
+
+        Raises:
+            DataError: A target is no class; on a CPU alone, where looking at it does not wait.
         """
         scores, inside = self(y), _inside(y, lengths)
         targets = self.scored(y, targets, lengths)

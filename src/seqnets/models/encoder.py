@@ -169,7 +169,11 @@ def with_options(cell: CellFactory, options: Mapping[str, CellOption] | None) ->
 
 
 def dropout_rates(dropout: float | Mapping[str, float]) -> dict[str, float]:
-    """Return the probability of each kind of dropout, from one for all or a partial mapping."""
+    """Return the probability of each kind of dropout, from one for all or a partial mapping.
+
+    Raises:
+        ConfigError: A kind is unknown, or a probability outside [0, 1).
+    """
     given = dropout if isinstance(dropout, Mapping) else dict.fromkeys(DROPOUTS, dropout)
     for name, rate in given.items():
         if name not in DROPOUTS:

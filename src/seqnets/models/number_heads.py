@@ -34,6 +34,9 @@ class NumberHead(Head):
         size: Features of each number, P.
         quantiles: The Q levels in (0, 1) of the predicted quantiles, rising; [0.5] for a head that
             predicts one number.
+
+    Raises:
+        ConfigError: The quantiles do not rise between 0 and 1, or 0.5 is not among them.
     """
 
     shifts = True

@@ -24,6 +24,9 @@ class Cosine(LambdaLR):
         warmup: Share of the steps in which the rate rises, in [0, 1).
         floor: Share of the peak at the end, in [0, 1].
 
+    Raises:
+        ConfigError: A share is out of its range.
+
     References:
         Loshchilov & Hutter, 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts",
         arXiv:1608.03983 (one cycle of it).
@@ -55,6 +58,9 @@ class DelayedExponential(LambdaLR):
         optimizer: Its learning rates are those of the first epochs.
         delay: Epochs before the rate falls.
         gamma: The factor, in (0, 1].
+
+    Raises:
+        ConfigError: ``delay`` is below 0, or ``gamma`` out of its range.
 
     References:
         Zaremba et al., 2014, "Recurrent Neural Network Regularization", arXiv:1409.2329.

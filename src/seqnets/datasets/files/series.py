@@ -47,6 +47,9 @@ class SeriesTable(SeriesData):
             as its first; "fill" to insert the steps that the file lacks, with values according to
             ``missing``; or "ignore", for example for months or working days.
         **data: The arguments of :class:`SeriesData`.
+
+    Raises:
+        ConfigError: An option is out of range, or steps are to be inserted without values.
     """
 
     def __init__(

@@ -51,7 +51,11 @@ class Steps:
 
 
 def parse_time(where: str, column: str, cell: Any) -> tuple[float, str]:
-    """Return a timestamp, in seconds or as the number it is, and the kind of timestamp."""
+    """Return a timestamp, in seconds or as the number it is, and the kind of timestamp.
+
+    Raises:
+        DataError: The cell is no timestamp.
+    """
     if is_number(cell) and math.isfinite(cell):
         return float(cell), _NUMBER
     if isinstance(cell, str) and math.isfinite(value := parse_number(cell)):
@@ -105,7 +109,11 @@ def may_be_set_back(kind: str, length: float) -> bool:
 
 
 def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gaps: str) -> None:
-    """Append a timestamp, after checking that time increases, and evenly unless that may vary."""
+    """Append a timestamp, after checking that time increases, and evenly unless that may vary.
+
+    Raises:
+        DataError: It is not later than the one before, or by another step than the first.
+    """
     before = steps.times[-1] if steps.times else None
     steps.seconds.append(seconds)
     if before is None:
@@ -142,7 +150,11 @@ def _duration(length: float, kind: str) -> str:
 
 
 def insert_steps(path: Path, steps: Steps, kind: str) -> Steps:
-    """Insert the missing steps of a series, whose shortest step is the sampling interval."""
+    """Insert the missing steps of a series, whose shortest step is the sampling interval.
+
+    Raises:
+        DataError: A step is no multiple of the shortest, or far too many would be inserted.
+    """
     seconds, lengths = steps.seconds, np.diff(steps.seconds)
     if not len(lengths):
         return steps

@@ -51,6 +51,10 @@ class SeriesData(DataModule):
             relative to; 0 for no such baseline, and a naive forecast from the step before.
         batch_size: Windows in a batch of each process.
         seed: Determines the order of the training windows in each epoch.
+
+    Raises:
+        ConfigError: An option is out of range, a list has a name twice or is none, or a column is
+            both a target and known ahead.
     """
 
     unit = "windows"
@@ -113,7 +117,11 @@ class SeriesData(DataModule):
 
     @cached_property
     def series(self) -> Series:
-        """The series, read on first access: target columns first, those known ahead last."""
+        """The series, read on first access: target columns first, those known ahead last.
+
+        Raises:
+            DataError: The file is malformed or lacks a column, or no column is to be forecast.
+        """
         series, last = self.read(self.file).past(), self.known_ahead
         given = {*series.given, *last}
         targets = self.targets or [name for name in series.columns if name not in given]
@@ -128,7 +136,12 @@ class SeriesData(DataModule):
 
     @cached_property
     def scaling(self) -> Scaling:
-        """The standardisation of each column; counts and the calendar's stay as they are."""
+        """The standardisation of each column; counts and the calendar's stay as they are.
+
+        Raises:
+            DataError: In the training part a column has no value or the calendar says the same of
+                all steps, or a target that is to be a count is none.
+        """
         self._check_observed()
         self._check_calendar()
         if self.predicts_counts:
@@ -207,7 +220,11 @@ class SeriesData(DataModule):
 
     @cached_property
     def windows(self) -> dict[Part, Windows]:
-        """The windows of each part."""
+        """The windows of each part.
+
+        Raises:
+            DataError: A part is too short for a window, or has no target value.
+        """
         outputs = self.sizes["output_size"]
         x = self.scaling(torch.from_numpy(self.series.values))
         y = x[:, :outputs]

@@ -23,6 +23,9 @@ class Parity(SyntheticData):
         shortest_length: Minimum number of bits: lengths are uniform between this and ``length``. If
             omitted, all sequences have ``length`` bits.
         **data: The other arguments of :class:`SyntheticData`.
+
+    Raises:
+        ConfigError: A number is below 1, or ``shortest_length`` is above ``length``.
     """
 
     def __init__(

@@ -43,6 +43,9 @@ class LanguageData(DataModule):
         validation_fraction: Fraction of the text for validation.
         test_fraction: Fraction of the text for the test.
         seed: Determines where the training rows of each epoch start.
+
+    Raises:
+        ConfigError: An option is out of range, or "bpe" comes without ``max_vocabulary``.
     """
 
     def __init__(
@@ -98,7 +101,11 @@ class LanguageData(DataModule):
         return {name: stop - start for name, (start, stop) in self.tokens.parts.items()}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the text; check its ids and that each part fills the rows of a batch."""
+        """Read the text; check its ids and that each part fills the rows of a batch.
+
+        Raises:
+            DataError: The text is too short, or has one token alone, or ids beyond the vocabulary.
+        """
         super().setup(stage)
         if (highest := int(np.max(self.tokens.ids))) >= len(self.vocabulary):
             raise DataError(

@@ -117,7 +117,11 @@ class Vocabulary:
         return torch.from_numpy(self.index(split(text, self.unit)))
 
     def index(self, tokens: Sequence[str]) -> np.ndarray:
-        """Return the ids of tokens that :func:`split` returned, (T,) int64."""
+        """Return the ids of tokens that :func:`split` returned, (T,) int64.
+
+        Raises:
+            DataError: A token is not in the vocabulary, which has no ``<unk>``.
+        """
         if isinstance(tokens, str):
             codes = np.frombuffer(tokens.encode("utf-32-le", "surrogatepass"), np.uint32)
             ids = self._by_code_point[np.minimum(codes, len(self._by_code_point) - 1)]

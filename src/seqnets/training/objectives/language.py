@@ -84,7 +84,11 @@ class LanguageModelling(Objective):
         return penalty
 
     def metrics(self, known: Known) -> dict[str, Metric]:
-        """Bits per character for pieces of words; none else, as figures follow from the loss."""
+        """Bits per character for pieces of words; none else, as figures follow from the loss.
+
+        Raises:
+            ConfigError: The unit is "bpe", and the dataset's tokens are of another one.
+        """
         if self.unit != "bpe":
             return {}
         vocabulary = read_vocabulary(known)
