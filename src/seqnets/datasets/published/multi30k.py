@@ -18,6 +18,7 @@ class Multi30k(TextPairs):
         root: Folder with ``train``, ``val`` and ``test_2016_flickr``, each as ``.en`` and ``.de``,
             or with them in ``multi30k/``: UTF-8, tokenized, lower case, one sentence per line.
         reverse: Whether to translate German to English instead of English to German.
+        tokenize: The tokenizer of sacrebleu: none, since the sentences are tokenized already.
         **texts: The other arguments of :class:`TextPairs`.
 
     References:
