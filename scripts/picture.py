@@ -17,6 +17,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -27,8 +28,11 @@ from seqnets.training import load_checkpoint
 COLUMNS, LINES = 76, 11
 INK, ACCENT, PALE = "#22303c", "#c8553d", "#8fa3b0"
 
+Curves = dict[str, tuple[list[int], list[float]]]
+"""Steps and values of each curve by its name."""
 
-def curves(run: Path) -> dict[str, tuple[list[int], list[float]]]:
+
+def curves(run: Path) -> Curves:
     """Return steps and bits per character of training and validation."""
     events = EventAccumulator(str(run)).Reload()
     found = {}
@@ -64,25 +68,34 @@ def draw(run: Path, picture: Path) -> None:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(13, 4.2), width_ratios=(1, 1.75), layout="constrained"
     )
+    draw_learning(left, curves(run), baselines)
+    draw_surprise(right, text, bits)
+    figure.savefig(picture, dpi=130)
 
+
+def draw_learning(axis: Axes, losses: Curves, baselines: dict[str, float]) -> None:
+    """Plot the losses over the steps, and the baselines."""
     for (name, (steps, values)), style in zip(
-        curves(run).items(),
+        losses.items(),
         ({"color": PALE, "lw": 1}, {"color": ACCENT, "lw": 2, "marker": "."}),
         strict=True,
     ):
-        left.plot(steps, values, label=name, **style)
+        axis.plot(steps, values, label=name, **style)
     for name, value in baselines.items():
         if value < 5:
-            left.axhline(value, color=INK, lw=0.7, ls=":")
-            left.annotate(
+            axis.axhline(value, color=INK, lw=0.7, ls=":")
+            axis.annotate(
                 name, (1, value), (-4, 2), xycoords=("axes fraction", "data"), ha="right",
                 textcoords="offset points", fontsize=8,
                 bbox={"fc": "white", "ec": "none", "pad": 0.5},
             )  # fmt: skip
-    left.set(xlabel="step", ylabel="bits per character", ylim=(1, 5), title="Learning")
-    left.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.62))
-    left.spines[["top", "right"]].set_visible(False)
+    axis.set(xlabel="step", ylabel="bits per character", ylim=(1, 5), title="Learning")
+    axis.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.62))
+    axis.spines[["top", "right"]].set_visible(False)
 
+
+def draw_surprise(axis: Axes, text: str, bits: list[float]) -> None:
+    """Write the text, on a colour for the bits of each character."""
     column = line = 0
     colours = matplotlib.colormaps["Oranges"]
     for character, cost in zip(text, bits, strict=False):
@@ -90,25 +103,24 @@ def draw(run: Path, picture: Path) -> None:
             break
         if character != "\n":
             shade = colours(min(cost, 8.0) / 11)
-            right.add_patch(Rectangle((column, -line - 0.5), 1, 0.94, facecolor=shade, lw=0))
-            right.text(column + 0.5, -line, character, ha="center", va="center",
-                       family="DejaVu Sans Mono", fontsize=8.5)  # fmt: skip
+            axis.add_patch(Rectangle((column, -line - 0.5), 1, 0.94, facecolor=shade, lw=0))
+            axis.text(column + 0.5, -line, character, ha="center", va="center",
+                      family="DejaVu Sans Mono", fontsize=8.5)  # fmt: skip
             column += 1
         if character == "\n" or column == COLUMNS:
             column, line = 0, line + 1
-    right.set(
+    axis.set(
         xlim=(0, COLUMNS),
         ylim=(-LINES + 0.4, 0.6),
         title="Surprise at each character of the test text",
     )
-    right.set_axis_off()
+    axis.set_axis_off()
     scale = plt.cm.ScalarMappable(norm=plt.Normalize(0, 11), cmap=colours)
-    bar = figure.colorbar(
-        scale, ax=right, shrink=0.7, pad=0.01, boundaries=[i / 10 for i in range(81)]
+    bar = axis.figure.colorbar(
+        scale, ax=axis, shrink=0.7, pad=0.01, boundaries=[i / 10 for i in range(81)]
     )
     bar.set_ticks([0, 2, 4, 6, 8], labels=["0 bits", "2", "4", "6", "8+"])
     bar.outline.set_visible(False)
-    figure.savefig(picture, dpi=130)
 
 
 if __name__ == "__main__":
