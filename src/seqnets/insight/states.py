@@ -100,14 +100,10 @@ def draw_states(
     if curves is not None:
         _draw_curves(axes[0], curves, features)
     for axis, (name, part) in zip(axes[-len(shown) :], shown.items(), strict=True):
-        image = _draw_part(axis, part, T)
+        _draw_part(axis, part, T)
         all_units = parts[name].shape[1] if name in parts else part.shape[1]
         few = f", {part.shape[1]} of {all_units:,} units" if part.shape[1] < all_units else ""
         axis.set_title(f"{name}{few}", loc="left", fontsize="small", pad=3)
-        bar = figure.colorbar(image, ax=axis, pad=0.008, aspect=9, fraction=0.05)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(length=0, labelsize="x-small")
-        bar.ax.locator_params(nbins=3)
     _write_steps(axes[-1], texts, T)
     return figure
 
@@ -192,8 +188,8 @@ def _in_rows(x: np.ndarray) -> dict[str, np.ndarray]:
     return {f"input, means of {I:,} features in {_ROWS} rows": means}
 
 
-def _draw_part(axis: Any, part: np.ndarray, T: int) -> Any:
-    """A heat map of a part, (T', units), over T steps."""
+def _draw_part(axis: Any, part: np.ndarray, T: int) -> None:
+    """A heat map of a part, (T', units), over T steps, with its scale of colours."""
     known = part[np.isfinite(part)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     if low >= 0 and high <= 1:
@@ -210,7 +206,10 @@ def _draw_part(axis: Any, part: np.ndarray, T: int) -> Any:
     axis.set_yticks([])
     axis.spines[:].set_color("0.8")
     axis.tick_params(length=0)
-    return image
+    bar = axis.figure.colorbar(image, ax=axis, pad=0.008, aspect=9, fraction=0.05)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize="x-small")
+    bar.ax.locator_params(nbins=3)
 
 
 def _draw_curves(axis: Any, x: np.ndarray, names: Sequence[str] | None) -> None:
