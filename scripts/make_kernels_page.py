@@ -36,7 +36,9 @@ of `seqnets/engine/triton`. [Decision 0013](decisions/0013-loops-on-a-gpu.md) ex
 | `carry_0` | the part of it that is passed on to the step before |
 
 Programs that share rows call `arrive` when they have written what others read, and `wait` for the
-others. `SAVE`, `REVERSE`, and which arguments are `None`, are known when a kernel is compiled.
+others. What does not depend on the others is fetched before, and converted after: to convert a
+number is to wait for it. `SAVE`, `REVERSE`, and which arguments are `None`, are known when a kernel
+is compiled.
 """
 OVER_TIME = """\
 ## Steps in parallel

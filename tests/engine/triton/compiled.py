@@ -1,4 +1,6 @@
-"""Compile the kernels of some cells for an H200, wherever this runs; fail if many registers spill.
+"""Compile the kernels of some cells for an H200, wherever this runs.
+
+It fails if many registers spill, or if programs wait for what they load before they meet.
 
 python -m tests.engine.triton.compiled LSTMCell GRUCell ... [--few MinGRUCell ...]
 
@@ -64,6 +66,20 @@ def resources(kernel):
     return int(registers), int(stack), kernel.metadata.shared
 
 
+def awaited(kernel):
+    """The instructions that read what is loaded ahead already before programs meet."""
+    found = []
+    for block in re.split(r"^\$L__BB|bar\.sync", kernel.asm["ptx"], flags=re.MULTILINE):
+        ahead, meets, _ = block.partition("ld.acquire")
+        loaded = set()
+        for line in ahead.splitlines() if meets else ():
+            if load := re.search(r"ld\.global\S* +\{(.*?)\}", line):
+                loaded |= {*re.findall(r"%\w+", load[1])}
+            elif loaded.intersection(re.findall(r"%\w+", line)):
+                found.append(line.strip())
+    return found
+
+
 def main(names, few=()):
     """Compile all, print what they take, and say whether nothing spills."""
     good = True
@@ -81,9 +97,10 @@ def main(names, few=()):
                     function = functions[kernel.name]
                     made = compiled(function, kernel.pointers, dtype, options)
                     registers, spills, shared = resources(made)
-                    good &= spills <= SPILLS and shared <= H200.memory
+                    early = awaited(made)
+                    good &= spills <= SPILLS and shared <= H200.memory and not early
                     print(f"{name} {H} {dtype} {tiles.mode} {kernel.name}: {registers} registers,")
-                    print(f"  {spills} bytes spill, {shared} bytes on chip")
+                    print(f"  {spills} bytes spill, {shared} bytes on chip", *early, sep="\n  ")
     return good
 
 

@@ -41,8 +41,8 @@ class ForwardPrinter(PassPrinter):
         """The variable of a leaf: of input, state, product or reduction."""
         source, key, offset = node.what.source, node.what.key, node.what.offset
         if source == "wx":
-            value = self.load("wx", "row", self.step.wx_size, offset, node.width)
-            return self.variable(f"wx_{offset}", value)
+            place = self.at("wx", "row", self.step.wx_size, offset, node.width)
+            return self.variable(f"wx_{offset}", f"{'fetch' if self.meets else 'load'}({place})")
         if source == "state":
             return self.state(key)
         if source == "product":
@@ -156,6 +156,8 @@ class ForwardPrinter(PassPrinter):
         """Print a stage's products and expressions."""
         for product in stage.products:
             self.write_product(product, stage.width)
+        if self.meets and stage is self.stages[0]:
+            self.convert_inputs()
         self.compute(self.roots(stage), stage)
 
     def load_inputs(self) -> None:
@@ -165,6 +167,12 @@ class ForwardPrinter(PassPrinter):
             if node.source == "wx":
                 self.names[node] = self.leaf(node, self.stages[0])
         self.load_fresh()
+
+    def convert_inputs(self) -> None:
+        """Print the conversion of inputs that were fetched before programs met."""
+        for node, name in self.names.items():
+            if node.source == "wx":
+                self.kernel.line(f"{name} = {name}.to(tl.float32)")
 
     def load_fresh(self) -> None:
         """Print the load of the next step's resets."""

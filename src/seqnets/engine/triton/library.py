@@ -14,10 +14,16 @@ from seqnets.engine.triton.functions import maximum
 
 
 @triton.jit
-def load(place, row, units, inside):
-    """A tile of units, in the precision of arithmetic; zeros where it is not inside."""
+def fetch(place, row, units, inside):
+    """A tile of units, in the precision of the buffer; zeros where it is not inside."""
     at = place + row[:, None] + units[None, :]
-    return tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    return tl.load(at, mask=inside, other=0.0)
+
+
+@triton.jit
+def load(place, row, units, inside):
+    """A tile in the precision of arithmetic: unlike ``fetch``, this waits until it is there."""
+    return fetch(place, row, units, inside).to(tl.float32)
 
 
 @triton.jit
