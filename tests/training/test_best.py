@@ -18,6 +18,7 @@ class Recorder:
 
     sanity_checking, global_step, default_root_dir = False, 0, "run"
     state = SimpleNamespace(fn="fit")
+    loggers = ()
     lightning_module = SimpleNamespace(as_validated=nullcontext)
     strategy = SimpleNamespace(broadcast=lambda _: True)  # best.ckpt is there
 

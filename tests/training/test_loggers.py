@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -72,10 +73,11 @@ def steps_of(events, tag):
     return [event.step for event in events.Reload().Scalars(tag)]
 
 
-def test_events_after_a_checkpoint_are_dropped_up_to_those_of_its_own_step(tmp_path):
+@pytest.mark.parametrize("size", [64, 2**62, 5], ids=["cut off", "of no size", "damaged"])
+def test_events_after_a_checkpoint_are_dropped_up_to_those_of_its_own_step(size, tmp_path):
     killed_run(tmp_path)
     with files_in(tmp_path)[0].open("ab") as file:
-        file.write(b"\x40" + bytes(7) + b"cut off")
+        file.write(size.to_bytes(8, "little") + b"sum?" + b"\xff" * 5 + b"sum?")
     resumed_run(tmp_path)
     resumed_run(tmp_path)
 
@@ -119,6 +121,20 @@ def test_what_a_run_told_of_the_step_in_which_it_failed_is_forgotten(tmp_path):
     assert steps_of(events, "train/loss") == [*range(4)]
     assert steps_of(events, "val/loss") == [4]
     assert [e.step for e in events.Histograms("parameters/output.bias")] == [0, 2]
+
+
+def test_a_file_that_cannot_be_removed_since_it_is_read_has_no_events(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "it is being used by another process", str(path))
+
+    killed_run(tmp_path)
+    resumed_run(tmp_path)
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+    forget_after(tmp_path, 2)
+
+    assert len(files_in(tmp_path)) == 2
+    assert steps_of(EventAccumulator(str(tmp_path)), "train/loss") == [0, 1]
 
 
 def test_an_open_tensorboard_forgets_what_a_killed_run_told_of_later_steps(tmp_path):

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 if TYPE_CHECKING:
@@ -41,10 +40,10 @@ def forget_after(folder: Path, step: int) -> None:
     is_marked = any(places.mark for places in found.values())
     for path, (head, before, through, mark) in found.items():
         size = mark or (before if is_marked else through)
-        if size > head:
-            os.truncate(path, size)
-        else:
-            path.unlink()
+        os.truncate(path, size)
+        if size <= head:
+            with suppress(PermissionError):  # of Windows, where TensorBoard is reading it
+                path.unlink()
 
 
 class _Places(NamedTuple):
@@ -75,15 +74,19 @@ def _places(path: Path, step: int) -> _Places:
 
 
 def _events(path: Path) -> Iterator[tuple[Event, int]]:
-    """The whole events of a file, and where each ends.
+    """The events of a file up to one that is damaged or cut off, and where each ends.
 
     Each is preceded by its size, eight bytes, and the size's checksum, four, and followed by its
     own checksum.
     """
-    with path.open("rb") as file, suppress(DecodeError):
+    whole = path.stat().st_size
+    with path.open("rb") as file:
         while len(head := file.read(12)) == 12:
             size = int.from_bytes(head[:8], "little")
-            record = file.read(size + 4)
-            if len(record) < size + 4:
+            if file.tell() + size + 4 > whole:
                 return
-            yield Event.FromString(record[:size]), file.tell()
+            try:
+                event = Event.FromString(file.read(size + 4)[:size])
+            except Exception:  # of the library below TensorBoard, whichever that is
+                return
+            yield event, file.tell()
