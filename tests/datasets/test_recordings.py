@@ -248,6 +248,15 @@ def test_a_new_recording_without_a_feature_is_refused(table, walk):
         data.new(walk, data.describe())
 
 
+def test_new_data_with_more_features_are_told_how_to_leave_them_out(table, walk):
+    data = ClassificationFiles(str(table), leave_out=["speed"])
+    data.setup()
+    walk.write_text("speed,room,height\n1,3,2\n")
+
+    with pytest.raises(DataError, match=r"others out: 'dataset.leave_out=\[speed,room\]'\."):
+        data.new(walk, data.describe())
+
+
 def test_a_model_of_a_table_of_steps_takes_a_recording(table, walk, tmp_path):
     steps = tmp_path / "steps.csv"
     rows = [f"{n},{'ab'[n % 2]},{h},{s}" for n, steps in enumerate(STEPS) for h, s in steps]

@@ -20,7 +20,7 @@ from seqnets.datasets.examples import show_features, show_steps
 from seqnets.datasets.files.inputs import FileInputs
 from seqnets.datasets.parts import PARTS, Part, paths_of
 from seqnets.datasets.readers.audio import LogMel
-from seqnets.datasets.readers.cells import Row, refuse_left_out
+from seqnets.datasets.readers.cells import Row, listed, refuse_left_out
 from seqnets.datasets.readers.folders import check_facts
 from seqnets.datasets.readers.records import TIME, Record, Wanted, ids_of, part_of
 from seqnets.datasets.readers.sources import read_source
@@ -222,6 +222,17 @@ class SequenceFiles(SequenceData):
             },
         }
 
+    def _check_no_more_features(self, path: Path, found: Any, known: Any) -> None:
+        """Raise DataError for features beside those that the model knows, and say the option."""
+        if not isinstance(found, list) or not isinstance(known, list) or not {*found} > {*known}:
+            return
+        more = [name for name in found if name not in known]
+        option = shell(override_list("dataset.leave_out", [*self.leave_out, *more]))
+        raise DataError(
+            f"{path}: got the features {listed(found)}, expected {listed(known)}, as in the "
+            f"training data.\n  To leave the others out: {option}."
+        )
+
     def new(self, path: Path, known: Known) -> SequenceLoader:
         """Return batches of sequences in file order, with any targets that the file has."""
         features = known["facts"]["features"]
@@ -229,6 +240,7 @@ class SequenceFiles(SequenceData):
         if audio := known.get("audio"):
             wanted = replace(wanted, audio=LogMel(**audio))
         source = read_source(path, wanted).in_order(features)
+        self._check_no_more_features(path, source.facts["features"], features)
         check_facts(str(path), source.facts, "the training data", known["facts"])
         tokens, scale = known["vocabulary"], known["scaling"]["x"]
         inputs = FileInputs(
