@@ -105,6 +105,20 @@ def test_numbers_are_written_in_their_own_units_and_score_alike(seqnets, tmp_pat
     assert figures_of(scored.out)[0] == figures_of(tested.out)[0]
 
 
+def test_values_that_are_kept_missing_are_told_as_a_reason_for_nan(seqnets, tmp_path):
+    rows = [f"{n},{n},{n % 7}" for n in range(50)]
+    (tmp_path / "mine.csv").write_text("\n".join(["sequence,target,first", *rows]) + "\n")
+    (tmp_path / "new.csv").write_text("sequence,first\n1,\n")
+    seqnets("train", *SMALL, "dataset=regression", "dataset.path=mine.csv")
+    run = f"checkpoint={only_run(tmp_path)}"
+
+    done = seqnets("predict", run, "input=new.csv", "to=-", "dataset.missing=keep")
+
+    assert done.code == 1
+    assert "Row 1: a number is infinite or NaN" in done.err
+    assert "dataset.missing=keep gave it missing values" in done.err
+
+
 def test_numbers_far_from_zero_keep_their_digits(seqnets, tmp_path):
     rows = [f"{n},{1_700_000_000 + n},{n % 7}" for n in range(50)]
     (tmp_path / "mine.csv").write_text("\n".join(["sequence,target,first", *rows]) + "\n")

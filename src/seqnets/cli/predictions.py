@@ -101,7 +101,8 @@ def _line(number: int, row: Row, escaped: bool = False) -> str:
     except ValueError as error:
         raise DataError(
             f"Row {number}: a number is infinite or NaN, expected finite ones.\n"
-            "  The model has diverged."
+            "  The model has diverged, or dataset.missing=keep gave it missing values, which take "
+            "a cell such as grud."
         ) from error
 
 
