@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 
 from torch import Tensor
 
-from seqnets.engine.loops import Grads, Inputs, Kept, Order, Results
+from seqnets.engine.loops import Affine, Grads, Inputs, Kept, Order, Results
 from seqnets.engine.program import Buffer, Program
 from seqnets.engine.step import Weight
 from seqnets.engine.workspaces import room
@@ -69,18 +69,26 @@ def forward_buffers(
     program: Program, inputs: Inputs, order: Order, save: bool
 ) -> tuple[Results, dict[str, Tensor]]:
     """The results of ``Loops.forward``, uninitialised, and its buffers by name."""
-    wx, initial, start, parameters = inputs
+    wx, initial, start, parameters, projection = inputs
     sizes = program.step.state_sizes
     y = order.layout.empty(wx, sizes[0])
     final = tuple([wx.new_empty(order.layout.B, size) for size in sizes])
     kept = room_for_kept(program, wx) if save else None
-    buffers = {"wx": wx, "y": y} | parameter_buffers(program, parameters)
+    buffers = {"y": y} | _input_buffers(wx, projection) | parameter_buffers(program, parameters)
     buffers |= numbered("initial", [*map(Tensor.contiguous, initial)])
     buffers |= numbered("start", [*map(Tensor.contiguous, start)])
     buffers |= numbered("final", final)
     if kept is not None:
         buffers |= _kept_buffers(kept)
     return (y, final, kept), buffers
+
+
+def _input_buffers(wx: Tensor, projection: Affine | None) -> dict[str, Tensor]:
+    """The projected input, or the input and its projection, by buffer name."""
+    if projection is None:
+        return {"wx": wx}
+    given = zip(("x", "weight_wx", "bias_wx"), (wx, *projection), strict=True)
+    return {name: part.contiguous() for name, part in given if part is not None}
 
 
 def backward_buffers(

@@ -47,10 +47,11 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
         y, *state = function.apply(loops, request, tuple(parameters), *tensors)
         return y, tuple(state)
     plan, order = request.plan, _order(request, tensors[0])
-    wx = project(loops, request, order.layout, tensors[0], parameters)
+    wx, projection = project(loops, request, order.layout, tensors[0], parameters)
     used = parameters_of(plan.program.step, parameters, wx.dtype)
     state, start = cut(request.given or (), plan.pieces), cut(request.start, plan.pieces)
-    y, final, _ = loops.forward(plan.program, Inputs(wx, state, start, used), order, save=False)
+    inputs = Inputs(wx, state, start, used, projection)
+    y, final, _ = loops.forward(plan.program, inputs, order, save=False)
     return y, joined(final, plan.pieces)
 
 
@@ -101,9 +102,9 @@ class _Fused(torch.autograd.Function):
         inside = rows_inside(loops, request, order.layout)
         projection = make_projection(loops, request, order.layout, names, tensors, inside)
         used = parameters_of(plan.program.step, parameters, x.dtype)
-        wx = projection.project(x, parameters)
+        wx, affine = projection.project(x, parameters)
         state, start = cut(request.given or (), plan.pieces), cut(projection.start, plan.pieces)
-        inputs = Inputs(wx, state, start, used)
+        inputs = Inputs(wx, state, start, used, affine)
         y, final, kept = loops.forward(plan.program, inputs, order, save=True)
         assert kept is not None  # it was asked for
         # No tensor beside those that are saved: where a checkpoint frees these, it frees the input;
@@ -150,9 +151,8 @@ def _gradients(
     used = parameters_of(program.step, parameters, x.dtype)
     saved = [*map(Tensor.contiguous, saved)]  # hooks may give them back in another layout
     if ctx.lean:
-        kept = _computed_again(
-            ctx.loops, program, ctx.projection.project(x, parameters), used, saved
-        )
+        wx, affine = ctx.projection.project(x, parameters)
+        kept = _computed_again(ctx.loops, program, Inputs(wx, (), (), used, affine), saved)
     else:
         kept = Kept(program, saved)
     grad_y = None if grads[0] is None else ctx.layout.rows(grads[0])
@@ -187,15 +187,16 @@ def _total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 
 def _computed_again(
-    loops: Loops, program: Program, wx: Tensor, used: dict[str, Tensor], saved: Sequence[Tensor]
+    loops: Loops, program: Program, inputs: Inputs, saved: Sequence[Tensor]
 ) -> Kept:
     """Recompute what a lean forward pass discarded: all steps at once, as rows of a single step."""
+    wx = inputs.wx
     befores = dict(zip(program.befores, saved, strict=True))
     state = tuple(
         befores[p] if p in befores else wx.new_zeros(len(wx), size)
         for p, size in enumerate(program.step.state_sizes)
     )
     once = Order(Layout(len(wx), 1))
-    _, _, again = loops.forward(program, Inputs(wx, state, (), used), once, save=True)
+    _, _, again = loops.forward(program, inputs._replace(initial=state), once, save=True)
     assert again is not None  # it was asked for
     return Kept(program, [*saved, *again.tensors[len(saved) :]])

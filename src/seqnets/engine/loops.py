@@ -58,20 +58,26 @@ def check_saved(name: str, dtype: torch.dtype, saved: Sequence[Tensor]) -> None:
         )
 
 
+Affine = tuple[Tensor, Tensor | None]
+"""Weight (W, I) and bias (W), or None, of an affine projection of inputs."""
+
+
 class Inputs(NamedTuple):
     """What a forward pass reads.
 
     Attributes:
-        wx: The projected input, (B*T, W).
+        wx: The projected input, (B*T, W); where the loop projects it, the input, (B*T, I).
         initial: The state before the first step, each (B, H); empty if it is zero.
         start: The state after a reset, each (B, H); empty if there are no resets.
         parameters: The program's, by name.
+        projection: By which the loop projects the input; None if that is done already.
     """
 
     wx: Tensor
     initial: State
     start: State
     parameters: dict[str, Tensor]
+    projection: Affine | None = None
 
 
 @dataclass
@@ -149,6 +155,9 @@ class Loops(Protocol):
 
     skips_padding: bool
     tiled: bool
+
+    def projects(self, program: Program) -> bool:
+        """Whether the loop forward can compute an affine projection of the input itself."""
 
     def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         """The results, with what the backward pass needs if ``save`` is true."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
@@ -173,6 +173,13 @@ def _ours(m: int, k: int, n: int) -> bool:
     """Whether our product of (m, k) and (k, n) was measured to be faster."""
     points = _measured()
     return bool(points) and 0 not in (m, k, n) and nearest(points, (m, k, n)) < 1
+
+
+@cache
+def torch_is_slow() -> bool:
+    """Whether large products by torch take much longer here, as they leave vectors unused."""
+    points = _measured()
+    return bool(points) and nearest(points, (8192, 256, 256)) < 0.75
 
 
 def _measured() -> list[list[float]]:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from seqnets.engine.derivative import Entry
 from seqnets.engine.layout import Layout
-from seqnets.engine.loops import Gradients, Loops
-from seqnets.engine.products import in_linear, product
+from seqnets.engine.loops import Affine, Gradients, Loops
+from seqnets.engine.products import in_linear, product, torch_is_slow
 from seqnets.engine.request import Request, rebuilt
 from seqnets.engine.workspaces import room
 from seqnets.typing import State
@@ -22,8 +22,10 @@ from seqnets.typing import State
 
 def project(
     loops: Loops, request: Request, layout: Layout, x: Tensor, parameters: dict[str, Tensor]
-) -> Tensor:
-    """The projected input, (B*T, W), without gradients.
+) -> tuple[Tensor, Affine | None]:
+    """The projected input, (B*T, W), without gradients, and None.
+
+    Or else the input, (B*T, I), and its projection, where the loop computes that.
 
     Args:
         loops: The loops that will read it.
@@ -34,9 +36,41 @@ def project(
     """
     affine = request.plan.projection
     if affine is None:
-        return _projected(request, x, layout, loops.tiled)
+        return _projected(request, x, layout, loops.tiled), None
+    if _in_the_loop(loops, request, layout, x):
+        return layout.rows(x), _affine(parameters, *affine)
     inside = rows_inside(loops, request, layout)
-    return _product(layout.rows(x), parameters, inside, loops.tiled, *affine)
+    return _product(layout.rows(x), parameters, inside, loops.tiled, *affine), None
+
+
+def _in_the_loop(loops: Loops, request: Request, layout: Layout, x: Tensor) -> bool:
+    """Whether the loop is to project the input itself, step by step."""
+    program = request.program
+    sizes = layout.B, layout.T, x.shape[-1], program.step.wx_size
+    return loops.projects(program) and _pays_in_the_loop(*sizes)
+
+
+def _pays_in_the_loop(B: int, T: int, features: int, columns: int) -> bool:
+    """Whether that takes less time than one product for all steps.
+
+    It needs no memory for the results, but reads the weight at every step, for so many rows. Where
+    torch's products are as fast as the loops', neither was found to be faster.
+    """
+    numbers = features * columns
+    if not (numbers and torch_is_slow()):
+        return False
+    if numbers <= _NUMBERS_FOR_ONE_ROW:
+        return True
+    return B * T >= _ROWS_TO_PACK_FOR and (B >= 8 or numbers <= _NUMBERS_FOR_ONE_ROW * B * B)
+
+
+_NUMBERS_FOR_ONE_ROW = 2**13  # in a weight that is read for one row at every step
+_ROWS_TO_PACK_FOR = 16  # at least, over all steps, for which a larger weight is packed
+
+
+def _affine(parameters: dict[str, Tensor], weight: str, bias: str | None) -> Affine:
+    """The weight and bias of an affine projection."""
+    return parameters[weight], None if bias is None else parameters[bias]
 
 
 def _product(
@@ -97,8 +131,8 @@ class Projection(Protocol):
 
     start: State
 
-    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """The projected input, (B*T, W)."""
+    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> tuple[Tensor, Affine | None]:
+        """See :func:`project`."""
 
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
@@ -122,7 +156,8 @@ def make_projection(
             start = request.start
     if affine is None or any(part.requires_grad for part in start):
         return _RecordedProjection(request, layout, names, tensors, loops.tiled)
-    return _AffineProjection(start, layout, names, inside, loops.tiled, *affine)
+    in_loop = _in_the_loop(loops, request, layout, tensors[0])
+    return _AffineProjection(start, layout, names, inside, loops.tiled, in_loop, *affine)
 
 
 class _AffineProjection:
@@ -135,15 +170,19 @@ class _AffineProjection:
         names: Sequence[str],
         inside: Tensor | None,
         tiled: bool,
+        in_loop: bool,
         weight: str,
         bias: str | None,
     ) -> None:
         self.start, self.layout, self.names, self.inside = start, layout, names, inside
-        self.tiled, self.weight, self.bias = tiled, weight, bias
+        self.tiled, self.in_loop, self.weight, self.bias = tiled, in_loop, weight, bias
 
-    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> tuple[Tensor, Affine | None]:
         rows = self.layout.rows(x)
-        return _product(rows, parameters, self.inside, self.tiled, self.weight, self.bias)
+        if self.in_loop:
+            return rows, _affine(parameters, self.weight, self.bias)
+        wx = _product(rows, parameters, self.inside, self.tiled, self.weight, self.bias)
+        return wx, None
 
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
@@ -187,12 +226,12 @@ class _RecordedProjection:
         self._again = request.memory == "lean"  # it is read twice, but masks must be drawn once
         self._wx: Tensor | None = wx.detach()
 
-    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    def project(self, x: Tensor, parameters: dict[str, Tensor]) -> tuple[Tensor, Affine | None]:
         wx = self._wx
         assert wx is not None  # read once, and twice only in lean memory
         if not self._again:
             self._wx = None
-        return wx
+        return wx, None
 
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]

@@ -8,8 +8,10 @@ from contextlib import nullcontext
 from seqnets.engine.c.expressions import ZERO, loaded, stored
 from seqnets.engine.c.panels import vectors_of
 from seqnets.engine.c.passes import PassPrinter
+from seqnets.engine.c.projected import can_project, projected_by
+from seqnets.engine.c.text import Text
 from seqnets.engine.graph import Node
-from seqnets.engine.program import Stage, StageProduct, Store
+from seqnets.engine.program import Program, Stage, StageProduct, Store
 
 
 class ForwardPrinter(PassPrinter):
@@ -18,6 +20,13 @@ class ForwardPrinter(PassPrinter):
     name = "forward"
     source = "t"
     coming = "next"
+
+    def __init__(self, program: Program, text: Text, tiled: bool) -> None:
+        super().__init__(program, text, tiled)
+        projects = not tiled and can_project(program)
+        found = [projected_by(program, stage) for stage in self.stages if projects]
+        self._projected = {n: each for n, each in enumerate(found) if each is not None}
+        self._stage = 0  # the one that is being printed
 
     def room(self) -> dict[str, str]:
         """Members of the workspace beside the weights."""
@@ -29,6 +38,9 @@ class ForwardPrinter(PassPrinter):
             if store.buffer.kind in ("value", "reduced") and store.node is not None:
                 name = f"{store.buffer.kind}_{store.buffer.key}"
                 members[name] = f"c->B * {self.row(store.node.width)}"
+        for n in self._projected:
+            panels = f"{self.panels.count(self.stages[n])} * {self._size_of_projection(n)}"
+            members[f"projection_{n}"] = f"(c->features ? {panels} : 0)"
         return members | {
             f"{reduction.op}_{k}": "c->threads * c->B"
             for k, reduction in enumerate(self.step.reductions)
@@ -48,6 +60,8 @@ class ForwardPrinter(PassPrinter):
     def leaf(self, node: Node, stage: Stage) -> str:
         """A leaf of an expression."""
         source, key, offset = node.what.source, node.what.key, node.what.offset
+        if source == "wx" and self._stage in self._projected:
+            return self._projected_leaf(offset)
         if source == "wx":
             self.prefetch(self.at("wx", self.step.wx_size, offset, "soon"))
             return loaded(self.at("wx", self.step.wx_size, offset))
@@ -66,6 +80,7 @@ class ForwardPrinter(PassPrinter):
     def write_stage(self, n: int, stage: Stage) -> None:
         """Print the function of a stage."""
         rows = {p.product: self._multiplied(p) for p in stage.products}
+        self._stage = n
         head = f"{self.declared} void forward_{n}({self.arguments}, long t, long next, long now)"
         with self.text.function(head):
             self.line("const long then = next < 0 ? t : next;")
@@ -80,6 +95,56 @@ class ForwardPrinter(PassPrinter):
                 earlier = self.program.crossing_into(stage)
                 name = self.compute(stage, roots, self.load_saved(roots, earlier))
                 self._store(stage, name)
+
+    def pack_projection(self) -> None:
+        """Print the packing of the input's weight and bias, for each stage."""
+        for n, projected in self._projected.items():
+            stage = self.stages[n]
+            vectors, many = vectors_of(stage), f"c->features ? {self.panels.count(stage)} : 0"
+            affine = f"{self.pointer('weight_wx')}, {self.pointer('bias_wx')}"
+            rows = f"{self.size(projected.first)}, c->features, {self.size(stage.width)}"
+            shape = f"{projected.blocks}, {vectors}, p * {vectors} * LANES"
+            with self.text.block(f"for (long p = s->thread; p < ({many}); p += s->threads)"):
+                self.line(f"pack_affine({affine}, {rows}, {shape},")
+                self.line(f"            {self._projection_at(n)});")
+
+    def write_projection(self, tall: str) -> None:
+        """Print the projection of the input, where the loop computes it."""
+        if self._stage not in self._projected:
+            return
+        row, wide = "(b0 * c->row_b + t * c->row_t) * c->features", self._width_of_projection()
+        self.line(f"_Alignas(64) real z_wx[{tall} * {wide} * LANES];")
+        with self.text.block("if (some && c->features)"):
+            self.line(f"const real *panel = {self._projection_at(self._stage)};")
+            self.line(f"product_{wide}[high]({self.pointer('x')} + {row}, c->row_b * c->features,")
+            self.line(f"    panel, c->features, panel + c->features * {wide} * LANES, z_wx);")
+
+    def _projection_at(self, n: int) -> str:
+        """The address of panel p of the input's weight, whose last row is the bias."""
+        return f"m->projection_{n} + p * {self._size_of_projection(n)}"
+
+    def _size_of_projection(self, n: int) -> str:
+        return f"(c->features + 1) * {self._width_of_projection(n)} * LANES"
+
+    def _width_of_projection(self, n: int | None = None) -> int:
+        """Vectors in a row of such a panel, by default that of the stage being printed."""
+        n = self._stage if n is None else n
+        return self._projected[n].blocks * vectors_of(self.stages[n])
+
+    def _projected_leaf(self, offset: int) -> str:
+        """A vector of the projected input, by the loop or before it."""
+        stage, first = self.stages[self._stage], self._projected[self._stage].first
+        vectors, wx, x = vectors_of(stage), self.pointer("wx"), self.pointer("x")
+        whole, skipped = self.size(self.step.wx_size), self.size(first)
+        here = f"z_wx + i * {self._width_of_projection()} * LANES"
+        there = f"{wx} + row * {whole} + {skipped} + p * {vectors} * LANES"
+        row = self._once_a_row("const real *const", "wx_row", f"c->features ? {here} : {there}")
+        block = f"c->features ? {vectors} * LANES : {self.size(stage.width)}"
+        block = self._once_a_row("const long", "wx_block", block)
+        soon = f"c->features ? {x} + soon * c->features : {wx} + soon * {whole} + {skipped}"
+        soon = self._once_a_row("const real *const", "wx_soon", soon)
+        self.prefetch(f"{soon} + {self.column(offset - first)}")
+        return loaded(f"{row} + {(offset - first) // stage.width} * {block} + j * LANES")
 
     def _multiplied(self, product: StageProduct) -> str:
         K = self.reach(product.product)

@@ -25,9 +25,11 @@
 /* Partial sums of each column of vectors: enough independent ones to hide an addition's latency. */
 #define SPLIT(vectors) ((vectors) >= 6 ? 1 : (vectors) >= 3 ? 2 : (vectors) == 2 ? 4 : 8)
 
-/* The product (R, V vectors) of R rows of K numbers, `stride` apart, and a panel (K, V vectors). */
+/* The product (R, V vectors) of R rows of K numbers, `stride` apart, and a panel (K, V vectors), plus
+ * V vectors in each row, if any. */
 #define PRODUCT(V, R)                                                                            \
-    APART void product_##V##_##R(const real *a, long stride, const real *w, long K, real *z) {   \
+    APART void product_##V##_##R(const real *a, long stride, const real *w, long K,              \
+                                 const real *plus, real *z) {                                    \
         enum { S = SPLIT(V * R) };                                                               \
         vec sum[S][R][V];                                                                        \
         UNROLL for (int s = 0; s < S; s++)                                                       \
@@ -53,11 +55,12 @@
             UNROLL for (int v = 0; v < V; v++) {                                                 \
                 vec total = sum[0][r][v];                                                        \
                 UNROLL for (int s = 1; s < S; s++) total += sum[s][r][v];                        \
+                if (plus) total += v_load(plus + v * LANES);                                     \
                 v_store(z + (r * V + v) * LANES, total);                                         \
             }                                                                                    \
     }
 
-typedef void (*Product)(const real *, long, const real *, long, real *);
+typedef void (*Product)(const real *, long, const real *, long, const real *, real *);
 
 /* Pack a panel of a weight (blocks * width, K), transposed: its rows become columns, by block; and
  * so few of their numbers at a time that what is written stays in the cache. */
@@ -73,6 +76,18 @@ APART void pack_rows(const real *w, long K, long width, int blocks, int vectors,
                 for (long k = first; k < least(first + AT_ONCE, K); k++)
                     to[k * blocks * vectors * LANES] = there ? from[k] : 0;
             }
+}
+
+/* The same of rows `first` ... of an affine map, whose bias becomes a last row; zeros if there is
+ * none. */
+APART void pack_affine(const real *w, const real *bias, long first, long K, long width, int blocks,
+                       int vectors, long unit, real *panel) {
+    real *last = panel + K * blocks * vectors * LANES;
+    pack_rows(w + first * K, K, width, blocks, vectors, unit, panel);
+    if (bias)
+        pack_rows(bias + first, 1, width, blocks, vectors, unit, last);
+    else
+        memset(last, 0, (size_t)(blocks * vectors) * sizeof(vec));
 }
 
 /* Pack a panel of a weight (K, width), not transposed. */
@@ -126,7 +141,7 @@ APART void times_few(Product product, const real *a, long stride, long rows, con
     real few[TALLEST * FEW];
     for (long r = 0; r < rows; r++)
         for (long k = 0; k < many; k++) few[r * FEW + k] = a[r * stride + places[k]];
-    product(few, FEW, panel, many, z);
+    product(few, FEW, panel, many, 0, z);
 }
 
 /* The product of rows of numbers and the kept rows of a panel. */
@@ -136,7 +151,7 @@ INLINE void times_panel(Product product, const real *a, long stride, long rows, 
     if (first < 0)
         times_few(product, a, stride, rows, panel, many, kept + 2, z);
     else
-        product(a + first, stride, panel, many, z);
+        product(a + first, stride, panel, many, 0, z);
 }
 
 INLINE long panels(long width, int vectors) {

@@ -20,6 +20,7 @@ from seqnets.engine.buffers import (
 )
 from seqnets.engine.c import compiler
 from seqnets.engine.c.printer import print_program
+from seqnets.engine.c.projected import can_project
 from seqnets.engine.c.text import MEMBERS, SET_BY_CALLS, with_headers
 from seqnets.engine.c.threads import most_threads, openmp
 from seqnets.engine.c.tiles import has_tiles
@@ -50,6 +51,7 @@ class Settings(NamedTuple):
     save_t: int = 0
     reset_b: int = 0
     reset_t: int = 0
+    features: int = 0
 
 
 class Library:
@@ -119,11 +121,15 @@ def _ready(library: Library, name: str, settings: Settings) -> _Ready:
     return library.ready(name, settings)
 
 
-def settings_of(library: Library, program: Program, order: Order, save: bool) -> Settings:
+def settings_of(
+    library: Library, program: Program, order: Order, save: bool, features: int = 0
+) -> Settings:
     """The settings of a call: the order of its steps, and the division among threads."""
     resets = (0, 0) if order.resets is None else order.resets.stride()
     most = most_threads()
-    return _settings(program, library.lanes, order.layout, order.reverse, save, resets, most)
+    return _settings(
+        program, library.lanes, order.layout, order.reverse, save, resets, features, most
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -134,19 +140,29 @@ def _settings(
     reverse: bool,
     save: bool,
     resets: tuple[int, int],
+    features: int,
     most_threads: int,
 ) -> Settings:
     B, T, rows = layout.B, layout.T, (layout.row_b, layout.row_t)
-    split = threads_and_groups(program, lanes, B, T, most_threads)
+    split = threads_and_groups(program, lanes, B, T, most_threads, features)
     saved = rows if save else (1, 0)
-    return Settings(B, T, *split, *rows, reverse, save, *saved, *resets)
+    return Settings(B, T, *split, *rows, reverse, save, *saved, *resets, features)
 
 
 def threads_and_groups(
-    program: Program, lanes: int, B: int, T: int, most_threads: int
+    program: Program, lanes: int, B: int, T: int, most_threads: int, features: int = 0
 ) -> tuple[int, int]:
-    """The number of threads of a call, and of groups of rows among which they are divided."""
-    numbers = program.weight_numbers
+    """The number of threads of a call, and of groups of rows among which they are divided.
+
+    Args:
+        program: The program.
+        lanes: Units of a vector.
+        B: Rows of the batch.
+        T: Steps.
+        most_threads: The most threads.
+        features: Columns of the input, where the loop projects it.
+    """
+    numbers = program.weight_numbers + features * program.step.wx_size
     width = min(stage.width for stage in program.forward)
     work = B * (numbers or T * width)
     threads = min(most_threads, max(1, work // _WORTH_A_THREAD))
@@ -195,6 +211,10 @@ class CLoops:
                 raise
         return self._libraries[key]
 
+    def projects(self, program: Program) -> bool:
+        """See ``Loops.projects``."""
+        return not self.tiled and can_project(program)
+
     def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         """See ``Loops.forward``."""
         results, buffers = forward_buffers(program, inputs, order, save)
@@ -202,7 +222,8 @@ class CLoops:
         if program.crossing and not save:
             buffers["saved"] = wx.new_empty(order.layout.B, program.saved_size)
         library = self.library(program, wx.dtype)
-        settings = settings_of(library, program, order, save)
+        features = 0 if inputs.projection is None else wx.shape[1]
+        settings = settings_of(library, program, order, save, features)
         library.call("forward", settings, _addresses(buffers, order), wx)
         return results
 

@@ -79,6 +79,12 @@ class PassPrinter:
         """Print the function that each thread runs."""
         raise NotImplementedError
 
+    def pack_projection(self) -> None:
+        """Print the packing of the input's weight, if the pass may project it."""
+
+    def write_projection(self, tall: str) -> None:
+        """Print the projection of the input for a panel and a tile of at most so many rows."""
+
     # What they share.
 
     def write(self) -> None:
@@ -204,6 +210,7 @@ class PassPrinter:
                     self.line(f"keep_rows({panel}, {shape}, {kept});")
                     if self.tiled:
                         self.line(f"pack_tiles({panel}, {shape}, {kept});")
+            self.pack_projection()
 
     @contextmanager
     def units_of_rows(self, stage: Stage, rows: dict[int, str]) -> Iterator[None]:
@@ -243,6 +250,7 @@ class PassPrinter:
             with self.text.block(f"for (long b0 = {begin}; b0 < {end}; b0 += high)"):
                 self.line(f"high = {high};")
                 self._write_products(stage, rows, tall)
+                self.write_projection(tall)
                 with self.text.block("for (long i = 0; i < high; i++)"):
                     self.line("const long b = b0 + i, row = b * c->row_b + t * c->row_t;")
                     self.line("const long soon = b * c->row_b + then * c->row_t;")

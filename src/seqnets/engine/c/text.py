@@ -19,6 +19,7 @@ MEMBERS = {
     "save": "int64_t save",
     "reset_b": "int64_t reset_b",
     "reset_t": "int64_t reset_t",
+    "features": "int64_t features",  # columns of x, where the loop projects it; else 0
     "parallel": "void (*parallel)(void (*)(void *), void *, unsigned, unsigned)",
     "thread": "int (*thread)(void)",
     "team": "int (*team)(void)",

@@ -73,8 +73,12 @@ class _Loops:
     skips_padding = False
     tiled = False
 
+    def projects(self, program: Program) -> bool:
+        """See ``Loops.projects``."""
+        return False
+
     def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
-        wx, initial, start, parameters = inputs
+        wx, initial, start, parameters, _ = inputs
         step, layout = program.step, order.layout
         given = _given(wx, program, parameters, order) | named("start", enumerate(start))
         given["wx", None] = layout.by_step(wx)

@@ -67,6 +67,10 @@ class TritonLoops:
         """The resources of all kernels that have run."""
         return [found for each in self._passes.values() for found in each.resources]
 
+    def projects(self, program: Program) -> bool:
+        """See ``Loops.projects``."""
+        return False
+
     def forward(self, program: Program, inputs: Inputs, order: Order, save: bool) -> Results:
         """See ``Loops.forward``."""
         wx, (B, T, _) = inputs.wx, order.layout
@@ -158,7 +162,7 @@ class TritonLoops:
 
 def _first_states(program: Program, inputs: Inputs, order: Order) -> list[Tensor]:
     """Double-buffered state parts for mode "step", with the state before the first step."""
-    wx, initial, start, _ = inputs
+    wx, initial, start, *_ = inputs
     sizes, B, first = program.step.state_sizes, order.layout.B, _first_step(order)
     states = [_float(wx, 2, B, size) for size in sizes]
     for p, part in enumerate(initial or [wx.new_zeros(B, size) for size in sizes]):
