@@ -689,6 +689,18 @@ ADVICE = {
         lambda h, _: F.max_pool1d(h[:, None], 2, 1)[:, 0],
         lambda h, _: h.unfold(-1, 2, 1).amax(-1),
     ),
+    "masked_select": (
+        lambda h, _: h.masked_select(h == h),
+        lambda h, _: torch.where(h == h, h, 0.0),
+    ),
+    "masked_scatter": (
+        lambda h, _: h.masked_scatter(h == h, h.sin()),
+        lambda h, _: torch.where(h == h, h.sin(), h),
+    ),
+    "heaviside": (
+        lambda h, rows: torch.heaviside(h, rows[0, 0]),
+        lambda h, rows: torch.heaviside(h.detach(), rows[0, 0].detach()),
+    ),
     "_local_scalar_dense": (
         lambda h, rows: h if rows[0, 0] > 0 else -h,
         lambda h, rows: torch.where(rows[0, 0] > 0, h, -h),

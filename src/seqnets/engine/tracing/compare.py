@@ -7,6 +7,7 @@ decompositions that overflow or have another derivative at a kink.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,11 +24,13 @@ from seqnets.engine.modes import dispatches
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.preparation import Preparation
 from seqnets.engine.step import Step
+from seqnets.engine.tracing.pointwise import instead
 from seqnets.typing import State
 
 _ROWS, _STEPS = 7, 3  # another number of rows than was traced
 _LARGE, _STEEP = 100, 1e5
 _ROUGHER = 100  # how much more than the step its trace may round; chance alone makes it 10
+_NO_DERIVATIVE = re.compile(r"derivative for aten::(\w+) is not implemented")
 _COLUMNS, _DRAWS = 32, 16  # the most inputs that are NaN in turn, and how often
 _SPREADS = (
     "it moves units to other places or reads some of them, where others are {0}: loops do so by a "
@@ -295,7 +298,10 @@ def errors_as_untraceable() -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise Untraceable(str(error).splitlines()[0] if str(error) else repr(error)) from error
+        told = str(error).splitlines()[0] if str(error) else repr(error)
+        if found := _NO_DERIVATIVE.match(told):
+            told = f"aten.{found[1]}{instead(found[1])}"
+        raise Untraceable(told) from error
 
 
 def _doubled(tensor: Tensor) -> Tensor:

@@ -306,6 +306,8 @@ INSTEAD: dict[str, str] = {
     "erfc": "1 - torch.erf(x)",
     **dict.fromkeys(("_linalg_solve_ex", "linalg_solve_triangular"), "x @ torch.linalg.inv(A).T"),
     **dict.fromkeys(("bucketize", "searchsorted"), "a sum of comparisons"),
+    **dict.fromkeys(("masked_select", "masked_scatter"), "torch.where"),
+    "heaviside": "the same of x.detach(), as torch has no derivative of it",
     "index": "the places of units as numbers, x[:, [0, 2]]",
     "max_pool2d_with_indices": "x.unfold(-1, size, step).amax(-1)",
     "_local_scalar_dense": "tensors in place of numbers, torch.where in place of branches",
