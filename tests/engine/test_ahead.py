@@ -93,6 +93,24 @@ def test_what_is_compared_with_its_largest_is_computed_where_that_is(dtype):
     torch.testing.assert_close(*(unroll(cell, x, backend=b)[0] for b in ("c", "reference")))
 
 
+class ScaledLargestCell(LargestInputCell):
+    """The same of what a number for all units scales, and a condition on it chooses."""
+
+    def make(self, I, H):
+        super().make(I, H)
+        self.rate = nn.Parameter(torch.tensor([0.4]))
+
+    def step(self, wx, state):
+        scale, is_on = torch.exp(self.rate), self.rate > 0
+        a = torch.where(is_on, torch.tanh(wx) * scale, 0.5 * wx)
+        return (torch.where(is_on, scale, 0.5) * state[0] + a * (a >= a.amax(-1, keepdim=True)),)
+
+
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_numbers_for_all_units_and_conditions_on_them_stay_in_the_loop(backend):
+    assert check_backend(ScaledLargestCell(I, 11), backend, steps=(4,)) == {}
+
+
 def test_input_and_state_side_by_side_are_one_product_in_the_loop():
     step = plan_of(SideBySideCell(I, H)).program.step
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seqnets.engine.evaluate import parameters_of, values_of
-from seqnets.engine.graph import JUMPS, Columns, Graph, Node, overlap, walk
+from seqnets.engine.graph import COMPARISONS, JUMPS, Columns, Graph, Node, overlap, walk
 from seqnets.engine.linear import read_parts
 from seqnets.engine.step import Product, Reduction, Step
 
@@ -102,7 +102,7 @@ class _Rest:
             read = {node.what.key for node in inside if node.source == "reduction"}
             operands = [largest[key] for key in read & largest.keys()]
             hoisted = [value for value in operands if not read_parts(self._step, [value])]
-            found |= {node for node in walk(hoisted) if node.args}.intersection(inside)
+            found |= {node for node in walk(hoisted) if _is_column(node)}.intersection(inside)
         return found
 
     def _column(self, node: Node) -> Node:
@@ -141,3 +141,8 @@ class _Rest:
             return False
         weight = self._step.products[key].weight
         return weight.name in self._constants and weight.rows >= _MANY * weight.columns
+
+
+def _is_column(node: Node) -> bool:
+    """Whether a node is computed, and numbers of each unit: neither truths nor one for all rows."""
+    return bool(node.args and node.width) and node.op not in COMPARISONS
