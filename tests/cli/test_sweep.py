@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 from importlib.util import find_spec
 
@@ -12,9 +13,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from rich.console import Console
 
+from seqnets.cli.application import _JobEnded
+from seqnets.cli.names import UsageError
 from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import Job, Trained
 from seqnets.cli.sweep_table import show
+from seqnets.errors import ConfigError, DivergenceError
 from seqnets.insight.rounded import rounded
 from seqnets.training.callbacks import Hyperparameters
 from tests.slow import mostly_slow
@@ -55,6 +59,15 @@ def optimising(monkeypatch):
     ConfigStore.instance().store("optimising", node, group="hydra/sweeper")
     monkeypatch.setattr(Optimising, "got", [], raising=False)
     return Optimising.got
+
+
+@pytest.mark.parametrize(
+    "end", [143, ConfigError("a"), DivergenceError("b"), UsageError("c"), Stopped(15)]
+)
+def test_what_ended_a_job_comes_back_from_a_launchers_process(end):
+    came = pickle.loads(pickle.dumps(_JobEnded(end))).end
+
+    assert (type(came), str(came)) == (type(end), str(end))
 
 
 def results(tmp_path):

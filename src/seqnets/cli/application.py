@@ -206,7 +206,7 @@ class _JobEnded(BaseException):
     """
 
     def __init__(self, end: int | BaseException) -> None:
-        super().__init__()
+        super().__init__(end)  # its arguments are what a launcher's process sends
         self.end = end
 
 

@@ -23,8 +23,11 @@ class Stopped(BaseException):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(number).name}")
+        super().__init__(number)
         self.code = 128 + number
+
+    def __str__(self) -> str:
+        return f"Stopped by {signal.Signals(self.code - 128).name}"
 
 
 @contextmanager
