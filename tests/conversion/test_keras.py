@@ -13,8 +13,9 @@ from seqnets.conversion import difference, from_keras, read, to_keras, write
 from seqnets.conversion.keras import weights_of
 from seqnets.conversion.keras_model import run
 from seqnets.errors import ConfigError, ShapeError
-from seqnets.layers import DeepRNN
+from seqnets.layers import DeepRNN, Video
 from tests.conversion.conftest import drawn, inputs, network, outputs
+from tests.test_other_libraries import MASKS
 
 pytestmark = pytest.mark.filterwarnings(  # Keras' own, of its tensors on torch
     "ignore:__array__ implementation:DeprecationWarning"
@@ -373,3 +374,43 @@ def test_weights_of_the_wrong_shape_are_refused():
 
     with pytest.raises(ShapeError, match="weight_ih of LSTMCell"):
         cell_of(cells.LSTMCell, [np.zeros((3, 15)), np.zeros((5, 20))])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_masks_that_are_true_anywhere_are_as_the_page_on_other_libraries_has_them(kind, keras):
+    options = {"return_sequences": True, "return_state": True}
+    layer = getattr(keras.layers, kind)
+    model = model_of(keras, keras.layers.Bidirectional(layer(6, return_sequences=True)))
+    same = keras.layers.Bidirectional(layer(6, **options))
+    same.build((4, 6, 3))
+    same.set_weights(model.layers[0].get_weights())
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 1, 0, 0, 1], [0, 1] * 3])
+    page = {"torch": torch, "layer": from_keras(model), "x": inputs(), "mask": mask.bool()}
+
+    exec("order" + MASKS.partition("\n\norder")[2], page)
+
+    (y, *state) = map(keras.ops.convert_to_numpy, same(page["x"].numpy(), mask=mask.numpy() == 1))
+    both = [part for direction in page["state"][0] for part in direction]
+    np.testing.assert_allclose(page["y"].detach(), y, atol=1e-5)
+    for part, expected in zip(both, state, strict=True):
+        np.testing.assert_allclose(part.detach(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "frame"), [("1D", (5,)), ("2D", (4, 5)), ("3D", (4, 5, 3))])
+def test_convolutional_lstms_are_those_of_keras(kind, frame, keras):
+    layer = getattr(keras.layers, f"ConvLSTM{kind}")(3, 3, padding="same", return_sequences=True)
+    x = torch.randn(2, 4, *frame, 2)
+    layer.build(tuple(x.shape))
+    layer.set_weights(
+        [np.random.default_rng(3).normal(size=w.shape, scale=0.3) for w in layer.get_weights()]
+    )
+    cell = cells.ConvLSTMCell.over(2, 3, frame)
+    kernel, recurrent, bias = map(torch.as_tensor, layer.get_weights())
+    with torch.no_grad():
+        cell.weight_ih.copy_(kernel.movedim((-1, -2), (0, 1)))
+        cell.weight_hh.copy_(recurrent.movedim((-1, -2), (0, 1)))
+        cell.bias_ih.copy_(bias)
+        y, _ = Video(cell)(x.movedim(-1, 2))
+
+    expected = keras.ops.convert_to_numpy(layer(x.numpy()))
+    np.testing.assert_allclose(y.movedim(2, -1), expected, atol=1e-5)
