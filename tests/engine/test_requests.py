@@ -71,17 +71,17 @@ REFUSED = {
     "a mask as lengths": (
         {"lengths": torch.ones(B, T).bool()},
         DtypeError,
-        r"bool, expected integers(.|\n)*mask.sum\(1\)",
+        r"bool, expected integers(.|\n)*mask.sum\(1\), where these",
     ),
     "a mask of numbers as lengths": (
         {"lengths": torch.ones(B, T)},
         DtypeError,
-        r"float32, expected integers(.|\n)*mask.sum\(1\)",
+        r"float32, expected integers(.|\n)*mask.sum\(1\), where these",
     ),
     "a mask of integers as lengths": (
         {"lengths": torch.ones(B, T).long()},
         ShapeError,
-        r"\(B,\) = \(3,\)(.|\n)*mask.sum\(1\)",
+        r"\(B,\) = \(3,\)(.|\n)*mask.sum\(1\), where these",
     ),
     "lengths of other rows": ({"lengths": torch.ones(2).long()}, ShapeError, r"\(B,\) = \(3,\)"),
     "integer resets": (

@@ -23,14 +23,14 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
             ) from error
     if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
         masks = lengths.dtype == torch.bool or lengths.shape == x.shape[:2]
-        remedy = "a mask of valid steps has them as mask.sum(1)" if masks else "use .long()"
+        remedy = f"a {_MASK}" if masks else "use .long()"
         raise DtypeError(
             f"{name}: lengths are {lengths.dtype}, expected integers.\n"
             f"  Lengths count time steps; {remedy}."
         )
     if tuple(lengths.shape) != (B,):
         is_mask = lengths.shape == x.shape[:2]
-        remedy = "\n  A mask of valid steps has them as mask.sum(1)." if is_mask else ""
+        remedy = f"\n  A {_MASK}." if is_mask else ""
         raise ShapeError(
             f"{name}: lengths have shape {tuple(lengths.shape)}, expected (B,) = ({B},).\n"
             f"  B = {B} comes from x, shape {tuple(x.shape)}.{remedy}"
@@ -49,6 +49,9 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
                 f"  T = {T} comes from x, shape {tuple(x.shape)}."
             )
     return lengths.to(x.device, non_blocking=True)
+
+
+_MASK = "mask of valid steps has them as mask.sum(1), where these steps come first in each row"
 
 
 def _values_are_hidden(tensor: Tensor) -> bool:
