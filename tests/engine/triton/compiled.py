@@ -1,4 +1,4 @@
-"""Compile the kernels of some cells for an H200, wherever this runs.
+"""Compile the kernels of some cells for an H200, and narrow ones for an L4, wherever this runs.
 
 It fails if many registers spill, or if programs wait for what they load before they meet.
 
@@ -28,7 +28,8 @@ from seqnets.engine.triton.printer import print_pass
 from seqnets.engine.triton.tiles import Device, choose
 from tests.engine import user_cells
 
-H200 = Device(132, 232448)
+H200, L4 = Device(132, 232448), Device(58, 101376)
+TARGETS = {H200: 90, L4: 89}
 SIZES = [(64, 64, "bf16"), (64, 64, "fp32"), (257, 33, "fp32"), (512, 64, "bf16")]  # H, B
 FEW = SIZES[::2]
 SPILLS = 32  # bytes of a thread; so much sine and cosine take for large angles
@@ -39,7 +40,7 @@ NOT_STORED = (
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
-def compiled(function, pointers, dtype, options):
+def compiled(function, pointers, dtype, device, options):
     """A kernel in machine code."""
     signature, constants, aligned = {}, {}, {}
     for i, name in enumerate(pointers):
@@ -52,7 +53,7 @@ def compiled(function, pointers, dtype, options):
     for name, value in (("SAVE", True), ("REVERSE", False), ("PRECISION", "tf32")):
         signature[name], constants[name] = "constexpr", value
     source = ASTSource(function, signature, constants, aligned)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", TARGETS[device], 32), options=options)
 
 
 def resources(kernel):
@@ -84,22 +85,23 @@ def main(names, few=()):
     """Compile all, print what they take, and say whether nothing spills."""
     good = True
     for name, sizes in [*((name, SIZES) for name in names), *((name, FEW) for name in few)]:
-        for H, B, dtype in sizes:
+        for device, (H, B, dtype) in [(L4, SIZES[1]), *((H200, size) for size in sizes)]:
             cell_cls = getattr(cells, name, None) or getattr(user_cells, name)
             program = plan_of(cell_cls(H, H)).program
             modes = [None, *(["time"] if recurrences(program) else [])]
             for mode, pass_ in itertools.product(modes, ("forward", "backward")):
-                tiles = choose(program, pass_, B, {"bf16": 2, "fp32": 4}[dtype], H200, mode)
+                tiles = choose(program, pass_, B, {"bf16": 2, "fp32": 4}[dtype], device, mode)
                 kernels = print_pass(program, pass_, tiles)
                 functions = Pass(kernels, tiles).functions
                 for kernel in kernels:
                     options = {"num_warps": tiles.warps}
                     function = functions[kernel.name]
-                    made = compiled(function, kernel.pointers, dtype, options)
+                    made = compiled(function, kernel.pointers, dtype, device, options)
                     registers, spills, shared = resources(made)
                     early = awaited(made)
-                    good &= spills <= SPILLS and shared <= H200.memory and not early
-                    print(f"{name} {H} {dtype} {tiles.mode} {kernel.name}: {registers} registers,")
+                    good &= spills <= SPILLS and shared <= device.memory and not early
+                    what = f"{name} {H} {dtype} sm_{TARGETS[device]} {tiles.mode} {kernel.name}"
+                    print(f"{what}: {registers} registers,")
                     print(f"  {spills} bytes spill, {shared} bytes on chip", *early, sep="\n  ")
     return good
 

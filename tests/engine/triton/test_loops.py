@@ -352,8 +352,11 @@ def test_lean_memory_gives_the_same_gradients(mode, using, monkeypatch):
         torch.testing.assert_close(lean, full, rtol=0, atol=1e-4)
 
 
-def test_what_takes_more_than_the_device_has_runs_in_steps(using, monkeypatch):
+@pytest.mark.parametrize("left", ["grid", "step"])
+def test_what_takes_more_than_the_device_has_runs_in_another_mode(left, using, monkeypatch):
     from triton.runtime.errors import OutOfResources
+
+    from seqnets.engine.triton.tiles import Device
 
     made = loops("rows")
     using(made)
@@ -361,14 +364,15 @@ def test_what_takes_more_than_the_device_has_runs_in_steps(using, monkeypatch):
     run = module.Pass.run
 
     def limited(self, *arguments):
-        if self.tiles.mode != "step":
+        if self.tiles.mode not in (left, "step"):
             raise OutOfResources(2, 1, "shared memory")
         run(self, *arguments)
 
     monkeypatch.setattr(module.Pass, "run", limited)
+    monkeypatch.setattr(module, "device_of", lambda like: Device(processors=4, memory=2**17))
 
     check_backend(GRUCell(3, 5), "triton", steps=(3,), dtypes=FLOAT32, variants=ALL_AT_ONCE)
-    assert {each.tiles.mode for each in made._passes.values()} == {"rows", "step"}
+    assert [each.tiles.mode for each in made._passes.values()][-1] == left
 
 
 def test_a_derivative_of_a_derivative_comes_from_the_plain_loop(using):

@@ -16,7 +16,7 @@ from seqnets.engine.plans import plan_of, program_of
 from seqnets.engine.triton.tiles import Device, choose, tiles_of_a_piece
 from tests.engine.user_cells import BareCell, TorchCell
 
-H200 = Device(132, 232448)
+H200, L4 = Device(132, 232448), Device(58, 101376)
 
 
 def of(cell_cls, H):
@@ -84,6 +84,11 @@ def test_weights_of_a_wide_product_leave_room_on_chip_for_its_backward_pass(cell
 
     assert choose(program, "forward", 64, 4, H200).mode == "rows"
     assert choose(program, "backward", 64, 4, H200).mode == mode
+
+
+@pytest.mark.parametrize(("cell_cls", "mode"), [(LSTMCell, "grid"), (GRUCell, "rows")])
+def test_inputs_that_come_ahead_leave_room_on_chip_for_the_weights(cell_cls, mode):
+    assert choose(of(cell_cls, 64), "forward", 64, 4, L4).mode == mode
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,11 @@ class TritonLoops:
         """The tiles of a pass over B rows, for a tensor's dtype and device."""
         parts = 2 if precision(like) == "tf32x3" else 1  # of each float32 operand
         size = parts * like.element_size()
-        tiles = choose(program, name, B, size, device_of(like), self.mode)
-        printed = self._passes.get((program, name, tiles))
-        if printed is not None and printed.too_large:
-            return choose(program, name, B, size, device_of(like), "step")
+        for mode in (self.mode, "grid", "step"):
+            tiles = choose(program, name, B, size, device_of(like), mode)
+            printed = self._passes.get((program, name, tiles))
+            if printed is None or not printed.too_large:
+                break
         return tiles
 
     def printed_pass(self, program: Program, name: str, like: Tensor, B: int) -> Pass:
@@ -91,7 +92,7 @@ class TritonLoops:
             buffers |= numbered("state", states)
             _keep_first(buffers, states, order, save)
         if not self._run(kernels, buffers, numbers, order, save):
-            return self.forward(program, inputs, order, save)  # in mode "step"
+            return self.forward(program, inputs, order, save)  # in another mode
         for part, turns in zip(results[1], states, strict=False):
             part.copy_(turns[T % 2])
         return results
@@ -127,7 +128,7 @@ class TritonLoops:
             for k, reduction in enumerate(step.reductions)
         }
         if not self._run(kernels, buffers, _numbers(order, 1, 0, 0), order, True):
-            return self.backward(kept, grads, parameters, order)  # in mode "step"
+            return self.backward(kept, grads, parameters, order)  # in another mode
         return Gradients(
             dwx,
             products,
@@ -139,7 +140,7 @@ class TritonLoops:
     def _run(
         self, kernels: Pass, buffers: Buffers, numbers: Numbers, order: Order, save: bool
     ) -> bool:
-        """Run a pass; False if it needs more than the device has, for which mode "step" is left."""
+        """Run a pass; False if it needs more than the device has, so that another mode is left."""
         like = buffers["saved"]  # every pass has it
         if kernels.tiles.mode == "grid":
             counters = 32 * kernels.tiles.groups  # each in its own cache line

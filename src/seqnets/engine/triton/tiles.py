@@ -130,7 +130,7 @@ def choose(
     alone = not program.step.products and not program.step.reductions
     if alone and mode in (None, "rows"):
         return _without_products(widths, B, device)
-    if mode == "rows" or (mode is None and _fits_a_program(widths, products, size, device, pass_)):
+    if mode == "rows" or (mode is None and _fits_a_program(program, widths, size, device, pass_)):
         kept = program.saved_size + sum(program.step.state_sizes)
         light = len(products) == 1 and kept <= 6 * widths[-1]
         fewer = light and pass_ == "backward" and size == 2
@@ -144,18 +144,32 @@ _NARROW = 64  # units: a step of so few is faster than a synchronisation (measur
 
 
 def _fits_a_program(
-    widths: Sequence[int], products: Sequence[_Product], size: int, device: Device, pass_: str
+    program: Program, widths: Sequence[int], size: int, device: Device, pass_: str
 ) -> bool:
-    """Whether rows are narrow, and the weights fit on chip beside the operands."""
+    """Whether rows are narrow, and the weights fit on chip beside what they meet there."""
+    products = _products(program, pass_)
+    if not products:
+        return True
     weights = sum(
         max(16, power_of_two(width)) * power_of_two(gates) * power_of_two(reach) * size
         for width, gates, reach in products
     )
-    beside = _OPERAND * (1 if len(products) == 1 else size)  # as measured on compiled kernels
-    if len(products) == 1 and pass_ == "backward":
-        beside = max(beside, weights)  # also measured
-    fits = weights + beside <= device.memory or not device.processors
-    return not products or (widths[-1] <= _NARROW and fits)
+    needed = weights + _beside_weights(program, products, weights, size, pass_)
+    return widths[-1] <= _NARROW and (needed <= device.memory or not device.processors)
+
+
+def _beside_weights(
+    program: Program, products: Sequence[_Product], weights: int, size: int, pass_: str
+) -> int:
+    """Bytes on chip that narrow rows need beside the weights, as measured on compiled kernels."""
+    if len(products) > 1:
+        return _OPERAND * size
+    if pass_ == "backward":
+        return max(_OPERAND, weights)
+    ((width, gates, reach),) = products
+    units = max(16, power_of_two(width))
+    ahead = 2 * _parts(program.step.wx_size, width) * units * min(size, 4)  # inputs of two steps
+    return 16 * (ahead + max(2 * units * power_of_two(gates), power_of_two(reach) * size))
 
 
 def _whole_rows(widths: Sequence[int], products: Sequence[_Product], B: int, warps: int) -> Tiles:
