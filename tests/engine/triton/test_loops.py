@@ -431,6 +431,12 @@ def test_without_a_gpu_or_the_interpreter_it_refuses(monkeypatch):
         unroll(LSTMCell(3, 4), torch.zeros(2, 3, 3), backend="triton")
 
 
+def test_gpus_that_do_not_read_ptx_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+
+    assert "not on AMD's" in access.refusal(torch.device("cuda"), torch.float32)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [("find_spec", "Triton is not installed"), ("which", "needs a C compiler")],

@@ -25,6 +25,10 @@ def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why kernels cannot run on a device in a dtype; None if they can."""
     if device.type != "cuda" and not (interpreted() and device.type == "cpu"):
         return f"it runs on cuda, not on {device}"
+    if device.type == "cuda" and torch.version.hip is not None:
+        return (
+            "it runs on NVIDIA's GPUs, not on AMD's"  # a kernel whose programs meet has PTX in it
+        )
     if dtype not in DTYPES:
         return f"it computes in float32, bfloat16 and float16, not in {dtype}"
     if device.type == "cpu" and dtype == torch.bfloat16:
