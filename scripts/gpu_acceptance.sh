@@ -25,6 +25,13 @@ if ! "$python" -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; 
     exit 2
 fi
 
+hydra=false
+if "$python" -c "import hydra" 2>/dev/null; then
+    hydra=true
+else
+    echo "gpu_acceptance: hydra is not installed, so nothing will be timed (pip install hydra-core)." >&2
+fi
+
 names=() ends=() times=() failed=0
 
 note() {  # NAME END SECONDS
@@ -70,7 +77,7 @@ else
     note racecheck "not run: no compute-sanitizer here" 0
 fi
 
-if "$python" -c "import hydra" 2>/dev/null; then
+if $hydra; then
     plot=$("$python" -c "import matplotlib" 2>/dev/null && echo true || echo false)
     part benchmark 215 env COLUMNS=160 "$python" -m seqnets benchmark suite=cuda time_limit=130 \
         "plot=$plot" "output=$out/cuda.json"

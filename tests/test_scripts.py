@@ -1,5 +1,6 @@
 """The scripts say what they do, and refuse what they cannot do before they measure anything."""
 
+import os
 import re
 import runpy
 import subprocess
@@ -42,6 +43,23 @@ def test_the_checks_of_a_gpu_say_what_they_do():
 
     assert told.startswith("Check that the engine is correct and fast on this machine's GPU")
     assert "gpu_acceptance.sh [FOLDER]" in told
+
+
+def test_the_checks_of_a_gpu_say_before_them_what_is_not_installed(tmp_path):
+    python = tmp_path / "python"  # does whatever it is asked, but has no Hydra
+    python.write_text('#!/bin/sh\ncase "$*" in *hydra*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", SCRIPTS / "gpu_acceptance.sh", tmp_path / "found"],
+        env={**os.environ, "PYTHON": str(python)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.startswith("gpu_acceptance: hydra is not installed")
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize(
