@@ -62,7 +62,10 @@ sanitizer() {
     return 1
 }
 
-part features 80 "$python" -m pytest -q -p no:cacheprovider -W default tests/engine/test_cuda.py
+side_by_side=()  # most of the time goes into compilers
+"$python" -c "import xdist" 2>/dev/null && side_by_side=(-n 4)
+part features 80 "$python" -m pytest -q -p no:cacheprovider -W default \
+    ${side_by_side[@]+"${side_by_side[@]}"} tests/engine/test_cuda.py
 part checks 130 "$python" scripts/gpu_checks.py "$out/checks" --seconds 75 --max-spills 128
 
 if sanitizer=$(sanitizer); then

@@ -45,21 +45,42 @@ def test_the_checks_of_a_gpu_say_what_they_do():
     assert "gpu_acceptance.sh [FOLDER]" in told
 
 
-def test_the_checks_of_a_gpu_say_before_them_what_is_not_installed(tmp_path):
-    python = tmp_path / "python"  # does whatever it is asked, but has no Hydra
-    python.write_text('#!/bin/sh\ncase "$*" in *hydra*) exit 1 ;; esac\n')
-    python.chmod(0o755)
-    done = subprocess.run(
-        ["bash", SCRIPTS / "gpu_acceptance.sh", tmp_path / "found"],
-        env={**os.environ, "PYTHON": str(python)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def checks_without(tmp_path):
+    """The checks of a GPU by a Python that does what it is asked, but lacks a package."""
+
+    def run(package):
+        asked, python = tmp_path / "asked", tmp_path / "python"
+        lacks = f'case "$*" in *"import {package}"*) exit 1 ;; esac'
+        python.write_text(f'#!/bin/sh\necho "$*" >>"{asked}"\n{lacks}\n')
+        python.chmod(0o755)
+        done = subprocess.run(
+            ["bash", SCRIPTS / "gpu_acceptance.sh", tmp_path / "found"],
+            env={**os.environ, "PYTHON": str(python)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done, asked.read_text()
+
+    return run
+
+
+def test_the_checks_of_a_gpu_say_before_them_that_nothing_will_be_timed(checks_without):
+    done, _ = checks_without("hydra")
 
     assert done.stdout.startswith("gpu_acceptance: hydra is not installed")
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(("package", "how"), [("xdist", ""), ("hydra", "-n 4 ")])
+def test_features_of_a_gpu_are_checked_side_by_side_where_that_is_possible(
+    package, how, checks_without
+):
+    _, asked = checks_without(package)
+
+    assert f"-W default {how}tests/engine/test_cuda.py" in asked
 
 
 @pytest.mark.parametrize(
