@@ -12,6 +12,7 @@ from seqnets.cells import (
     GatedLinearAttentionCell,
     HGRN2Cell,
     KimiDeltaAttentionCell,
+    LearnedState,
     LinearAttentionCell,
     MLSTMCell,
     RetentionCell,
@@ -115,14 +116,13 @@ def test_each_head_of_retention_fades_at_its_rate():
 
 def test_linear_attention_follows_its_paper():
     cell = one_unit(LinearAttentionCell, w=(0.5,), b=(0.1,), **KEYS)
-    m = math.log(1e6)
-    state = (-1.5, 0.9, 0.4, m)
+    state = (-1.5, 0.9, 0.4, 0.0)
 
     for x in XS:
         _, s, z, _ = state
         q, k = (a + 1 if a > 0 else math.exp(a) for a in (0.8 * x - 0.2, -1.3 * x + 0.3))
         s, z = s + (0.5 * x + 0.1) * k, z + k
-        expected = s * q / (z * q), s, z, m
+        expected = s * q / (z * q), s, z, 0.0
 
         assert step(cell, x, *state) == pytest.approx(expected, abs=1e-12)
         state = expected
@@ -150,6 +150,16 @@ def test_linear_attention_whose_keys_vanish_divides_by_no_zero(backend):
 
     assert not y.any()
     assert all(p.grad.isfinite().all() for p in (x, *cell.parameters()))
+
+
+@pytest.mark.parametrize("backend", ["reference", "scan"])
+def test_linear_attention_learns_what_it_knows_at_the_start(backend):
+    cell = LearnedState(LinearAttentionCell(3, 4, dtype=torch.float64))
+    x = torch.randn(2, 3, 3, dtype=torch.float64)
+
+    unroll(cell, x, backend=backend)[0].sum().backward()
+
+    assert cell.initial_S.grad.abs().max() > 0.1
 
 
 def test_gated_linear_attention_follows_its_paper():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -29,8 +28,8 @@ class LinearAttentionCell(MatrixMemoryCell):
     Differs from the paper in two places: the biases, which start at zero; and :math:`\epsilon`, in
     place of which its published code adds as much. The matrix after is not part of it.
 
-    State: ``(h, S, z, m)``, (B, H), (B, N*K*V), (B, N*K) and (B, N), of which m is
-    :math:`-\log \epsilon` after each step; h is not read back. Output: ``h``.
+    State: ``(h, S, z, m)``, (B, H), (B, N*K*V), (B, N*K) and (B, N), of which m stays 0; h is not
+    read back. Output: ``h``.
 
     Attributes:
         epsilon: :math:`\epsilon`.
@@ -61,9 +60,8 @@ class LinearAttentionCell(MatrixMemoryCell):
         """The equations of q, k and v; nothing fades."""
         at = self.parts(wx)
         q, k = F.elu(at.q) + 1, F.elu(at.k) + 1
-        # a sum of weights below 1 counts as 1; with weights of 1 / epsilon, as epsilon
-        log_write = torch.full_like(k[..., :1], -math.log(self.epsilon))
-        return Access(q, k, at.v, torch.zeros_like(log_write), log_write)
+        zeros = torch.zeros_like(k[..., :1])
+        return Access(q, k, at.v, log_decay=zeros, log_write=zeros)
 
 
 class GatedLinearAttentionCell(MatrixMemoryCell):

@@ -79,7 +79,7 @@ class MatrixMemoryCell(GatedCell):
         m_t &= \max(\log a_t + m_{t-1}, \log i_t, 0) \\
         C_t &= e^{\log a_t + m_{t-1} - m_t}\, C_{t-1} + e^{\log i_t - m_t}\, k_t v_t^\top \\
         n_t &= e^{\log a_t + m_{t-1} - m_t}\, n_{t-1} + e^{\log i_t - m_t}\, k_t \\
-        h_t &= C_t^\top q_t \,/\, \max(|n_t^\top q_t|, e^{-m_t})
+        h_t &= C_t^\top q_t \,/\, \max(|n_t^\top q_t|, \epsilon\, e^{-m_t})
 
     State: ``(h, S)``, (B, H) and (B, N*K*V), row by row for each head; or ``(h, C, n, m)``, the
     last two (B, N*K) and (B, N). h is not read back. Output: ``h``.
@@ -91,6 +91,7 @@ class MatrixMemoryCell(GatedCell):
         key_gates: Parts with one number for each key of each head, which a subclass appends to
             what :meth:`project` gives.
         normalised: Whether the memory is.
+        epsilon: What the sum that divides counts as at least, where the memory is normalised.
         reads_first: Whether the memory is read before it fades and is written to, which is for
             memories that are not normalised.
         weight_ih: (G*H, I).
@@ -114,6 +115,7 @@ class MatrixMemoryCell(GatedCell):
     head_gates: ClassVar[tuple[str, ...]] = ()
     key_gates: ClassVar[tuple[str, ...]] = ()
     normalised: ClassVar[bool] = False
+    epsilon: ClassVar[float] = 1.0
     reads_first: ClassVar[bool] = False
     states: tuple[str, ...] = ("h", "S")
     weight_qk: Tensor
@@ -268,7 +270,8 @@ class MatrixMemoryCell(GatedCell):
         v = at.v if at.rate is None else at.rate * (at.v - recall(memory, at.k))
         memory = memory + at.k[..., None] * v[..., None, :]
         found = recall(before if self.reads_first else memory, at.q)
-        return self.readout(found if m is None else divided(found, m), wx), *self.carried(memory, m)
+        found = found if m is None else divided(found, m, self.epsilon)
+        return self.readout(found, wx), *self.carried(memory, m)
 
     def memory(self, state: State) -> Tensor:
         """The matrices of a state, (B, N, K, V); if normalised, the sum of keys as last column."""
@@ -317,12 +320,14 @@ def scaled(at: Access, log_write: Tensor, before: Tensor, m: Tensor) -> Access:
     return at._replace(v=v, log_decay=at.log_decay + before - m)
 
 
-def divided(found: Tensor, m: Tensor) -> Tensor:
+def divided(found: Tensor, m: Tensor, epsilon: float) -> Tensor:
     """What a normalised memory holds, (..., N, V), from what is found in it, (..., N, V+1).
 
     Args:
         found: What the queries find: values, and the sum of keys.
         m: Logarithms of the scales, (..., N, 1).
+        epsilon: What the sum counts as at least, on a scale of 1.
     """
     values, total = found[..., :-1], found[..., -1:]
-    return values / torch.maximum(total.abs(), torch.exp(-m.clamp(min=0)))  # as m is after a step
+    least = epsilon * torch.exp(-m.clamp(min=0))  # as m is after a step
+    return values / torch.maximum(total.abs(), least)

@@ -147,7 +147,7 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
     task = Task(cell.checked_access(wx), cell.memory(initial), m, anew, start_m, valid, resets)
     run = as_operator if torch.compiler.is_compiling() and not under_transform() else remembered
     found, memory, m = _reading_first(task, run) if cell.reads_first else run(task)
-    y = cell.readout(found if m is None else divided(found, m), wx)
+    y = cell.readout(found if m is None else divided(found, m, cell.epsilon), wx)
 
     y = y.flip(1) if request.reverse else y
     last = last_step(y, initial[0], request.lengths, reverse=request.reverse)
