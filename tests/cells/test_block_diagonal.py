@@ -20,6 +20,7 @@ from seqnets.cells import (
     initialize,
     optioned,
     orthogonal,
+    reservoir,
 )
 from seqnets.errors import ConfigError
 from seqnets.testing import check_backend, check_cell
@@ -99,9 +100,10 @@ def test_rotations_turn_every_head(make):
         (lambda: SLSTMCell(3, 4, num_heads=2), "SLSTMCell computes its weight_hh already"),
         (lambda: LSTMCell(3, 4, proj_size=2), r"weight_hh of LSTMCell has shape \(16, 2\), expec"),
         (lambda: ConvLSTMCell(4, 8), "weight_hh of ConvLSTMCell has shape"),
+        (lambda: reservoir(RNNCell(3, 4), connectivity=1), "weight_hh of RNNCell is fixed"),
     ],
 )
-def test_cells_without_square_recurrent_matrices_are_refused(make, message):
+def test_cells_that_learn_no_square_recurrent_matrices_are_refused(make, message):
     with pytest.raises(ConfigError, match=f"block_diagonal: {message}"):
         block_diagonal(make(), 2)
 

@@ -188,6 +188,11 @@ def with_square_weights(owner: str, cell: Cell) -> GatedCell:
             f"{owner}: weight_hh of {inner._name} has shape {tuple(inner.weight_hh.shape)}, "
             f"expected a square matrix for each of {counted(len(inner.recurrent), 'gate')}."
         )
+    if not inner.weight_hh.requires_grad:
+        raise ConfigError(
+            f"{owner}: weight_hh of {inner._name} is fixed, expected one that is learned.\n"
+            f"  reservoir fixes what it has drawn."
+        )
     return inner
 
 
