@@ -623,6 +623,16 @@ def test_what_decides_the_parameters_of_a_module_may_be_set_to_what_it_is():
     assert module(torch.randn(T, B, I))[0].shape == (T, B, H)
 
 
+def test_a_module_may_be_initialised_again_as_torchs_may():
+    module, step = seqnets.RNN(I, H), seqnets.RNNCell(I, H)
+
+    module.__init__(I, H + 1, nonlinearity="relu")
+    step.__init__(I, H + 1, nonlinearity="relu")
+
+    assert module(torch.randn(T, B, I))[0].shape == (T, B, H + 1)
+    assert (module.nonlinearity, step.nonlinearity) == ("relu", "relu")
+
+
 def test_a_nested_tensor_is_refused_with_the_way_to_pack_it():
     rows = [torch.randn(4, I), torch.randn(2, I)]
     nested = torch.nested.nested_tensor(rows, layout=torch.jagged)

@@ -59,6 +59,8 @@ class TorchBase(nn.Module):
                 f"  Name it in the class statement: class Mine({base}, cell=MyCell)."
             )
         self._bound_cells = {}
+        for name in self._fixed:  # as they were if a module is initialised again
+            self.__dict__.pop(name, None)
 
     def __init_subclass__(cls, cell: type[GatedCell] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
