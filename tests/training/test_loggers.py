@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
     EventAccumulator as AsTensorBoard,
 )
 
+from seqnets.errors import ConfigError
 from seqnets.training import loggers
 from seqnets.training.callbacks import Monitor
 from seqnets.training.event_files import files_in, forget_after
@@ -145,6 +146,21 @@ def test_an_open_tensorboard_forgets_what_a_killed_run_told_of_later_steps(tmp_p
 
     told = [event.step for event in events.Reload().Tensors("train/loss")]
     assert told == [0, 1, 2, 2, 3]
+
+
+def test_files_of_events_are_written_to_only_where_something_is_dropped(tmp_path, monkeypatch):
+    def refuse(path, size):
+        raise PermissionError(13, "Permission denied")
+
+    killed_run(tmp_path)
+    forget_after(tmp_path, 2)
+    resumed_run(tmp_path)
+    monkeypatch.setattr("os.truncate", refuse)
+
+    forget_after(tmp_path, 3)
+    assert len(files_in(tmp_path)) == 2
+    with pytest.raises(ConfigError, match=r"resume: what follows .* be dropped, .*: Permission"):
+        forget_after(tmp_path, 1)
 
 
 def test_of_a_run_without_marks_later_steps_are_dropped(tmp_path):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from seqnets.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -34,13 +36,25 @@ def forget_after(folder: Path, step: int) -> None:
     """Drop the events after the mark of a step's checkpoint, or without one, of later steps.
 
     The order of the files does not count: the clock of one machine may be behind another's. It is
-    no error that the last event was not written to its end.
+    no error that the last event was not written to its end. Files without such events stay as they
+    are.
+
+    Raises:
+        ConfigError: A file cannot be written to.
     """
     found = {path: _places(path, step) for path in files_in(folder)}
     is_marked = any(places.mark for places in found.values())
     for path, (head, before, through, mark) in found.items():
         size = mark or (before if is_marked else through)
-        os.truncate(path, size)
+        try:
+            if size < path.stat().st_size:
+                os.truncate(path, size)
+        except OSError as error:
+            raise ConfigError(
+                f"resume: what follows the checkpoint in {path} cannot be dropped, expected a file "
+                f"that can be written to: {error.strerror}.\n"
+                "  Those steps run again, and TensorBoard would show them twice."
+            ) from None  # a cause of this kind stands for a full disk
         if size <= head:
             with suppress(PermissionError):  # of Windows, where TensorBoard is reading it
                 path.unlink()
