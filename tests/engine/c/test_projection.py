@@ -21,11 +21,29 @@ from seqnets.engine.c import compiler, loops
 from seqnets.engine.c.projected import can_project
 from seqnets.engine.plans import plan_of
 from seqnets.testing import check_backend
+from tests.engine.user_cells import BareCell, MixtureCell
 
 try:
     compiler.compiler()
 except compiler.NoCompiler as reason:
     pytest.skip(str(reason), allow_module_level=True)
+
+
+class FewerInputsCell(BareCell):
+    """A gate that reads the state alone."""
+
+    def make(self, I, H):
+        self.inputs, self.recurrent = torch.nn.Linear(I, 3 * H), torch.nn.Linear(H, 4 * H)
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        (h,) = state
+        (i, f, n), (uh_i, uh_f, uh_n, uh_o) = wx.chunk(3, -1), self.recurrent(h).chunk(4, -1)
+        gated = torch.sigmoid(f + uh_f) * h + torch.sigmoid(i + uh_i) * torch.tanh(n + uh_n)
+        return (torch.sigmoid(uh_o) * gated,)
+
 
 CELLS = {
     "LSTM": LSTMCell,
@@ -36,6 +54,7 @@ CELLS = {
     "minimal": MGUCell,
     "without bias": partial(LSTMCell, bias=False),
     "of another width": partial(LSTMCell, proj_size=2),
+    "fewer numbers of the input than of the state": FewerInputsCell,
 }
 
 
@@ -110,10 +129,18 @@ def test_a_feature_that_is_none_reaches_units_through_weights_of_zero_too(needed
     assert torch.equal(y.isnan(), is_nan[..., None].expand_as(y))
 
 
-def test_cells_whose_stages_read_their_columns_in_another_way_are_projected_before_the_loop():
-    can = {cls.__name__: can_project(plan_of(cls(3, 8)).program) for cls in (ONLSTMCell, SRUCell)}
+@pytest.mark.parametrize("cell_cls", [ONLSTMCell, SRUCell, MixtureCell])
+def test_cells_whose_stages_read_their_columns_in_another_way_are_projected_before_the_loop(
+    cell_cls, monkeypatch
+):
+    monkeypatch.setattr(projection, "_pays_in_the_loop", lambda *sizes: True)
+    cell = cell_cls(5, 40)
 
-    assert can == {"ONLSTMCell": False, "SRUCell": False}
+    assert not can_project(plan_of(cell).program)
+    assert check_backend(cell, "c", steps=(6,), dtypes=(torch.float64,)) == {}
+
+
+def test_the_loops_of_most_cells_can_project():
     assert all(can_project(plan_of(cell(3, 8)).program) for cell in CELLS.values())
 
 

@@ -27,6 +27,7 @@ class ForwardPrinter(PassPrinter):
         found = [projected_by(program, stage) for stage in self.stages if projects]
         self._projected = {n: each for n, each in enumerate(found) if each is not None}
         self._stage = 0  # the one that is being printed
+        self.widths |= {*map(self._width_of_projection, self._projected)}
 
     def room(self) -> dict[str, str]:
         """Members of the workspace beside the weights."""

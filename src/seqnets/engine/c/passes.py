@@ -27,7 +27,7 @@ class PassPrinter:
         source: C expression of the other step that a stage's products may read.
         coming: C expression of the step before which a stage may set the state of a row anew.
         stages: The program's stages of this pass.
-        widths: Vectors in a panel, of each product.
+        widths: Vectors in a panel, of each product and of the input's projection.
         panels: The panels of its weights.
         declared: How a stage's function is declared.
         tiled: Whether tiles of bfloat16 multiply, as in ``tiled_loops.h``.

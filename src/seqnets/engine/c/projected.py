@@ -7,9 +7,10 @@ of a product for all steps would be: one source serves calls of both kinds.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
-from seqnets.engine.graph import places_read, reached_among, walk
+from seqnets.engine.graph import Place, overlap, places_read, reached_among, walk
 from seqnets.engine.program import Program, Stage
 
 
@@ -32,19 +33,26 @@ def can_project(program: Program) -> bool:
     It can where each column is read by one stage as one number of a unit, beside products that
     have as many numbers of a unit or more.
     """
-    found = [(projected_by(program, stage), stage.width) for stage in program.forward]
-    read = sum(each.blocks * width for each, width in found if each is not None)
-    return read == program.step.wx_size > 0
+    reading = [stage for stage in program.forward if _read(program, stage)]
+    places = sorted(chain(*(_read(program, stage) for stage in reading)))
+    if not places or overlap(places):
+        return False
+    return all(projected_by(program, stage) is not None for stage in reading)
 
 
 def projected_by(program: Program, stage: Stage) -> Projected | None:
     """The columns that a stage projects; None if it cannot, or reads none."""
-    roots = [*stage.state.values(), *stage.stored]
-    nodes = walk(roots, reached_among(program.crossing_into(stage), roots))
-    places = places_read(nodes).get(("wx", None), [])
+    places = _read(program, stage)
     blocks = len(places)
     if not places or blocks > max((p.blocks for p in stage.products), default=0):
         return None
     first = places[0][0]
     adjacent = [(first + k * stage.width, stage.width) for k in range(blocks)]
     return Projected(first, blocks) if places == adjacent else None
+
+
+def _read(program: Program, stage: Stage) -> list[Place]:
+    """The pieces of the projected input that a stage reads."""
+    roots = [*stage.state.values(), *stage.stored]
+    nodes = walk(roots, reached_among(program.crossing_into(stage), roots))
+    return places_read(nodes).get(("wx", None), [])
