@@ -10,13 +10,17 @@ import pytest
 import torch.distributed as dist
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import open_dict
 from rich.console import Console
 
+from seqnets.cli import sweep_rows
 from seqnets.cli.application import _JobEnded
 from seqnets.cli.names import UsageError
 from seqnets.cli.stopping import Stopped
-from seqnets.cli.sweep import Job, Trained
+from seqnets.cli.sweep import UNFINISHED, Job, Trained
 from seqnets.cli.sweep_table import show
 from seqnets.errors import ConfigError, DivergenceError
 from seqnets.insight.rounded import rounded
@@ -61,6 +65,43 @@ def optimising(monkeypatch):
     return Optimising.got
 
 
+class Elsewhere(Launcher):
+    """Runs the last job first, and each with no more than another process would have."""
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides, initial_job_idx):
+        ended = [self._run(number, list(job)) for number, job in [*enumerate(job_overrides)][::-1]]
+        return ended[::-1]
+
+    def _run(self, number, overrides):
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.num = number
+        application = pickle.loads(pickle.dumps(self.task_function))
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("SEQNETS_SWEEP")]:
+                patch.delenv(name)
+            return run_job(
+                hydra_context=self.hydra_context,
+                task_function=application,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """The override that has jobs run elsewhere."""
+    monkeypatch.setattr(Plugins, "is_in_toplevel_plugins_module", lambda *_: True)
+    Plugins.instance().register(Elsewhere)
+    node = {"_target_": f"{__name__}.Elsewhere"}
+    ConfigStore.instance().store("elsewhere", node, group="hydra/launcher")
+    return "hydra/launcher=elsewhere"
+
+
 @pytest.mark.parametrize(
     "end", [143, ConfigError("a"), DivergenceError("b"), UsageError("c"), Stopped(15)]
 )
@@ -73,6 +114,10 @@ def test_what_ended_a_job_comes_back_from_a_launchers_process(end):
 def results(tmp_path):
     found = (tmp_path / "runs").glob("*/*/result.json")
     return {str(path.parent.relative_to(tmp_path)): json.loads(path.read_text()) for path in found}
+
+
+def numbered(jobs):
+    return dict(enumerate(jobs))
 
 
 def rows(out, title="Sweep of"):
@@ -99,6 +144,55 @@ def test_a_sweep_ends_with_a_table_of_what_each_job_came_to(seqnets, tmp_path):
     assert [row[0].endswith("*") for row in told].index(True) == scores.index(max(scores))
 
 
+def test_jobs_that_run_in_other_processes_are_in_the_table_in_their_order(
+    seqnets, tmp_path, elsewhere
+):
+    done = seqnets("train", "-m", *PARITY, elsewhere, "optimizer.lr=0.1,0.01,0.001")
+
+    told = [row for row in rows(done.out) if row]
+    assert done.code == 0, done.err
+    assert [row[0].split()[0] for row in told] == ["0", "1", "2"]
+    assert [row[1] for row in told] == ["0.1", "0.01", "0.001"]
+    assert {row[-1]: row[3] for row in told} == {
+        folder: rounded(result["test"]["accuracy"]) for folder, result in results(tmp_path).items()
+    }
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"multirun.yaml", "parity"}
+
+
+def test_a_job_that_fails_in_another_process_is_told_by_its_number(seqnets, elsewhere):
+    done = seqnets("train", "-m", *PARITY, elsewhere, "optimizer.lr=0.1,fast,0.2")
+
+    failed, first = (row for row in rows(done.out) if row)
+    assert done.code == 1
+    assert failed == ["1", "fast", "", "failed", ""]
+    assert first[:2] == ["2 *", "0.2"], "its launcher had not come to job 0"
+    assert "\n#1 optimizer.lr: is 'fast', expected a number.\n" in done.out
+
+
+def test_a_job_that_is_killed_or_outlives_its_sweep_has_no_end(seqnets, monkeypatch, elsewhere):
+    tables = []
+
+    def run(*_, **__):
+        tables.append(sweep_rows.take())
+        return Trained(0, "runs/a", 7, "loss", "min", 1.0)
+
+    monkeypatch.setattr("seqnets.cli.train.run", run)
+
+    done = seqnets("train", "-m", elsewhere, "seed=1,2")
+
+    assert done.code == 0, done.err
+    assert tables == [{1: Job({"seed": "2"}, None, UNFINISHED)}, {}]
+    assert "Sweep of" not in done.out, "nothing came after the table"
+
+
+def test_jobs_of_a_sweep_do_not_say_what_to_do_next(seqnets):
+    swept = seqnets("train", "-m", *PARITY, "seed=1")
+    alone = seqnets("train", *PARITY, "seed=1")
+
+    assert "What to do next:" not in swept.out
+    assert "What to do next:" in alone.out
+
+
 def test_a_sweep_over_seeds_tells_means_and_deviations(capsys):
     scores = {"gru": (0.1, 0.2, 0.3), "lstm": (1000, 1100, 1200), "rnn": (0.5,)}
     jobs = [
@@ -106,7 +200,7 @@ def test_a_sweep_over_seeds_tells_means_and_deviations(capsys):
         for cell, found in scores.items()
         for seed, score in enumerate(found)
     ]
-    show(Console(width=100), [*jobs, Job({"cell": "rnn", "seed": "1"}, None)])
+    show(Console(width=100), numbered([*jobs, Job({"cell": "rnn", "seed": "1"}, None)]))
 
     told = [row for row in rows(capsys.readouterr().out, "mean ± standard deviation") if row]
     assert told == [
@@ -122,17 +216,16 @@ def test_models_of_different_sizes_show_how_many_parameters_they_have(capsys):
         for size in (1, 2)
     ]
 
-    show(Console(width=100), jobs)
+    show(Console(width=100), numbered(jobs))
     assert [row[2] for row in rows(capsys.readouterr().out) if row] == ["1,000", "2,000"]
-    show(Console(width=100), jobs[:1])
+    show(Console(width=100), numbered(jobs[:1]))
     assert "1,000" not in capsys.readouterr().out
 
 
 def test_jobs_of_one_seed_have_no_means(capsys):
-    show(
-        Console(),
-        [Job({"seed": "1", "lr": lr}, Trained(0, "a", 7, "loss", "min", 1.0)) for lr in "12"],
-    )
+    trained = Trained(0, "a", 7, "loss", "min", 1.0)
+
+    show(Console(), numbered(Job({"seed": "1", "lr": lr}, trained) for lr in "12"))
 
     assert "Over seeds" not in capsys.readouterr().out
 
@@ -141,7 +234,7 @@ def test_jobs_without_a_score_are_neither_the_best_nor_in_a_mean(capsys):
     scores = (None, 3.0), (2.0, 4.0), (1.0, None)
     trained = [Trained(0, "runs/a", 7, "loss", "min", *found) for found in scores]
 
-    show(Console(width=100), [Job({"seed": str(n)}, found) for n, found in enumerate(trained)])
+    show(Console(width=100), {n: Job({"seed": str(n)}, found) for n, found in enumerate(trained)})
 
     out = capsys.readouterr().out
     assert "Sweep of 3 jobs: loss, lower is better" in out
@@ -157,7 +250,7 @@ def test_jobs_without_a_score_are_neither_the_best_nor_in_a_mean(capsys):
 def test_keys_that_end_alike_stand_in_full_and_numbers_that_were_drawn_rounded(capsys):
     swept = {"model.dropout": "0.25", "model/option": "zoneout", "dataset.dropout": "-0.00123456"}
 
-    show(Console(width=120), [Job(swept, Trained(0, "runs/a", 7, "loss", "min", 1.0, 2.0))])
+    show(Console(width=120), {0: Job(swept, Trained(0, "runs/a", 7, "loss", "min", 1.0, 2.0))})
 
     out = capsys.readouterr().out
     head = next(line for line in out.splitlines() if "val" in line)

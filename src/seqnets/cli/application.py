@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from seqnets.cli import sweep, sweep_table
+from seqnets.cli import sweep, sweep_rows, sweep_table
 from seqnets.cli.arguments import (
     config_flags,
     config_folders,
@@ -69,12 +69,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         return 0
     application = _Application(verb, arguments)
     command = sys.argv
-    try:
-        end = application.run()
-    finally:
-        sys.argv = command
-        if verb == "train" and application.sweeps and application.jobs:
-            sweep_table.show(terminal(), application.jobs)
+    with _environment(sweep_rows.FOLDER_VARIABLE, None):
+        try:
+            end = application.run()
+        finally:
+            sys.argv = command
+            if jobs := sweep_rows.take():
+                sweep_table.show(terminal(), jobs)
     if isinstance(end, OmegaConfBaseException):  # from a value that the job resolved
         raise UsageError(f"{end.full_key}: {str(end).splitlines()[0]}") from end
     if isinstance(end, BaseException):
@@ -91,7 +92,6 @@ class _Application:
         arguments: The command line, without the verb, its flags last and by their full names.
         sweeps: Whether the command line asks for a sweep, or a file by ``hydra.mode``.
         sweep: The name of the sweep, if it is one.
-        jobs: The jobs that have ended.
     """
 
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
@@ -100,7 +100,6 @@ class _Application:
         self.arguments = [quoted(argument) for argument in arranged(verb, arguments)]
         self.sweeps = MULTIRUN in self.arguments
         self.sweep = os.environ.get(_SWEEP) or f"sweep_{secrets.token_hex(4)}"
-        self.jobs: list[sweep.Job] = []
         self._program = sys.argv[0]
 
     def run(self) -> int | BaseException:
@@ -143,21 +142,27 @@ class _Application:
         sys.argv = [self._program, self.verb, *config_flags(self.arguments), *overrides]
         swept = swept_values(overrides, self.arguments)
         keys = ",".join(key_of(key).replace("/", ".") for key in swept)
+        self._record(sweep.Job(swept, None, sweep.UNFINISHED))
         try:
             with _environment(sweep.SWEPT_VARIABLE, keys or None), self._in_sweep():
                 trained = self._run_verb(config)
         except BaseException as error:
-            self.jobs.append(sweep.Job(swept, None, sweep.failure(error)))
+            self._record(sweep.Job(swept, None, sweep.failure(error)))
             if isinstance(error, DivergenceError) and sweep.optimises(sweeper):
                 print(f"DivergenceError: {error}", file=sys.stderr)
                 return sweep.worst(sweeper)  # a search may go on after divergence
             raise _JobEnded(error) from error
-        self.jobs.append(sweep.Job(swept, trained))
+        self._record(sweep.Job(swept, trained))
         if trained is None:
             return None
         if trained.code:
             raise _JobEnded(trained.code)
         return trained.score
+
+    def _record(self, job: sweep.Job) -> None:
+        """Have the sweep's table, if this is a job of a sweep, tell what is known of the job."""
+        if self.sweeps:
+            sweep_rows.write(HydraConfig.get().job.num, job)
 
     def _run_verb(self, config: DictConfig) -> sweep.Trained | None:
         """Run the verb on a composed configuration; return a training's result, None of others."""

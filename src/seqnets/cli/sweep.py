@@ -87,6 +87,10 @@ class Job(NamedTuple):
         return None if ended is None else ended.folder
 
 
+UNFINISHED = Failed("It had not ended when the sweep did.", stopped=True)
+"""What is known of a job until it ends; later too, if it is killed."""
+
+
 def note_folder(error: BaseException, folder: str) -> None:
     """Note on an error the folder of the run that it ended, as printed."""
     setattr(error, _FOLDER, folder)

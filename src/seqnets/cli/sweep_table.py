@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -17,7 +17,7 @@ from seqnets.insight.rounded import rounded
 _SEED = "seed"
 
 
-def show(console: Console, jobs: Sequence[Job]) -> None:
+def show(console: Console, jobs: Mapping[int, Job]) -> None:
     """Print a table of the jobs' results, the best one marked, and one of means over seeds.
 
     Below the table stands why jobs failed, and the folders if it would be too wide with them.
@@ -27,20 +27,20 @@ def show(console: Console, jobs: Sequence[Job]) -> None:
     beside = Measurement.get(console, wide, table).maximum <= console.width
     console.print()
     console.print(table if beside else _table(jobs, folders=False))
-    for number, job in enumerate(jobs):
+    for number, job in jobs.items():
         if job.folder is not None and not beside:
             console.print(f"#{number} {job.folder}", soft_wrap=True)
         if job.failed is not None:
             console.print(f"#{number} {job.failed.reason}", soft_wrap=True)
-    means = _means(jobs)
+    means = _means(jobs.values())
     if means is not None:
         console.print()
         console.print(means)
 
 
-def _table(jobs: Sequence[Job], folders: bool) -> Table:
+def _table(jobs: Mapping[int, Job], folders: bool) -> Table:
     """A row for each job: its own values, its size if they differ in it, and its scores."""
-    metrics = {(job.trained.metric, job.trained.mode) for job in jobs if job.trained}
+    metrics = {(job.trained.metric, job.trained.mode) for job in jobs.values() if job.trained}
     title = f"Sweep of {counted(len(jobs), 'job')}"
     best = None
     if len(metrics) == 1:
@@ -48,8 +48,8 @@ def _table(jobs: Sequence[Job], folders: bool) -> Table:
         best = _best(jobs, mode)
         way = "higher" if mode == "max" else "lower"
         title = f"{title}: {metric.replace('_', ' ')}, {way} is better"
-    keys = list(dict.fromkeys(key for job in jobs for key in job.swept))
-    sized = len({job.trained.parameters for job in jobs if job.trained}) > 1
+    keys = list(dict.fromkeys(key for job in jobs.values() for key in job.swept))
+    sized = len({job.trained.parameters for job in jobs.values() if job.trained}) > 1
     table = Table(title=title, caption=None if best is None else "* the best")
     table.add_column("#", no_wrap=True)
     for key in keys:
@@ -58,7 +58,7 @@ def _table(jobs: Sequence[Job], folders: bool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     if folders:
         table.add_column("folder", no_wrap=True)
-    for number, job in enumerate(jobs):
+    for number, job in jobs.items():
         marked = number == best
         row = [f"{number} *" if marked else str(number)]
         row += [_brief(job.swept.get(key, "")) for key in keys]
@@ -69,7 +69,7 @@ def _table(jobs: Sequence[Job], folders: bool) -> Table:
     return table
 
 
-def _means(jobs: Sequence[Job]) -> Table | None:
+def _means(jobs: Iterable[Job]) -> Table | None:
     """Means over jobs that differ only in their seeds, with deviations; None without such jobs."""
     alike: dict[tuple[tuple[str, str], ...], list[Trained]] = {}
     for swept, trained, _ in jobs:
@@ -105,9 +105,9 @@ def _spread(figures: Sequence[float | None]) -> str:
     return f"{mean} ± {deviation:,.0f}" if deviation >= 9.95 else f"{mean} ± {deviation:#.2g}"
 
 
-def _best(jobs: Sequence[Job], mode: str) -> int | None:
+def _best(jobs: Mapping[int, Job], mode: str) -> int | None:
     """The number of the first job with the best score; None without scores."""
-    scores = {n: job.trained.score for n, job in enumerate(jobs) if job.trained}
+    scores = {n: job.trained.score for n, job in jobs.items() if job.trained}
     there = {number: score for number, score in scores.items() if score is not None}
     choose = max if mode == "max" else min
     return choose(there, key=there.__getitem__, default=None)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, Checkpoint, LambdaCallback
 
-from seqnets.cli import report, runs
+from seqnets.cli import report, runs, sweep_rows
 from seqnets.cli.assemble import make_data, make_module, make_one
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.follow_up import (
@@ -329,7 +329,7 @@ class _Training:
         limits = self._before if idle else self.options["trainer"]
         longer = extended_limits(self.options, trainer, early, limits)
         commands = follow_ups(self.folder, kept, trainer, module.objective, longer, self.also)
-        if commands:
+        if commands and sweep_rows.FOLDER_VARIABLE not in os.environ:  # a sweep's table follows
             lines = (f"# {purpose}\n{command}" for purpose, command in commands.items())
             report.show(console, "What to do next:", "\n".join(lines))
         self.result = result

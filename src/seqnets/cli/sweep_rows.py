@@ -1,0 +1,61 @@
+"""The rows of a sweep's table, as files: jobs may run in other processes, or on other machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, read_write
+
+from seqnets.cli.sweep import Failed, Job, Trained
+from seqnets.quoting import override
+
+FOLDER_VARIABLE = "SEQNETS_SWEEP_ROWS"
+"""Environment variable that names the folder of the rows, to the sweep and to its jobs."""
+
+
+class Rows(Callback):
+    """Make a folder for the rows beside the runs, a place that all jobs can write to."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Make the folder and name it to the jobs, whatever launches them."""
+        runs = Path(config.hydra.sweep.dir).absolute()
+        runs.mkdir(parents=True, exist_ok=True)
+        os.environ[FOLDER_VARIABLE] = folder = tempfile.mkdtemp(prefix=".sweep_", dir=runs)
+        with read_write(config):
+            # each job composes it anew
+            named = override(f"+hydra.job.env_set.{FOLDER_VARIABLE}", folder)
+            config.hydra.overrides.hydra.append(named)
+
+
+def write(number: int, job: Job) -> None:
+    """Write what is known of a job, in place of what was."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:  # another verb than train
+        return
+    path = Path(folder) / f"{number}.json"
+    partial = path.with_suffix(".partial")
+    with suppress(OSError):  # the table may have been printed
+        partial.write_text(json.dumps(job), encoding="utf-8")
+        partial.replace(path)
+
+
+def take() -> dict[int, Job]:
+    """The jobs that have begun, by number, of the sweep that is over; their files are removed."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None:
+        return {}
+    rows = {int(path.stem): _read(path) for path in Path(folder).glob("*.json")}
+    shutil.rmtree(folder, ignore_errors=True)
+    return dict(sorted(rows.items()))
+
+
+def _read(path: Path) -> Job:
+    swept, trained, failed = json.loads(path.read_text(encoding="utf-8"))
+    return Job(swept, trained and Trained(*trained), failed and Failed(*failed))
