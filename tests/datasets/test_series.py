@@ -711,23 +711,46 @@ def test_times_ahead_are_not_told_where_the_spacing_is_unknown(table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "missing", "told"),
     [
-        ("1,2\n1,many\n", "line 3: column b is 'many', expected a finite"),
-        ("1,\n2,\n", "column b of the series has no value"),
+        ("1,2\n1,many\n", "forward", "line 3: column {} is 'many', expected a finite"),
+        ("1,\n2,\n", "forward", "column {} of the series has no value"),
+        ("1,2\n1,\n", "error", "line 3: column {} is missing, expected a number"),
     ],
 )
-def test_a_wrong_column_of_new_data_is_no_reason_to_train_on_others(lines, told, table, tmp_path):
-    data = table(missing="forward")
-    data.setup()
-    (tmp_path / "new.csv").write_text(f"a,b\n{lines}")
+@pytest.mark.parametrize("column", ["b", "c"])
+def test_a_wrong_column_of_new_data_is_to_be_left_out_if_the_model_does_not_know_it(
+    column, lines, missing, told, table, tmp_path
+):
+    data = table(missing=missing)
+    (tmp_path / "new.csv").write_text(f"a,{column}\n{lines}")
 
     with pytest.raises(DataError) as caught:
         data.new(tmp_path / "new.csv", data.describe())
 
     first, *advice = str(caught.value).splitlines()
-    assert told in first
-    assert advice == ["  If the model knows no such column: 'dataset.leave_out=[b]'."]
+    assert told.format(column) in first
+    if column == "c":
+        assert advice == ["  The model knows no such column: 'dataset.leave_out=[c]'."]
+    else:
+        assert "leave_out" not in "".join(advice)
+
+
+@pytest.mark.parametrize("missing", ["error", "forward"])
+def test_columns_that_the_model_does_not_know_do_not_say_which_steps_are_to_come(
+    missing, table, tmp_path
+):
+    data = table(shops(0, "xy"), missing=missing, **SHOPS)
+    known, lines = data.describe(), shops(3, "xy")
+    (tmp_path / "new.csv").write_text("\n".join(lines) + "\n")
+    wind = ["wind", *map(str, range(1, len(lines)))]
+    blown = [f"{line},{value}" for line, value in zip(lines, wind, strict=True)]
+    (tmp_path / "blown.csv").write_text("\n".join(blown) + "\n")
+
+    (bare,), (more,) = (data.new(tmp_path / name, known) for name in ("new.csv", "blown.csv"))
+
+    assert torch.equal(more.x, bare.x)
+    assert torch.equal(more.ahead, bare.ahead)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from seqnets.datasets.series.data import SeriesData
 from seqnets.datasets.series.series import Series
 from seqnets.datasets.series.table import SERIES, TIME, Columns, read_series
 from seqnets.errors import ConfigError
+from seqnets.typing import Known
 
 MISSING = ("error", "forward", "linear")
 GAPS = ("error", "fill", "ignore")
@@ -93,9 +94,15 @@ class SeriesTable(SeriesData):
             DataError: The table is malformed, a value is missing, or timestamps are not evenly
                 spaced; the message says in which line.
         """
-        new = path != self.file
-        coming, options = bool(self.columns_ahead), (self.missing, self.time_gaps)
-        series = read_series(path, self.columns, *options, self.known_ahead, coming=coming, new=new)
+        return self._read(path)
+
+    def _read_new(self, path: Path, known: Known) -> Series:
+        return self._read(path, known["columns"])
+
+    def _read(self, path: Path, known: Sequence[str] | None = None) -> Series:
+        coming = bool(self.columns_ahead)
+        options = (self.missing, self.time_gaps, self.known_ahead)
+        series = read_series(path, self.columns, *options, coming=coming, known=known)
         if not self.mask:
             return series
         masks = [f"{name} is there" for name in series.columns]

@@ -350,8 +350,13 @@ class SeriesData(DataModule):
             DataError: The file is malformed, too short, or lacks a column, or values or times that
                 are known ahead; the message says which.
         """
-        new = NewSeries(path, self.read(path), known, self.known_ahead, self.calendar)
+        series = self._read_new(path, known)
+        new = NewSeries(path, series, known, self.known_ahead, self.calendar)
         return SequenceLoader(new.windows(), self.batch_size, name=str(path))
+
+    def _read_new(self, path: Path, known: Known) -> Series:
+        """Read a file for prediction, by a model of which this is known."""
+        return self.read(path)
 
     def numbers(self, part: Part) -> list[Tensor]:
         """Return all inputs and all targets of a part."""

@@ -58,7 +58,7 @@ def read_series(
     known_ahead: Sequence[str] = (),
     *,
     coming: bool = False,
-    new: bool = False,
+    known: Sequence[str] | None = None,
 ) -> Series:
     """Read the series of a table; see :class:`SeriesTable` for its columns.
 
@@ -69,14 +69,15 @@ def read_series(
         gaps: What to do about uneven steps, ``time_gaps`` of :class:`SeriesTable`.
         known_ahead: Columns that are known ahead.
         coming: Whether the last rows of a series may lack all values but theirs.
-        new: Whether the file is for prediction, in which columns to leave out may be absent.
+        known: The columns that a model knows, of a file for prediction: values of others do not
+            count, and columns to leave out may be absent.
 
     Raises:
         DataError: The file is missing or malformed; the message says in which line.
     """
     rows = read_rows(path)
     first = next(rows)
-    header, features = list(first[1]), _Features.of(*first, columns, known_ahead, new)
+    header, features = list(first[1]), _Features.of(*first, columns, known_ahead, known)
     if gaps == "fill":
         need(*first, columns.time, advice="It shows where a step is missing.")
     kind = ""
@@ -95,7 +96,7 @@ def read_series(
                 )
             add_time(where, steps, seconds, kind, str(row[columns.time]), gaps)
         steps.times.append(str(row.get(columns.time, f"step {len(steps.values)}")))
-        if coming and features.are_missing(row, known_ahead):
+        if coming and features.are_to_come(row):
             last.setdefault(name, []).append((where, row))
             steps.values.append(features.numbers(where, row, "forward"))
             continue
@@ -106,7 +107,7 @@ def read_series(
         found = {name: insert_steps(path, steps, kind) for name, steps in found.items()}
     timed = columns.time in header
     series = _concatenate(path, features, found, missing)
-    counts = _count_coming(series, known_ahead) if coming else {}
+    counts = _count_coming(series, features.of_past) if coming else {}
     return replace(series, timed=timed, even=timed and gaps != "ignore", coming=counts)
 
 
@@ -116,17 +117,25 @@ class _Features:
 
     Attributes:
         names: Their names.
+        of_past: Those of them that have values in every step but those to come.
         left_out: Columns that are left out now.
-        new: Whether the table is for prediction, by a model that knows its features.
+        unknown: Those of them that the model does not know, if the table is for prediction; None
+            if it is not.
     """
 
     names: list[str]
+    of_past: Sequence[str]
     left_out: Sequence[str]
-    new: bool
+    unknown: Sequence[str] | None
 
     @classmethod
     def of(
-        cls, where: str, row: Row, columns: Columns, known_ahead: Sequence[str], new: bool
+        cls,
+        where: str,
+        row: Row,
+        columns: Columns,
+        known_ahead: Sequence[str],
+        known: Sequence[str] | None,
     ) -> _Features:
         """Those of a table with this first row.
 
@@ -135,7 +144,7 @@ class _Features:
         """
         renamed = {columns.time, columns.series} - {TIME, SERIES}
         need(where, row, *sorted(renamed))
-        if not new:
+        if known is None:
             check_left_out(where, row, columns.leave_out, (columns.time, columns.series))
         names = [name for name in row if name not in columns.all]
         if not names:
@@ -148,11 +157,13 @@ class _Features:
                 f"{', '.join(absent)} too.\n"
                 "  dataset.known_ahead names what is known ahead."
             )
-        return cls(names, columns.leave_out, new)
+        unknown = None if known is None else [name for name in names if name not in known]
+        of_past = [name for name in names if name not in (*known_ahead, *(unknown or ()))]
+        return cls(names, of_past, columns.leave_out, unknown)
 
-    def are_missing(self, row: Row, but: Sequence[str]) -> bool:
-        """Whether a row has no value of any feature but some."""
-        return all(is_missing(row.get(name)) for name in self.names if name not in but)
+    def are_to_come(self, row: Row) -> bool:
+        """Whether a row has no value of any feature that would have one in the past."""
+        return all(is_missing(row.get(name)) for name in self.of_past)
 
     def numbers(self, where: str, row: Row, missing: str) -> list[float]:
         """The numbers of a row; NaN where one is missing and that is allowed."""
@@ -164,9 +175,12 @@ class _Features:
             try:
                 return number_of(where, column, cell, gaps=True)
             except DataError as error:
-                option = leaving_out(column, row, self.names, self.left_out)
-                advice = f"If the model knows no such column: {option}."
-                if not self.new:
+                if self.unknown is not None and column not in self.unknown:
+                    raise
+                names = self.names if self.unknown is None else self.unknown
+                option = leaving_out(column, row, names, self.left_out)
+                advice = f"The model knows no such column: {option}."
+                if self.unknown is None:
                     advice = (
                         f"If the column is a timestamp: {shell(override('dataset.time', column))}; "
                         f"a series: {shell(override('dataset.series', column))}; a category: a "
@@ -175,23 +189,36 @@ class _Features:
                     )
                 raise DataError(f"{error}\n  {advice}") from None
         if missing == "error":
-            raise DataError(
-                f"{where}: column {column} is {shown(cell)}, expected a number.\n"
-                "  dataset.missing=forward repeats the last value, dataset.missing=linear "
+            advice = (
+                "dataset.missing=forward repeats the last value, dataset.missing=linear "
                 "interpolates."
             )
+            if column in (self.unknown or ()):
+                advice = f"The model knows no such column: {self._without(column)}."
+            raise DataError(
+                f"{where}: column {column} is {shown(cell)}, expected a number.\n  {advice}"
+            )
         return math.nan
+
+    def _without(self, column: str) -> str:
+        """The option that leaves out a column too."""
+        return shell(override_list("dataset.leave_out", [*self.left_out, column]))
 
     def check_values(self, path: Path, series: str, values: np.ndarray) -> None:
         """Raise DataError if a feature has no value in a series, whose steps are (steps, I)."""
         for column, found in zip(self.names, values.T, strict=True):
             if not np.isfinite(found).any():
-                option = shell(override_list("dataset.leave_out", [*self.left_out, column]))
-                advice = "If the model knows no such column" if self.new else "Leave out the column"
+                option = self._without(column)
+                if self.unknown is None:
+                    advice = f"Leave out the column: {option}"
+                elif column in self.unknown:
+                    advice = f"The model knows no such column: {option}"
+                else:
+                    advice = "The model reads it"
                 other = f"; or remove {series} from the file" * bool(series)
                 raise DataError(
                     f"{path}: column {column} of {series or 'the series'} has no value, expected "
-                    f"some.\n  {advice}: {option}{other}."
+                    f"some.\n  {advice}{other}."
                 )
 
 
@@ -206,10 +233,9 @@ def _check_columns(where: str, row: Row, first: list[str], series: str) -> None:
         raise DataError(f"{where}: column {series} is missing, expected a name in every row.")
 
 
-def _count_coming(series: Series, known_ahead: Sequence[str]) -> dict[str, int]:
-    """Return how many steps at the end of each series have values only of columns known ahead."""
-    others = [name not in known_ahead for name in series.columns]
-    there = np.any(series.observed[:, others], axis=1)
+def _count_coming(series: Series, of_past: Sequence[str]) -> dict[str, int]:
+    """Return how many steps at the end of each series have no values of these columns."""
+    there = np.any(series.observed[:, [name in of_past for name in series.columns]], axis=1)
     found = {}
     for name, start in series.starts.items():
         backwards = there[start : start + series.lengths[name]][::-1]
