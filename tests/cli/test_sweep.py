@@ -289,6 +289,30 @@ def test_a_sweep_over_nothing_is_refused(nothing, told, seqnets):
     )
 
 
+@pytest.mark.parametrize(
+    ("varied", "key"),
+    [
+        ("dataset=copy,sort", "dataset.train_size"),
+        ("dataset=copy,sort", "+dataset.train_size"),
+        ("dataset=copy,etth1", "model.segment"),
+        ("model/cell=gru,lstm", "model.cell.bias"),
+    ],
+)
+def test_a_key_that_depends_on_what_a_sweep_varies_is_told_to_need_two_pluses(varied, key, seqnets):
+    done = seqnets("train", "-m", varied, f"{key}=2")
+
+    group = varied.partition("=")[0]
+    assert done.code == 2
+    assert f"{key}=2: depends on what the sweep varies, {group}, expected ++ before it" in done.err
+    assert done.err.endswith(f": ++{key.lstrip('+')}=2\n")
+
+
+def test_a_mistyped_key_of_what_a_sweep_varies_is_told_what_was_meant(seqnets):
+    done = seqnets("train", "-m", "dataset=copy,sort", "model.hiden_size=3")
+
+    assert "Did you mean model.hidden_size?" in done.err
+
+
 def test_a_sweep_that_fails_tells_what_was_done(seqnets, tmp_path):
     done = seqnets("train", "-m", *PARITY, "optimizer.lr=0.1,fast,0.2")
 

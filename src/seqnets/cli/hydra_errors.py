@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
-from seqnets.cli.arguments import config_folders, is_read, key_of
+from seqnets.cli.arguments import config_folders, is_read, key_of, parsed, root_of
 from seqnets.cli.keys import LIST_GROUPS, choosers_of, known_keys
 from seqnets.cli.listing import configs, option_files, options
 from seqnets.cli.meant import OF_PATHS, option_meant, path_meant, trained_at, word_meant
@@ -18,6 +18,9 @@ from seqnets.quoting import override, override_list, shell
 _SEVERAL = r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r"
 _UNKNOWN = r"Could not (override|delete)(?: from config.)? '([^'=]+)(?:=[^']*)?'"
 _PRESENT = r"Could not append to config. An item is already at '([^']+)'"
+
+_CHOSEN_BY = {"dataset": ("model", "objective"), "experiment": ("dataset", "model", "objective")}
+"""What an option of a group chooses beside itself."""
 
 
 def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) -> UsageError:
@@ -49,6 +52,8 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
             "  Give them as KEY=ONE,ANOTHER; hydra/sweeper=optuna searches in an interval."
         )
     if present := re.search(_PRESENT, text):
+        if (varied := _varied(arguments, present[1])) is not None:
+            return _key_of_some_jobs(arguments, present[1], varied)
         return UsageError(
             f"+{present[1]}: is a key already, expected it without the +.\n"
             f"  Give it as {present[1]}=VALUE."
@@ -144,6 +149,9 @@ def _unknown_key(
             "another."
         )
     keys = known_keys(verb, base, arguments)
+    alike = near(key, keys).startswith(f"Did you mean {root_of(key)}.")
+    if to_set and not alike and (group := _varied(arguments, key)) is not None:
+        return _key_of_some_jobs(arguments, key, group)
     if to_set and key in keys:
         return UsageError(
             f"{key}: has no such keys yet, expected them to be added one by one.\n"
@@ -165,6 +173,26 @@ def _unknown_key(
     return UsageError(
         f"{key}: is not a key or group of `seqnets {verb}`.\n  {advice}\n{how_to_add}"
         f"  `seqnets {verb} --cfg job` prints all keys, `seqnets {verb} --help` all groups."
+    )
+
+
+def _varied(arguments: Sequence[str], key: str) -> str | None:
+    """The group that a sweep varies, by whose option it depends whether there is such a key."""
+    varied = {o.key_or_group for o in parsed(arguments) if o.is_sweep_override()}
+    for group in sorted(varied, key=len, reverse=True):
+        outer = (group.replace("/", "."), *_CHOSEN_BY.get(group, ()))
+        if (configs() / group).is_dir() and key.startswith(tuple(f"{name}." for name in outer)):
+            return group
+    return None
+
+
+def _key_of_some_jobs(arguments: Sequence[str], key: str, group: str) -> UsageError:
+    """The error for a key that only jobs with some options of a group may have."""
+    given = next(argument for argument in arguments if key_of(argument) == key)
+    added = f"++{given.lstrip('+')}"
+    return UsageError(
+        f"{given}: depends on what the sweep varies, {group}, expected ++ before it.\n"
+        f"  A key is looked for before a job's {group} is known: {shell(added)}"
     )
 
 
