@@ -59,6 +59,8 @@ def killed_run(folder, marked=True):
                 mark_place(run_of(logger, step))
         logger.log_metrics({"train/loss": 1.0}, step)
     logger.save()
+    # names made in one second sort as "10" and "9" do
+    files_in(folder)[0].rename(folder / "events.out.tfevents.0000000001.killed")
 
 
 def resumed_run(folder):
@@ -86,6 +88,18 @@ def test_events_after_a_checkpoint_are_dropped_up_to_those_of_its_own_step(size,
     assert steps_of(events, "val/loss") == [2]
     assert steps_of(events, "train/loss") == [0, 1, 2, 3]
     assert len(files_in(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("rest", [b"\x40" + bytes(7) + b"cut off", b"\xff" * 20])
+def test_what_is_no_whole_event_at_the_end_of_a_file_is_dropped(rest, tmp_path):
+    killed_run(tmp_path)
+    (file,) = files_in(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(whole + rest)
+
+    forget_after(tmp_path, 4)
+
+    assert file.read_bytes() == whole
 
 
 def test_events_before_a_checkpoint_are_kept_though_clocks_have_changed(tmp_path):
