@@ -445,6 +445,37 @@ def test_a_resumed_run_keeps_its_seed(seqnets, small_text, tmp_path):
     assert same.code == 0, same.err
 
 
+def test_a_resumed_run_takes_no_option_that_only_says_what_parameters_start_as(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text, "model/option=chrono", "model.dropout=0.5")
+    shutil.copytree(only_run(tmp_path), tmp_path / "copied")
+    resumed = ["train", f"resume={only_run(tmp_path)}", "trainer.max_epochs=2"]
+    start = "model.cell_options.chrono.max_steps"
+
+    refused = seqnets(*resumed, f"{start}=7", "model.dropout=0.4")
+    taken = seqnets(*resumed, f"{start}=100", "model.memory=lean")
+    bare = seqnets("train", "resume=copied", "trainer.max_epochs=2")
+
+    assert refused.code == 2
+    assert refused.err.startswith(f"UsageError: {start}: is 7, expected 100, the run's own.\n")
+    assert taken.code == bare.code == 0, taken.err + bare.err
+    weights = [
+        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for path in (only_run(tmp_path), tmp_path / "copied")
+    ]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+def test_a_resumed_run_takes_an_option_that_becomes_several(seqnets, small_text):
+    seqnets("train", *small_text, "model.dropout=0.5")
+
+    several = "model.dropout={input: 0.1, output: 0.2}"
+    done = seqnets("train", "resume=last", several, "trainer.max_epochs=2")
+
+    assert done.code == 0, done.err
+
+
 def test_a_resumed_run_keeps_the_rows_of_its_table(seqnets, small_text, tmp_path):
     def rows():
         return list(csv.DictReader((only_run(tmp_path) / "metrics.csv").read_text().splitlines()))

@@ -25,6 +25,7 @@ from seqnets.cli.follow_up import (
 )
 from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config, check_filled, check_seed
+from seqnets.cli.resumed import check_epochs, check_same_seed, check_same_start
 from seqnets.cli.running import FOLDER_VARIABLE, Running, mark_started, open_log, running
 from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import SWEPT_VARIABLE, Trained
@@ -129,29 +130,6 @@ def _check_published(published: Any) -> None:
         )
 
 
-def _check_epochs(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
-    """Raise UsageError if a checkpoint's epoch is beyond the last one of the run."""
-    # its "epoch" is one more if it was written once that had ended
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]
-    if trainer.max_epochs is not None and 0 <= trainer.max_epochs < epochs:
-        raise UsageError(
-            f"trainer.max_epochs: is {trainer.max_epochs}, expected at least {epochs}, the "
-            "epoch of the checkpoint.\n"
-            "  Epochs are counted from the beginning of the run."
-        )
-
-
-def _check_same_seed(seed: int, checkpoint: Mapping[str, Any]) -> None:
-    """Raise UsageError for another seed than the run's, which would change nothing."""
-    own = checkpoint["seqnets"]["config"]["seed"]
-    if seed != own:
-        raise UsageError(
-            f"seed: is {seed}, expected {own}, the run's own.\n"
-            "  A resumed run goes on with its own random numbers. Another seed needs a new run, "
-            "which resume=auto begins in an output of its own."
-        )
-
-
 def _follows_validation(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint was written after a validation; of earlier versions it is assumed."""
     ours, step = checkpoint["callbacks"].get(Checkpoints.__name__, {}), checkpoint["global_step"]
@@ -224,8 +202,9 @@ class _Training:
         """Train, from a checkpoint if one is given; test and report unless training is stopped."""
         if checkpoint is not None:
             saved = load_checkpoint(checkpoint)
-            _check_same_seed(self.options["seed"], saved)
-            _check_epochs(self.trainer, saved)
+            check_same_seed(self.options["seed"], saved)
+            check_same_start(self.options, self.module.card["data"]["sizes"], saved)
+            check_epochs(self.trainer, saved)
             self._tested = runs.is_tested(self.folder)
             scored = self._tested or _follows_validation(saved)
             purge_after(self.trainer, saved["global_step"], scored)
