@@ -954,6 +954,14 @@ COMPARED = {
     "the sign of a difference": lambda u: torch.sign(u - u[:, 3:4]) >= 0,
     "the largest but the first": lambda u: u[:, 1:] >= u[:, 1:].amax(-1, keepdim=True),
     "a function of one unit": lambda u: (v := u.tanh() * u.sigmoid())[:, 3:4] <= v,
+    "moved units, in pieces": lambda u: torch.where(
+        u == u.repeat_interleave(2, -1)[:, 1::2], 0, torch.cat([u[:, 3:], u[:, :3]], -1)
+    ),
+    "a function of moved units, in pieces": lambda u: torch.where(
+        (v := u.tanh() * u.sigmoid()) == v.repeat_interleave(2, -1)[:, 1::2],
+        0,
+        torch.cat([u[:, 3:], u[:, :3]], -1),
+    ),
 }
 
 
@@ -968,7 +976,8 @@ def test_a_product_that_is_compared_with_itself_is_computed_once(chosen, backend
     torch.nn.init.normal_(cell.weight_hh)
     x = torch.randn(9, 7, I)
 
-    torch.testing.assert_close(*(unroll(cell, x, backend=b)[0] for b in (backend, "reference")))
+    y, expected = (unroll(cell, x, backend=b)[0] for b in (backend, "reference"))
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-3)  # a unit that is missed adds 1
 
 
 class LoudestCell(GatedCell):

@@ -105,21 +105,22 @@ class _Copying:
 
     def _copies(self, inside: Sequence[Node]) -> dict[Node, Node]:
         """Copies of what a comparison reads in two ways, by what it reads."""
-        twice = self._moved(inside) | self._cut_to_reduce(inside)
+        moved = self._moved(inside)
+        twice = moved | self._cut_to_reduce(inside)
         copies: dict[Node, Node] = {}
-        for whole, reads in self._reads(inside, twice).items():
+        for whole, reads in self._reads([*inside, *moved.difference(inside)], twice).items():
             places = sorted(reads.values())
             for node, (first, width) in reads.items():
                 begin, size = _run(places, first)
                 there = [other for other, (at, _) in reads.items() if begin <= at < begin + size]
-                if len(there) > 1 or not twice.isdisjoint(there):
+                if node in inside and (len(there) > 1 or not twice.isdisjoint(there)):
                     weight = self._recorder.identity(size).part(0, first - begin, width)
                     original = self.of(self._part(whole, begin, size))
                     copies[node] = self._recorder.times_piece(original, weight)
         return copies
 
     def _moved(self, inside: Sequence[Node]) -> set[Node]:
-        """Those of some nodes of which others are moved units."""
+        """The nodes of which some nodes are moved units."""
         found: set[Node] = set()
         ahead = [node for node in inside if node.op == "leaf"]
         while ahead:
@@ -130,7 +131,7 @@ class _Copying:
                 ahead.append(node)
             elif node.op == "add":  # joined of parts that have been moved
                 ahead += node.args
-        return found.intersection(inside)
+        return found
 
     def _cut_to_reduce(self, inside: Sequence[Node]) -> set[Node]:
         """Those of some nodes that a reduction reads, which will be cut, and that others read."""
