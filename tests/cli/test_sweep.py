@@ -313,6 +313,15 @@ def test_a_mistyped_key_of_what_a_sweep_varies_is_told_what_was_meant(seqnets):
     assert "Did you mean model.hidden_size?" in done.err
 
 
+def test_a_sweep_whose_output_cannot_be_written_says_so(seqnets, tmp_path):
+    (tmp_path / "file").touch()
+
+    done = seqnets("train", "-m", *PARITY, "output=file/runs")
+
+    assert done.code == 1
+    assert done.err.startswith("ConfigError: output: file/runs cannot be written: Not a directory")
+
+
 def test_a_sweep_that_fails_tells_what_was_done(seqnets, tmp_path):
     done = seqnets("train", "-m", *PARITY, "optimizer.lr=0.1,fast,0.2")
 

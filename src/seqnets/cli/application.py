@@ -42,7 +42,7 @@ from seqnets.cli.hydra_errors import explained
 from seqnets.cli.listing import configs
 from seqnets.cli.names import UsageError
 from seqnets.cli.repeated import output_of, without_settled
-from seqnets.errors import DivergenceError, SeqnetsError
+from seqnets.errors import ConfigError, DivergenceError, SeqnetsError
 from seqnets.quoting import override, override_list
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -128,6 +128,13 @@ class _Application:
             if not self.sweeps:
                 raise
             raise UsageError(f"hydra/sweeper: {error}") from error
+        except OSError as error:  # Hydra's own, since a job's has become a _JobEnded
+            if not self.sweeps or error.filename is None:
+                raise
+            raise ConfigError(
+                f"output: {error.filename} cannot be written: {error.strerror}.\n"
+                "  A sweep begins in the folder of all runs. Choose another with output=FOLDER."
+            ) from error
         return 0
 
     def _in_sweep(self) -> AbstractContextManager[None]:

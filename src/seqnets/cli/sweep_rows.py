@@ -26,8 +26,12 @@ class Rows(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Make the folder and name it to the jobs, whatever launches them."""
         runs = Path(config.hydra.sweep.dir).absolute()
-        runs.mkdir(parents=True, exist_ok=True)
-        os.environ[FOLDER_VARIABLE] = folder = tempfile.mkdtemp(prefix=".sweep_", dir=runs)
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.mkdtemp(prefix=".sweep_", dir=runs)
+        except OSError:  # of which Hydra would only warn; its sweeper fails likewise
+            return
+        os.environ[FOLDER_VARIABLE] = folder
         with read_write(config):
             # each job composes it anew
             named = override(f"+hydra.job.env_set.{FOLDER_VARIABLE}", folder)
