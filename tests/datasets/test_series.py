@@ -753,6 +753,22 @@ def test_columns_that_the_model_does_not_know_do_not_say_which_steps_are_to_come
     assert torch.equal(more.ahead, bare.ahead)
 
 
+def test_forecasts_by_the_calendar_start_where_the_columns_that_the_model_knows_end(
+    table, tmp_path
+):
+    hours = [f"2026-01-01T{n:02}:00" for n in range(20)]
+    data = table(
+        ["time,a", *(f"{hour},{n}" for n, hour in enumerate(hours))],
+        calendar=["hour"],
+        missing="forward",
+    )
+    known = data.describe()
+    rows = [f"{hour},{n if n < 18 else ''},{n}" for n, hour in enumerate(hours)]
+    (tmp_path / "new.csv").write_text("\n".join(["time,a,wind", *rows]) + "\n")
+
+    assert data.new(tmp_path / "new.csv", known).texts["after"] == [hours[17]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
