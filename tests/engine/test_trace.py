@@ -14,12 +14,12 @@ from seqnets import unroll
 from seqnets.cells import GatedCell, LSTMCell, RNNCell, bindable
 from seqnets.engine.derivative import derive
 from seqnets.engine.evaluate import Values, replay
-from seqnets.engine.graph import Columns, Graph, Untraceable
+from seqnets.engine.graph import Columns, Graph, Untraceable, walk
 from seqnets.engine.pieces import cut, joined, pieces_of
 from seqnets.engine.plans import plan_of
 from seqnets.engine.schedule import make_program
 from seqnets.engine.serialised import step_from_text, step_to_text
-from seqnets.engine.tracing import composed
+from seqnets.engine.tracing import composed, copying
 from seqnets.engine.tracing.composed import INSTEAD
 from seqnets.engine.tracing.trace import trace_step
 from seqnets.testing import check_backend
@@ -978,6 +978,27 @@ def test_a_product_that_is_compared_with_itself_is_computed_once(chosen, backend
 
     y, expected = (unroll(cell, x, backend=b)[0] for b in (backend, "reference"))
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-3)  # a unit that is missed adds 1
+
+
+class PonderingCell(GatedCell):
+    """Of what is left over, a share is used up, again and again."""
+
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        left = torch.sigmoid(uh.h)
+        for share in range(2, 16):
+            left = 0.9 - left * (1 / share)
+        return (torch.where(left > 0.5, torch.tanh(wx.h + uh.h), state[0]),)
+
+
+def test_what_is_compared_is_looked_at_once_for_each_difference_in_it(monkeypatch):
+    looks = []
+    monkeypatch.setattr(copying, "walk", lambda *given: looks.append(given) or walk(*given))
+
+    trace_step(PonderingCell(I, 7))
+
+    assert len(looks) < 100
 
 
 class LoudestCell(GatedCell):

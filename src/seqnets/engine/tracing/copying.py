@@ -163,20 +163,31 @@ class _Copying:
 
 
 def _compared_in(jump: Node) -> list[Node]:
-    """A comparison and what its sides are made of, down to what both have in common.
+    """A comparison and what its sides are made of.
 
     What is compared with one number for all rows may be a difference, of two sides too.
     """
-    first, *others = (walk([arg]) for arg in jump.args)
-    if others and all(map(_has_rows, (first, *others))):
-        common = {node: None for node in first if node in {*others[0]}}
-        return [*reached_among(common, jump.args), *walk([jump], common)]
+    if sides := _sides_of(jump):
+        return sides
     inside = walk([jump], (), lambda n: n.args if n is jump or n.op in _PASSING else ())
     found = dict.fromkeys(inside)
     for node in inside:
-        if node.op == "sub" and node is not jump:
-            found |= dict.fromkeys(_compared_in(node))
+        if node.op == "sub":
+            found |= dict.fromkeys(_sides_of(node))
     return [*found]
+
+
+def _sides_of(node: Node) -> list[Node]:
+    """A node and what its two sides are made of, down to what both have in common.
+
+    Empty if it has one side, or one of them is the same for all rows.
+    """
+    first, *others = (walk([arg]) for arg in node.args)
+    if not others or not all(map(_has_rows, (first, *others))):
+        return []
+    second = {*others[0]}
+    common = {each: None for each in first if each in second}
+    return [*reached_among(common, node.args), *walk([node], common)]
 
 
 def _has_rows(nodes: Sequence[Node]) -> bool:
