@@ -939,6 +939,20 @@ def test_sums_of_a_few_groups_take_no_product_for_each_number(units):
     assert check_backend(cell, "eager", steps=(3,), dtypes=(torch.float64,)) == {}
 
 
+class NothingCell(GatedCell):
+    """Adds units side by side, times zero."""
+
+    gates = ("h",)
+
+    def update(self, wx, uh, state):
+        nothing = torch.cat([uh.h[:, 3:].tanh(), state[0][:, :3]], -1) * 0
+        return (torch.tanh(wx.h + uh.h) + nothing,)
+
+
+def test_units_side_by_side_may_be_multiplied_by_zero():
+    assert check_backend(NothingCell(I, 7), "eager", steps=(3,), dtypes=(torch.float64,)) == {}
+
+
 class ComparingCell(GatedCell):
     """Units of a product, compared with some of themselves."""
 

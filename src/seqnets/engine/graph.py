@@ -110,12 +110,11 @@ class Graph:
         if width and not any(number_of(arg).width for arg in args):
             return self.spread(self.apply(op, *map(number_of, args)), width)
         if any(arg.op == "cat" for arg in args):
-            return self.cat(
-                *(
-                    self.apply(op, *(self.part(arg, offset, size) for arg in args))
-                    for offset, size in _common_pieces(args)
-                )
-            )
+            pieces = []
+            for offset, size in _common_pieces(args):
+                piece = self.apply(op, *(self.part(arg, offset, size) for arg in args))
+                pieces.append(self.spread(piece, size))  # times zero, it is one number
+            return self.cat(*pieces)
         return self._simpler(op, args) or self._node(op, args, None, width)
 
     def spread(self, node: Node, width: int) -> Node:
