@@ -61,10 +61,13 @@ def _pays_in_the_loop(B: int, T: int, features: int, columns: int) -> bool:
         return False
     if numbers <= _NUMBERS_FOR_ONE_ROW:
         return True
+    if numbers > _NUMBERS_IN_CACHE:
+        return False
     return B * T >= _ROWS_TO_PACK_FOR and (B >= 8 or numbers <= _NUMBERS_FOR_ONE_ROW * B * B)
 
 
 _NUMBERS_FOR_ONE_ROW = 2**13  # in a weight that is read for one row at every step
+_NUMBERS_IN_CACHE = 2**21  # of a weight that is read at every step, for any number of rows
 _ROWS_TO_PACK_FOR = 16  # at least, over all steps, for which a larger weight is packed
 
 

@@ -153,6 +153,7 @@ def test_the_loops_of_most_cells_can_project():
         pytest.param(4, 100, 512, 1024, False, id="a large weight for four"),
         pytest.param(8, 100, 512, 1024, True, id="for eight"),
         pytest.param(8, 1, 512, 1024, False, id="for one step"),
+        pytest.param(64, 100, 4096, 1024, False, id="a weight larger than caches"),
     ],
 )
 def test_it_depends_on_sizes_who_projects(B, T, features, columns, pays, monkeypatch):
