@@ -637,6 +637,15 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
     assert load_checkpoint(last)["global_step"] == 2 * epochs > stopped_at
 
 
+@pytest.fixture
+def heeds_interrupts():
+    """SIGINT interrupts: tests in the background of a shell begin ignoring it, as Lightning ends."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_a_second_interrupt_ends_the_run_at_once_with_130(
     seqnets, small_text, tmp_path, write_module
 ):
@@ -644,21 +653,11 @@ def test_a_second_interrupt_ends_the_run_at_once_with_130(
     interrupt += ["class Twice(Callback):", "    def on_before_backward(self, *_):"]
     interrupt += ["        signal.raise_signal(signal.SIGINT)"] * 2
     write_module("interrupts", *interrupt)
-    before = signal.getsignal(signal.SIGINT)
 
     twice = ["+callbacks.twice._target_=interrupts.Twice", "allow=[interrupts]"]
     done = seqnets("train", *small_text, *twice)
-    signal.signal(signal.SIGINT, before)  # which Lightning leaves ignored
 
     assert done.code == 130
-
-
-@pytest.fixture
-def heeds_interrupts():
-    """SIGINT interrupts, though tests that run in the background of a shell begin ignoring it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("moment", ["follow_ups", "finish"])
