@@ -639,7 +639,7 @@ def test_a_run_that_is_told_to_stop_exits_with_143_and_auto_goes_on(started, seq
 
 @pytest.fixture
 def heeds_interrupts():
-    """SIGINT interrupts: tests in the background of a shell begin ignoring it, as Lightning ends."""
+    """SIGINT interrupts, also where a shell runs the tests in the background, and ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
