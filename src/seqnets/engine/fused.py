@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.cells.base import autocasts
+from seqnets.cells.given import autocasts
 from seqnets.engine import reference
 from seqnets.engine.evaluate import parameters_of
 from seqnets.engine.gradients import parameter_gradients

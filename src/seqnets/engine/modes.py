@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from seqnets.cells.base import autocasts
+from seqnets.cells.given import autocasts
 
 
 def under_transform() -> bool:

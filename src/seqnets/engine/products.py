@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, has_torch_function
 
-from seqnets.cells.base import autocasts
+from seqnets.cells.given import autocasts
 from seqnets.engine.c.products import can_multiply, multiply
 from seqnets.engine.measured import nearest, of_processor, table
 from seqnets.engine.modes import (

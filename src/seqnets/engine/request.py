@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.cells.base import autocasts
 from seqnets.cells.checks import check_is_cell
+from seqnets.cells.given import autocasts
 from seqnets.engine.attributes import with_attributes_given
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.lengths import checked_lengths

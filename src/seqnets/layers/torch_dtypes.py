@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import GRUCell, LSTMCell, RNNCell
-from seqnets.cells.base import autocasts
+from seqnets.cells.given import autocasts
 from seqnets.engine.modes import is_exporting
 from seqnets.typing import State
 

@@ -12,7 +12,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from seqnets.cells.base import autocasts
+from seqnets.cells.given import autocasts
 from seqnets.engine import compiling, fused, printed
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.compiler import compiler as system_compiler

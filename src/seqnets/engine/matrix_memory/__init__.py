@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from seqnets.cells import Cell, Wrapper
-from seqnets.cells.base import autocasts
+from seqnets.cells.given import autocasts
 from seqnets.cells.matrix_memory import MatrixMemoryCell, divided, recall
 from seqnets.cells.metaclass import users_classes
 from seqnets.engine.lengths import last_step, with_filled_padding

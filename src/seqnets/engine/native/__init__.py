@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell, LSTMCell
-from seqnets.cells.base import autocasts
+from seqnets.cells.given import autocasts
 from seqnets.checks import name_of
 from seqnets.engine import onnx_export
 from seqnets.engine.families import FAMILIES, family

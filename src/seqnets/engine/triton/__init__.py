@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from seqnets.cells.base import autocasts
+from seqnets.cells.given import autocasts
 from seqnets.engine import compiling, fused, printed
 from seqnets.engine.request import Request, converted
 from seqnets.engine.triton import access
