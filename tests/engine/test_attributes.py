@@ -174,7 +174,7 @@ def test_a_cell_that_is_another_one_at_every_call_is_left_to_the_plain_loop(monk
 
     explanation = explain(cell, x)
     assert explanation.chosen == "reference"
-    assert "its attributes, or its class, were changed 4 times" in explanation.refusals["c"]
+    assert "or what it reads outside, were changed 4 times" in explanation.refusals["c"]
 
 
 def test_changes_of_other_classes_are_no_other_equations(monkeypatch):

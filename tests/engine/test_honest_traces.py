@@ -1,7 +1,9 @@
 """What a step does besides operations is seen when it is traced, and left to the plain loop."""
 
 import os
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,7 +68,7 @@ def cell_of(function):
         gates = ("n",)
 
         def update(self, wx, uh, state):
-            return (torch.tanh(function(wx.n + uh.n, state[0])),)
+            return (self.candidate(function(wx.n + uh.n, state[0])),)
 
     return Custom(I, H)
 
@@ -875,3 +877,87 @@ def test_what_a_cell_is_made_of_may_change_without_being_a_cells(what, monkeypat
 
     torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
     assert not torch.allclose(before, unroll(cell, x)[0])
+
+
+factor, named = 0.5, {"factor": 0.5}
+held = SimpleNamespace(factor=0.5, inside=SimpleNamespace(factor=0.5))
+
+
+class Held:
+    factor = 0.5
+
+
+def scaled(a, factor=0.5):
+    return factor * a
+
+
+def inner(a):
+    return scaled(a)
+
+
+def with_factor(factor):
+    return lambda a: factor * a
+
+
+bend = torch.tanh
+once_scaled = with_factor(0.5)
+HERE = sys.modules[__name__]
+
+READ = {
+    "a global": (lambda a: factor * a, (HERE, "factor", 2.0)),
+    "one in a comprehension": (lambda a: sum([factor * a for _ in "ab"]), (HERE, "factor", 2.0)),
+    "a dictionary": (lambda a: named["factor"] * a, (named, "factor", 2.0)),
+    "an object's attribute": (lambda a: held.factor * a, (held, "factor", 2.0)),
+    "one of its attribute": (lambda a: held.inside.factor * a, (held.inside, "factor", 2.0)),
+    "a class's attribute": (lambda a: Held.factor * a, (Held, "factor", 2.0)),
+    "a function": (lambda a: scaled(a), (HERE, "scaled", lambda a: 2 * a)),
+    "its default": (lambda a: scaled(a), (scaled, "__defaults__", (2.0,))),
+    "its code": (lambda a: scaled(a, 1), (scaled, "__code__", (lambda a, b: 2 * a).__code__)),
+    "a function's function": (lambda a: inner(a), (HERE, "scaled", lambda a: 2 * a)),
+    "a variable around one": (lambda a: once_scaled(a), (HERE, "once_scaled", with_factor(2.0))),
+    "a function of torch": (lambda a: bend(a), (HERE, "bend", torch.sin)),
+}
+
+
+@pytest.mark.parametrize("what", READ)
+def test_what_a_step_reads_outside_its_cell_may_change(what, monkeypatch):
+    function, (owner, name, value) = READ[what]
+    cell, x = cell_of(lambda a, h: function(a)), torch.randn(B, T, I)
+    before, _ = unroll(cell, x)
+
+    change = monkeypatch.setitem if owner is named else monkeypatch.setattr
+    change(owner, name, value)
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(before, unroll(cell, x)[0])
+    assert explain(cell, x).chosen == "c"
+
+
+def test_the_code_of_a_function_that_is_an_attribute_may_change():
+    def bent(a):
+        return torch.tanh(a)
+
+    cell, x = cell_of(lambda a, h: a), torch.randn(B, T, I)
+    cell.candidate = bent
+    before, _ = unroll(cell, x)
+
+    bent.__code__ = (lambda a: torch.sin(a)).__code__
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(before, unroll(cell, x)[0])
+
+
+def test_what_a_step_counts_outside_its_cell_makes_no_other_equation(monkeypatch):
+    monkeypatch.setattr(plans, "_MOST_TRACES", 4)
+    steps = 0
+
+    def counted(a, h):
+        nonlocal steps
+        steps += 1
+        return a
+
+    cell, x = cell_of(counted), torch.randn(B, T, I)
+    for _ in range(6):
+        unroll(cell, x)
+
+    assert explain(cell, x).chosen == "c"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,6 +20,7 @@ from seqnets.engine.ahead import Ahead, computed_ahead
 from seqnets.engine.equation import equation_of
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.modes import anomaly_mode
+from seqnets.engine.outside import LIBRARIES
 from seqnets.engine.pieces import pieces_of
 from seqnets.engine.preparation import Preparation
 from seqnets.engine.program import Program
@@ -40,8 +40,6 @@ _traces: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
 """The number of equations that each cell has had: one for each mode and value of attributes."""
 _reasons: WeakKeyDictionary[Cell, dict[Any, str]] = WeakKeyDictionary()
 """Why cells whose equations cannot be compared cannot be traced."""
-_NOT_A_USERS = {"seqnets", "torch", *sys.stdlib_module_names}
-"""Packages whose lines are no place at which a user could change a step."""
 _MOST_TRACES = 32  # tracing and compiling takes longer than many calls of the plain loop
 _MOST_OF_MATRICES = 800  # 32 by 32 took 54 s to compile, eight of 8 by 8 took 15 s
 
@@ -49,8 +47,8 @@ _MOST_OF_MATRICES = 800  # 32 by 32 took 54 s to compile, eight of 8 by 8 took 1
 def program_of(cell: Cell) -> Program:
     """The program of a cell's step.
 
-    A step may read its arguments, and the cell's parameters and attributes. Anything else that it
-    reads, a global variable for instance, must not change: the step is traced only once.
+    It is traced once, until something changes that ``equation_of`` looks at. Anything else that the
+    step reads must stay as it is.
 
     Raises:
         Untraceable: The step cannot be traced; the message says why.
@@ -179,8 +177,8 @@ def _count_equation(cell: Cell) -> None:
     traces = _traces.get(cell.origin, 0) + 1
     if traces > _MOST_TRACES:
         raise Untraceable(
-            f"its attributes, or its class, were changed {_MOST_TRACES} times, and it was "
-            f"traced anew each time; instead: buffers for what changes"
+            f"its attributes, its class, or what it reads outside, were changed {_MOST_TRACES} "
+            f"times, and it was traced anew each time; instead: buffers for what changes"
         )
     _traces[cell.origin] = traces
 
@@ -202,7 +200,7 @@ def _placed(reason: Untraceable) -> str:
     while error is not None:
         for frame, line in reversed([*walk_tb(error.__traceback__)]):
             module, code = str(frame.f_globals.get("__name__")), frame.f_code
-            if module.partition(".")[0] not in _NOT_A_USERS:
+            if module.partition(".")[0] not in LIBRARIES:
                 return f"{reason} (line {line} of {Path(code.co_filename).name}, in {code.co_name})"
         error = error.__cause__
     return str(reason)

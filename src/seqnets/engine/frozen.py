@@ -1,0 +1,76 @@
+"""Values as snapshots that are compared later: what they hold now, and not what they are."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
+    """A value as a comparable snapshot.
+
+    Args:
+        value: An attribute of a cell, or a part of one.
+        owners: The cell, and the one it was bound from; their bound methods compare by function.
+
+    Raises:
+        TypeError: The value cannot be compared.
+    """
+    if type(value) is dict:
+        kinds = tuple(map(type, value.values()))
+        if _PLAIN.issuperset(kinds):  # as with most cells
+            numbers = tuple(value.values())
+            return tuple(value), kinds, numbers, _signs(numbers) if 0 in numbers else ()
+    if isinstance(value, FunctionType):
+        return FunctionType, weakref.ref(value), value.__code__
+    if isinstance(value, type):
+        return type, weakref.ref(value)
+    if isinstance(value, COMPARED):
+        return type(value), value, _signs([value]) if value == 0 else ()
+    kind = weakref.ref(type(value))
+    if isinstance(value, partial):
+        inside = value.func, value.args, value.keywords, vars(value)
+        return kind, tuple(frozen(part, owners) for part in inside)
+    if isinstance(value, MethodType):
+        if any(value.__self__ is owner for owner in owners):
+            return MethodType, weakref.ref(value.__func__)
+        return MethodType, weakref.ref(value.__func__), frozen(value.__self__, owners)
+    if isinstance(value, Mapping):
+        parts = tuple((name, frozen(part, owners)) for name, part in value.items())
+        return kind, parts
+    if isinstance(value, Sequence):
+        return kind, tuple(frozen(part, owners) for part in value)
+    if isinstance(value, (Tensor, nn.Module)) or not _is_only_a_dict(value):
+        raise TypeError(f"{type(value).__name__} is not compared")
+    return kind, frozen(vars(value), owners)
+
+
+def _signs(values: Sequence[Any]) -> tuple[float, ...]:
+    """The signs of floats among values, since 0.0 equals -0.0."""
+    return tuple([math.copysign(1, value) for value in values if type(value) is float])
+
+
+_PLAIN = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, NoneType}
+COMPARED = (*_PLAIN, BuiltinFunctionType)
+"""Types whose values are compared directly."""
+
+
+class _Plain:
+    """A class with a ``__dict__`` and nothing else."""
+
+
+def _is_only_a_dict(value: Any) -> bool:
+    """Whether an object's state is its ``__dict__`` alone, without slots or C fields."""
+    kind = type(value)
+    return (
+        hasattr(value, "__dict__")
+        and kind.__basicsize__ <= _Plain.__basicsize__
+        and not any(base.__dict__.get("__slots__") for base in kind.__mro__)
+    )

@@ -1,0 +1,174 @@
+"""What a step reads outside its cell: globals, and variables of the functions around it.
+
+A notebook changes these from one of its cells to the next: it runs one again, with another helper
+or number. Where functions read them is found in their bytecode; what is there is compared at every
+call.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from operator import is_
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from seqnets.engine.frozen import COMPARED, frozen
+
+LIBRARIES = {"seqnets", "torch", *sys.stdlib_module_names}
+"""Packages that users do not change."""
+
+_Place = tuple[dict[str, Any] | CellType, tuple[str, ...]]
+"""A function's globals, or a variable of one around it; and names: ("config", "rate")."""
+_NOTHING = object()
+_MOST_ITEMS = 64  # of a list or dictionary, which is looked through at every call
+
+
+class Outside:
+    """What methods read outside them, and in the users' functions that they call.
+
+    Args:
+        methods: Those of a class. No step calls special ones, such as ``__init__``: what these read
+            does not count.
+    """
+
+    def __init__(self, methods: tuple[FunctionType, ...]) -> None:
+        self._methods = methods
+        self._others: list[Any] = []
+        self._changes = 0
+        self._last: tuple[list[FunctionType], list[_Place], list[Any], tuple[Any, ...]]
+        self._last = [], [], [], ()
+
+    def key(self) -> tuple[Any, ...]:
+        """A key of the functions' code and defaults, and of the values that they read.
+
+        Of an object that cannot be compared, only that it is another one counts.
+        """
+        functions, places, values, key = self._last  # at once: another thread may set it
+        if key and all(map(is_, values, _values(functions, places))):
+            return key
+        functions, places = self._found()
+        values = _values(functions, places)
+        parts, others = [], []
+        for value in (*values, *[function.__kwdefaults__ for function in functions]):
+            try:
+                parts.append(_compared(value))
+            except TypeError:
+                others.append(value)
+        if len(others) != len(self._others) or not all(map(is_, others, self._others)):
+            self._others, self._changes = others, self._changes + 1
+        key = *parts, self._changes
+        lasting = not any(isinstance(value, (list, dict)) for value in values)
+        self._last = functions, places, values, key if lasting else ()
+        return key
+
+    def _found(self) -> tuple[list[FunctionType], list[_Place]]:
+        """The methods and the functions that they call, and all places that these read."""
+        functions = [*self._methods]
+        places: list[_Place] = []
+        for function in functions:  # grows
+            if function.__name__.startswith("__"):
+                continue
+            for place in _places(function):
+                places.append(place)
+                value = _value(*place)
+                if _is_followed(value) and value not in functions:
+                    functions.append(value)
+        return functions, places
+
+
+def _places(function: FunctionType) -> Iterator[_Place]:
+    """Where a function reads what is not its own, and not a library's."""
+    code = function.__code__
+    around = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+    for is_global, names in _reads(code):
+        root = function.__globals__ if is_global else around.get(names[0])
+        if root is not None:  # else a variable of the function itself, which one inside it reads
+            value = _value(root, names[:1])
+            if not (isinstance(value, ModuleType) and _is_librarys(value.__name__)):
+                yield root, names
+
+
+@lru_cache(maxsize=4096)
+def _reads(code: CodeType) -> list[tuple[bool, tuple[str, ...]]]:
+    """What code reads outside itself: whether it is a global, and its name with attributes'.
+
+    Without what it writes too, as where it counts calls.
+    """
+    found: dict[tuple[bool, tuple[str, ...]], None] = {}
+    written = set()
+    is_global = False
+    names: tuple[str, ...] = ()
+    for instruction in dis.get_instructions(code):
+        operation, name = instruction.opname, instruction.argval
+        if operation in ("LOAD_GLOBAL", "LOAD_DEREF"):
+            is_global, names = operation == "LOAD_GLOBAL", (name,)
+        elif operation in ("LOAD_ATTR", "LOAD_METHOD") and names:
+            names = (*names, name)
+        elif operation in ("STORE_GLOBAL", "STORE_DEREF"):
+            written.add(name)
+            names = ()
+        elif operation != "PUSH_NULL":
+            names = ()
+        if names:
+            found[is_global, names] = None
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found |= dict.fromkeys(_reads(constant))
+    return [read for read in found if read[1][0] not in written]
+
+
+def _values(functions: Sequence[FunctionType], places: Sequence[_Place]) -> list[Any]:
+    """What is at places now, and the code and defaults of functions, which may be set in place."""
+    values = [_value(*place) for place in places]
+    values += [function.__code__ for function in functions]
+    values += [function.__defaults__ for function in functions]
+    return values
+
+
+def _value(root: dict[str, Any] | CellType, names: tuple[str, ...]) -> Any:
+    """What is at a place; of attributes, without running a property."""
+    try:
+        value = root.get(names[0], _NOTHING) if isinstance(root, dict) else root.cell_contents
+    except ValueError:  # a variable that has no value yet
+        return _NOTHING
+    for name in names[1:]:
+        value = _member(value, name)
+    return value
+
+
+def _member(value: Any, name: str) -> Any:
+    owners = value.__mro__ if isinstance(value, type) else (value, *type(value).__mro__)
+    for owner in owners:
+        held = getattr(owner, "__dict__", {})
+        if name in held:
+            return held[name]
+    return _NOTHING
+
+
+def _compared(value: Any) -> Any:
+    """A value as a part of a key.
+
+    Raises:
+        TypeError: It cannot be compared, or has attributes, which are places of their own.
+    """
+    if _is_followed(value):
+        return FunctionType  # its code is a part of the key
+    if value is _NOTHING or isinstance(value, CodeType):
+        return value
+    if isinstance(value, (list, dict, tuple)):
+        if len(value) > _MOST_ITEMS:
+            raise TypeError(f"{len(value)} items are not compared at every call")
+    elif not isinstance(value, (type, *COMPARED)):
+        raise TypeError(f"{type(value).__name__} is not compared")
+    return frozen(value, ())
+
+
+def _is_followed(value: Any) -> bool:
+    return isinstance(value, FunctionType) and not _is_librarys(str(value.__module__))
+
+
+def _is_librarys(module: str) -> bool:
+    return module.partition(".")[0] in LIBRARIES
