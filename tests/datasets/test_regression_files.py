@@ -217,6 +217,9 @@ def test_a_target_that_is_a_word_is_told_to_be_one_of_classification(tmp_path):
     told = "is 'up', .*\\n  If it is .* dataset=classification \"dataset.label='my kind'\""
     with pytest.raises(DataError, match=told):
         RegressionFiles(str(tmp_path / "data.csv"), targets=["my kind"]).setup()
+    (tmp_path / "data.csv").write_text("sequence,my kind,value\n0,inf,1\n")
+    with pytest.raises(DataError, match=r"is 'inf', expected a finite float32 number\.$"):
+        RegressionFiles(str(tmp_path / "data.csv"), targets=["my kind"]).setup()
 
 
 def test_an_array_of_several_targets_without_their_names_is_told_how_to_name_them(tmp_path):

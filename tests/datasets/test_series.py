@@ -315,6 +315,11 @@ def test_an_error_names_all_columns_of_words_beside_those_left_out(table):
         table(lines, leave_out=["day"]).setup()
 
 
+def test_infinity_is_not_told_to_be_a_category(table):
+    with pytest.raises(DataError, match=r"a is 'inf'.*\n  If .*series=a; not a feature: "):
+        table(["a,b", *("inf,1" for _ in range(30))]).setup()
+
+
 def test_options_in_errors_quote_names_with_blanks_for_hydra_and_the_shell(table):
     lines = ["my day,a", *(f"monday,{i}" for i in range(30))]
 

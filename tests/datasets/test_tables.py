@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from seqnets.datasets.readers.cells import need, number_of, text_of
+from seqnets.datasets.readers.cells import features_of, need, number_of, text_of
 from seqnets.datasets.readers.tables import find_twice, read_rows
 from seqnets.errors import ConfigError, DataError
 
@@ -240,6 +240,14 @@ def test_what_is_no_number_at_all_is_not_told_how_to_write_numbers(value):
         number_of("here", "x", value)
 
     assert "decimal point" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["1,5", "inf", "-1e300", "1_000"])
+def test_what_is_meant_as_a_number_is_taken_neither_for_a_category_nor_for_a_word(value):
+    row = {"a": value, "b": value, "sky": "blue"}
+
+    with pytest.raises(DataError, match=r"not a feature: 'dataset.leave_out=\[a,sky\]'\.$"):
+        features_of("here", row, list(row), [])
 
 
 @pytest.mark.parametrize("broken", ["1,2\n", "x0" + ",1" * 2_999 + "\n"])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seqnets.datasets.files.sequences import SequenceFiles
 from seqnets.datasets.parts import Part
-from seqnets.datasets.readers.cells import Row, is_missing, need, number_of
+from seqnets.datasets.readers.cells import Row, is_word, need, number_of
 from seqnets.datasets.readers.records import Record
 from seqnets.datasets.scaling import Scaling
 from seqnets.errors import ConfigError, DataError
@@ -106,7 +106,7 @@ def _value(where: str, column: str, cell: Any) -> float:
     try:
         return number_of(where, column, cell)
     except DataError as error:
-        if not isinstance(cell, str) or is_missing(cell):
+        if not is_word(cell):
             raise
         option = shell(override("dataset.label", column))
         raise DataError(

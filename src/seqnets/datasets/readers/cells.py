@@ -30,7 +30,6 @@ AS_NUMBERS = "Numbers have a decimal point and nothing between thousands: 1234.5
 _MARK = re.compile(r"[-–—./\\]+|#?n[./]?[av]\.?|none|nil|missing", re.IGNORECASE)
 """What stands for a missing value in other programs, but is none here."""
 
-
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 """How a time stamp begins."""
 
@@ -154,7 +153,7 @@ def features_of(
             other = ""
             if isinstance(row[column], str) and _DATE.match(row[column].strip()):
                 other = f" If it is when steps were: {shell(override('dataset.time', column))}."
-            elif _is_word(row[column]):
+            elif is_word(row[column]):
                 other = " If it is a category: a column of 0 and 1 for each of its values instead."
             raise DataError(f"{error}\n  If it is not a feature: {option}.{other}") from None
     return numbers
@@ -171,12 +170,19 @@ def leaving_out(
         features: The columns that are read as numbers.
         left_out: The columns that are left out now.
     """
-    words = [name for name in features if name == column or _is_word(row.get(name))]
+    words = [name for name in features if name == column or is_word(row.get(name))]
     return shell(override_list("dataset.leave_out", [*left_out, *words]))
 
 
-def _is_word(cell: Any) -> bool:
-    return isinstance(cell, str) and not is_missing(cell) and math.isnan(parse_number(cell))
+def is_word(cell: Any) -> bool:
+    """Whether a cell is text that is not even meant as a number, as ``1,5`` and ``inf`` are."""
+    if not isinstance(cell, str) or is_missing(cell) or _GROUPED.fullmatch(cell.strip()):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
 
 
 def check_left_out(where: str, row: Row, names: Sequence[str], read: Sequence[str]) -> None:

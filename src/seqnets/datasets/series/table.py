@@ -15,6 +15,7 @@ from seqnets.datasets.readers.cells import (
     Row,
     check_left_out,
     is_missing,
+    is_word,
     leaving_out,
     listed,
     naming,
@@ -181,11 +182,12 @@ class _Features:
                 option = leaving_out(column, row, names, self.left_out)
                 advice = f"The model knows no such column: {option}."
                 if self.unknown is None:
+                    meant_as_number = isinstance(cell, str) and not is_word(cell)
+                    category = "a category: a column of 0 and 1 for each of its values instead; "
                     advice = (
                         f"If the column is a timestamp: {shell(override('dataset.time', column))}; "
-                        f"a series: {shell(override('dataset.series', column))}; a category: a "
-                        f"column of 0 and 1 for each of its values instead; not a feature: "
-                        f"{option}."
+                        f"a series: {shell(override('dataset.series', column))}; "
+                        f"{category * (not meant_as_number)}not a feature: {option}."
                     )
                 raise DataError(f"{error}\n  {advice}") from None
         if missing == "error":
