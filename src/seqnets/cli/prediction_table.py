@@ -20,7 +20,8 @@ def write_table(
 
     Lines of steps name their row. Columns of nested entries are named by the keys that lead to
     them, such as ``prediction.sales``; those of probabilities stand in the order of the classes.
-    Missing entries are empty cells, and lists that are not by step are written as JSON.
+    Missing entries are empty cells. Lists that are not by step are written as JSON, in a row's
+    first line.
     """
     lines = [line for number, row in enumerate(rows, start=1) for line in _lines(number, row)]
     columns = list(dict.fromkeys(column for line in lines for column in line))
@@ -49,7 +50,7 @@ def _lines(number: int, row: Row) -> Iterator[Row]:
             if _is_by_step(cell, len(prediction)):
                 line.setdefault("step", step + 1)
                 line[column] = cell[step]
-            else:
+            elif not (step and isinstance(cell, list)):
                 line[column] = cell
         yield line
 
