@@ -20,6 +20,7 @@ from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.training import Objective, SequenceModule
 from seqnets.training.param_groups import ParamGroups, own_options
+from seqnets.training.schedules import takes_total_steps
 from seqnets.typing import Known, Sizes
 
 
@@ -89,8 +90,7 @@ def _try_out(config: Config, optimizer: partial[Any], scheduler: Callable[..., A
         tried = optimizer([nn.Parameter(torch.zeros(1))])
     if scheduler is not None:
         with _refusals("scheduler", config["scheduler"]["_target_"]):
-            counts = "total_steps" in inspect.signature(scheduler).parameters
-            scheduler(tried, **({"total_steps": 1} if counts else {}))
+            scheduler(tried, **({"total_steps": 1} if takes_total_steps(scheduler) else {}))
 
 
 def _try_out_groups(target: str, optimizer: partial[Any], groups: ParamGroups) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from seqnets.errors import DataError
 from seqnets.layers.lengths import valid_steps
-from seqnets.models.heads import Head, invalid_targets
+from seqnets.models.heads import Head, invalid_targets, upcast
 from seqnets.typing import IGNORE
 
 
@@ -45,8 +45,7 @@ class ConditionalRandomField(Head):
 
     def forward(self, y: Tensor) -> Tensor:
         """Scores of each step's classes, (B, T, C), for features (B, T, H)."""
-        scores: Tensor = self.linear(y)
-        return scores.to(torch.promote_types(scores.dtype, torch.float32))
+        return upcast(self.linear(y))
 
     def loss(self, y: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The negative log-likelihood of the targets, summed over the sequences.

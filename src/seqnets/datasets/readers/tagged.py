@@ -90,10 +90,7 @@ class Tagged:
         """Split it into windows of ``length`` steps; the last may be shorter."""
         for start in range(0, len(self.steps), length):
             piece = slice(start, start + length)
-            yield Tagged(
-                self.where, self.features, self.steps[piece], self.labels[piece],
-                self.places, self.split, self.id, self.group, self.times,
-            )  # fmt: skip
+            yield replace(self, steps=self.steps[piece], labels=self.labels[piece])
 
 
 def read_tagged(

@@ -27,12 +27,12 @@ class Pictures(Display):
     matplotlib (``pip install 'seqnets[plot]'``) nothing is drawn, and a warning is logged.
     """
 
+    _validated = -1
+
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Warn early if matplotlib is missing."""
         if writer_of(trainer) is not None and not can_draw():
             logger.warning("No pictures: matplotlib is missing (pip install 'seqnets[plot]').")
-
-    _validated = -1
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Show them if they are due."""
