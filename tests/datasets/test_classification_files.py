@@ -692,6 +692,20 @@ def test_a_malformed_table_with_a_row_a_step_is_refused_with_the_line(table, old
         table(old, new).setup()
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"sequence": 1, "label": "a", "n": 2, "more": 3}, "got column more, expected those of"),
+        ({"sequence": 1, "label": "a"}, "got the columns sequence, label, expected n too"),
+    ],
+)
+def test_a_step_with_other_columns_than_the_first_is_refused(table, row, told):
+    rows = [{"sequence": 1, "label": "a", "n": 1}, row]
+
+    with pytest.raises(DataError, match=f"line 2: {told}"):
+        table(text="\n".join(map(json.dumps, rows)), name="a.jsonl").setup()
+
+
 OBJECTS = (
     '{"id": 1, "label": "a", "x": [[1, 2], [3, 4]]}\n{"id": 2, "label": "b", "x": [[5, 6]]}\n'
     + '{"label": "a", "x": [[1, 2]]}\n{"label": "b", "x": [[1, 2]]}\n' * 3

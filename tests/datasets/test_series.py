@@ -681,6 +681,17 @@ def test_a_forecast_tells_the_times_of_its_steps(table, tmp_path, times, gaps, r
     assert new.texts["time"] == [ahead]
 
 
+@pytest.mark.parametrize("times", [["2026-01-01"], ["9999-12-30", "9999-12-31"]])
+def test_no_times_are_told_after_a_single_step_or_the_last_day_that_there_is(
+    table, tmp_path, times
+):
+    data = table(["time,a", *(f"2026-01-{n:02},{n % 5}" for n in range(1, 31))], lookback=1)
+    data.setup()
+    (tmp_path / "new.csv").write_text("time,a\n" + "".join(f"{time},1\n" for time in times))
+
+    assert "time" not in data.new(tmp_path / "new.csv", data.describe()).texts
+
+
 def test_times_ahead_are_not_told_where_the_spacing_is_unknown(table, tmp_path):
     weekdays = [
         f"2026-{m:02}-{d:02}"

@@ -281,13 +281,28 @@ def test_steps_with_labels_have_times_from_the_start_of_each_piece(make, tmp_pat
     assert float(shown["mean"]) == pytest.approx(float(train.x[:, 1].mean()), rel=1e-3)
 
 
-def test_times_of_another_kind_than_in_training_are_refused(tmp_path):
-    data = files(write(tmp_path, "stamps"))
-    known = data.describe()
-    write(tmp_path, "steps")
+@pytest.mark.parametrize(
+    ("make", "told"), [(ClassificationFiles, "got time"), (TaggingFiles, "its times are")]
+)
+def test_times_of_another_kind_than_in_training_are_refused(make, told, tmp_path):
+    data = make(str(write(tmp_path, "stamps")), time="when")
+    known, kept = data.describe(), (tmp_path / "a.csv").rename(tmp_path / "b.csv")
+    other = write(tmp_path, "steps")
 
-    with pytest.raises(DataError, match="got time a number, expected a time without a zone"):
-        data.new(tmp_path / "a.csv", known)
+    with pytest.raises(DataError, match=f"{told} a number, expected a time without a zone"):
+        data.new(other, known)
+    with pytest.raises(DataError, match=f"{told} a time without a zone, expected a number"):
+        make(str(other), test_path=str(kept), time="when").setup()
+
+
+@pytest.mark.parametrize("times", [[1, 2], 3])
+@pytest.mark.parametrize("make", [ClassificationFiles, TaggingFiles])
+def test_a_row_with_another_number_of_times_than_steps_is_refused(make, times, tmp_path):
+    row = {"x": [[1], [2], [3]], "when": times, "label": "a", "labels": ["a", "b", "a"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+
+    with pytest.raises(DataError, match=r"line 1: column when is .*, expected a list of 3 times,"):
+        make(str(tmp_path / "a.jsonl"), time="when").setup()
 
 
 def test_transcribed_events_have_times(tmp_path):
