@@ -103,14 +103,14 @@ class Verdict:
         return self.mean >= self.ratio and self.worst >= self.at_worst
 
     def cells(self) -> tuple[str, str, str]:
-        """Return the required, the mean and the lowest ratio as text."""
+        """The required, the mean and the lowest ratio as text."""
         required = f"≥ {self.ratio:g}"
         if self.at_worst != self.ratio:
             required += f", never < {self.at_worst:g}"
         return required, _number(self.mean), _number(self.worst)
 
     def summary(self) -> str:
-        """Return whether the limit was met or missed, and by how much, as text."""
+        """Whether the limit was met or missed, and by how much, as text."""
         if self.mean is None or self.worst is None:
             return "not measured"
         share = min(self.mean / self.ratio, self.worst / self.at_worst)

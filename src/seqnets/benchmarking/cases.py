@@ -73,7 +73,7 @@ class Case:
 def cases_of(
     grid: Sequence[Mapping[str, Any]], known: Sequence[str], given: Mapping[str, Any] | None = None
 ) -> list[Case]:
-    """Return the distinct cases of a grid.
+    """The distinct cases of a grid.
 
     Args:
         grid: Entries with ``cells`` (names, or "all", except those in ``except``), ``pass``, and
@@ -101,7 +101,7 @@ def cases_of(
 
 
 def select(cells: Any, excepted: Any, known: Sequence[str]) -> list[str]:
-    """Return the names of cells, where "all" means all known ones, except some.
+    """The names of cells, where "all" means all known ones, except some.
 
     Raises:
         ConfigError: A cell is unknown.
@@ -147,7 +147,7 @@ def _shape(shape: Any) -> dict[str, Any]:
 
 
 def _names(key: str, value: Any, known: Collection[str]) -> list[str]:
-    """Return a name or a list of names as a list; raise ConfigError if one is unknown."""
+    """A name or a list of names as a list; raise ConfigError if one is unknown."""
     names = [str(name) for name in _listed(value)]
     for name in names:
         if name not in known:

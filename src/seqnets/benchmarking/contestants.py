@@ -48,15 +48,15 @@ class Workload:
     grad: Tensor
 
     def expected(self) -> Outcome:
-        """Return the reference's outcome in double precision."""
+        """The reference's outcome in double precision."""
         return self._by_reference(torch.float64)
 
     def rounded(self) -> Outcome:
-        """Return the reference's outcome in the workload's precision."""
+        """The reference's outcome in the workload's precision."""
         return self._by_reference(self.x.dtype)
 
     def _by_reference(self, dtype: torch.dtype) -> Outcome:
-        """Return the reference's outcome in the given precision."""
+        """The reference's outcome in the given precision."""
         cell = copy.deepcopy(self.cell).to(dtype)
         call = partial(_unrolled, cell, "reference")
         parameters = dict(cell.named_parameters())
@@ -111,7 +111,7 @@ def run_pass(
     grad: Tensor,
     parameters: Mapping[str, Tensor],
 ) -> Outcome:
-    """Return the outputs and, in training, the gradients of the inputs and all parameters."""
+    """The outputs and, in training, the gradients of the inputs and all parameters."""
     if pass_ != "training":
         return {"y": call(x)}
     leaves = {"x": x.detach().requires_grad_(), **parameters}
@@ -140,7 +140,7 @@ class Stepper:
         _, self.state = self.advance(self.inputs[0], self.state)
 
     def outcome(self) -> Outcome:
-        """Return the outputs of all steps from the start, (B, T, output size)."""
+        """The outputs of all steps from the start, (B, T, output size)."""
         self.state, outputs = None, []
         for x in self.inputs:
             y, self.state = self.advance(x, self.state)
@@ -149,7 +149,7 @@ class Stepper:
 
 
 def ours(pass_: str, compiled: bool) -> dict[str, Builder]:
-    """Return the builders of seqnets' own contestants for a pass, by name."""
+    """The builders of seqnets' own contestants for a pass, by name."""
     if pass_ == "step":
         return {"step": step, "stream": stream}
     named = {name: partial(backend, name) for name in BACKENDS if name != "reference"}
@@ -160,12 +160,12 @@ def ours(pass_: str, compiled: bool) -> dict[str, Builder]:
 
 
 def loop(work: Workload) -> Contestant:
-    """Return the plain Python loop as a contestant."""
+    """The plain Python loop as a contestant."""
     return _over_time(work, "loop", partial(_unrolled, work.cell, "reference"))
 
 
 def compiled_loop(work: Workload) -> Contestant:
-    """Return the Python loop under torch.compile, which unrolls it."""
+    """The Python loop under torch.compile, which unrolls it."""
 
     def outputs(x: Tensor) -> Tensor:
         # Not through dispatch, whose counters change: torch.compile would recompile each time.
@@ -175,25 +175,25 @@ def compiled_loop(work: Workload) -> Contestant:
 
 
 def backend(name: str, work: Workload) -> Contestant:
-    """Return a named backend as a contestant."""
+    """A named backend as a contestant."""
     return _over_time(work, name, partial(_unrolled, work.cell, name))
 
 
 def auto(work: Workload) -> Contestant:
-    """Return the layer, which chooses a backend, as users call it."""
+    """The layer, which chooses a backend, as users call it."""
     layer = Recurrent(work.cell)
     note = f"backend {explain(work.cell, work.x).chosen}"
     return _over_time(work, "auto", lambda x: layer(x)[0], note)
 
 
 def step(work: Workload) -> Contestant:
-    """Return single steps of the layer."""
+    """Single steps of the layer."""
     stepper = Stepper(Recurrent(work.cell).step, work.x.unbind(1))
     return Contestant("step", stepper.run, stepper.outcome)
 
 
 def stream(work: Workload) -> Contestant:
-    """Return single steps of a stream, which keeps the state and buffers itself."""
+    """Single steps of a stream, which keeps the state and buffers itself."""
     streamed = Stream(Recurrent(work.cell), batch_size=work.case.B)
 
     def advance(x: Tensor, started: Any) -> tuple[Tensor, bool]:
@@ -208,7 +208,7 @@ def stream(work: Workload) -> Contestant:
 def _over_time(
     work: Workload, name: str, call: Callable[[Tensor], Tensor], note: str = ""
 ) -> Contestant:
-    """Return a contestant that computes all steps by one call."""
+    """A contestant that computes all steps by one call."""
     parameters = dict(work.cell.named_parameters())
     run = partial(run_pass, work.case.pass_, call, work.x, work.grad, parameters)
     return Contestant(name, run, run, note=note)

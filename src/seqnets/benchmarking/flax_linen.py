@@ -16,7 +16,7 @@ from seqnets.errors import ConfigError
 
 
 def flax(work: Workload) -> Contestant:
-    """Return Flax as a contestant; XLA chooses its number of threads itself.
+    """Flax as a contestant; XLA chooses its number of threads itself.
 
     Raises:
         Absent: Flax is not installed or has no such cell, or the workload is not float32 on the
@@ -67,7 +67,7 @@ def flax(work: Workload) -> Contestant:
 
 
 def _stepping(work: Workload, jax: Any, flax_cell: Any, weights: Any) -> Contestant:
-    """Return single steps of a Flax cell as a contestant."""
+    """Single steps of a Flax cell as a contestant."""
     apply = jax.jit(lambda carry, x: flax_cell.apply({"params": weights}, carry, x))
     inputs = [jax.numpy.asarray(x.numpy()) for x in work.x.unbind(1)]
     zeros = flax_cell.initialize_carry(jax.random.key(0), inputs[0].shape)
@@ -81,7 +81,7 @@ def _stepping(work: Workload, jax: Any, flax_cell: Any, weights: Any) -> Contest
 
 
 def _from_flax(cell: Any, gradients: Any) -> Outcome:
-    """Return Flax's gradients of the weights in the layout of a cell's parameters."""
+    """Flax's gradients of the weights in the layout of a cell's parameters."""
     kind: Any = type(cell)
     holder = cell_of(gradients, partial(kind, bias=False))
     return {
@@ -90,6 +90,6 @@ def _from_flax(cell: Any, gradients: Any) -> Outcome:
 
 
 def _batch_first(array: Any) -> Tensor:
-    """Return an array (T, B, ...) as a tensor (B, T, ...)."""
+    """An array (T, B, ...) as a tensor (B, T, ...)."""
     copied = np.array(array)  # JAX's arrays are read-only
     return torch.from_numpy(copied).transpose(0, 1)

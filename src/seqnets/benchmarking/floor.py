@@ -14,7 +14,7 @@ Size = tuple[int, int]
 
 
 def products(cell: Cell) -> tuple[list[Size], list[Size]]:
-    """Return the shapes of a cell's weight matrices.
+    """The shapes of a cell's weight matrices.
 
     Returns:
         (Rows, columns) of the weights of the input, and of those that each step multiplies.
@@ -27,12 +27,12 @@ def products(cell: Cell) -> tuple[list[Size], list[Size]]:
 
 
 def operations(cell: Cell) -> int:
-    """Return the number of multiplications in the matrix products of one step, for one row."""
+    """The number of multiplications in the matrix products of one step, for one row."""
     return sum(rows * columns for sizes in products(cell) for rows, columns in sizes)
 
 
 def floor(work: Workload) -> Contestant:
-    """Return the matrix products as a contestant: the input's at once, the recurrent ones per step.
+    """The matrix products as a contestant: the input's at once, the recurrent ones per step.
 
     Raises:
         Absent: The cell has no matrix product, or the device is a GPU.
@@ -69,7 +69,7 @@ def floor(work: Workload) -> Contestant:
 
 
 def _product(m: int, n: int, k: int, like: Tensor) -> Callable[[], Tensor]:
-    """Return a function that multiplies (m, k) by (k, n) into an existing tensor."""
+    """A function that multiplies (m, k) by (k, n) into an existing tensor."""
     a, b = torch.randn(m, k).to(like), torch.randn(k, n).to(like)
     out = torch.empty(m, n).to(like)
     return lambda: torch.mm(a, b, out=out)

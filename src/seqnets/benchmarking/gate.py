@@ -22,7 +22,7 @@ def disagreement(
     rounded: Callable[[], Outcome] | None = None,
     rounding: float = ROUNDING,
 ) -> str | None:
-    """Return how an outcome differs from the reference's, as text; None if it agrees.
+    """How an outcome differs from the reference's, as text; None if it agrees.
 
     Args:
         got: Outputs and gradients by name; may lack some, which are not compared.

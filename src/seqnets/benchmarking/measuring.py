@@ -101,7 +101,7 @@ def measure(case: Case, make: CellFactory, settings: Settings | None = None) -> 
 
 
 def _builders(case: Case, settings: Settings) -> dict[str, Builder]:
-    """Return the builders of a case's contestants, by name."""
+    """The builders of a case's contestants, by name."""
     others: dict[str, Builder] = {
         "floor": floor,
         "torch.nn": torch_nn,

@@ -15,7 +15,7 @@ from seqnets.engine.workspaces import nothing_kept
 
 
 def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
-    """Return the peak memory of tensors allocated during a run, in MiB."""
+    """The peak memory of tensors allocated during a run, in MiB."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

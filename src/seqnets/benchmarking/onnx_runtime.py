@@ -15,7 +15,7 @@ _NO_OPERATOR = "ONNX has no operator with these equations"
 
 
 def onnx_runtime(work: Workload) -> Contestant:
-    """Return ONNX Runtime as a contestant.
+    """ONNX Runtime as a contestant.
 
     Raises:
         Absent: It is not installed, has no operator for the cell or the pass, or the workload is
@@ -53,7 +53,7 @@ def onnx_runtime(work: Workload) -> Contestant:
 
 
 def _session(onnxruntime: Any, cell: Cell) -> Any:
-    """Return a session that runs a cell by an operator of ONNX; raise Absent if it has none."""
+    """A session that runs a cell by an operator of ONNX; raises Absent if it has none."""
     try:
         model = to_onnx(cell, lengths=False, state=True)
     except ConfigError as error:
@@ -70,5 +70,5 @@ def _session(onnxruntime: Any, cell: Cell) -> Any:
 
 
 def _without_time(y: Any, state: Any) -> tuple[Any, Any]:
-    """Return the output of a single step, (B, H), and the state."""
+    """The output of a single step, (B, H), and the state."""
     return y[0], state

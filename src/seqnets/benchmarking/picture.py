@@ -100,7 +100,7 @@ def plot(measured: Sequence[Measured], path: Path) -> bool:
 
 
 def _styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Return colour, line style and marker of each row, with those of ``_STYLES`` first."""
+    """Colour, line style and marker of each row, with those of ``_STYLES`` first."""
     spare = iter(_OTHERS * len(names))
     known = {name: style for name, style in _STYLES.items() if name in names}
     return known | {name: next(spare) for name in names if name not in known}
@@ -138,7 +138,7 @@ def _draw(
 
 
 def _fixed(case: Case, axis: str) -> tuple[Any, ...]:
-    """Return what is constant along an axis; the input size may grow with the units."""
+    """What is constant along an axis; the input size may grow with the units."""
     inputs = "H" if case.I == case.H else case.I
     sizes = [getattr(case, key) for key in "BTH" if key != axis]
     return case.title, inputs, *sizes

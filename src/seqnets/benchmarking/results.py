@@ -56,7 +56,7 @@ class Row:
         return f"{self.name} ({self.note})" if self.note else self.name
 
     def cells(self) -> tuple[str, ...]:
-        """Return the results as text, in the order of :data:`HEADINGS`."""
+        """The results as text, in the order of :data:`HEADINGS`."""
         return (
             _rounded(self.ms, 4),
             _rounded(self.iqr, 2),
@@ -86,15 +86,15 @@ class Measured:
     absent: dict[str, str] = field(default_factory=dict)
 
     def row(self, name: str) -> Row | None:
-        """Return a contestant's results; None if there are none."""
+        """A contestant's results; None if there are none."""
         return next((row for row in self.rows if row.name == name), None)
 
     def notes(self) -> list[str]:
-        """Return the rows' notes, with their names."""
+        """The rows' notes, with their names."""
         return [f"{row.name}: {row.note}" for row in self.rows if row.note]
 
     def reasons(self) -> list[str]:
-        """Return a line for each contestant that was not timed."""
+        """A line for each contestant that was not timed."""
         refused = [f"{name}: refused, not timed: {why}" for name, why in self.refused.items()]
         return refused + [f"{name}: {why}" for name, why in self.absent.items()]
 
@@ -154,7 +154,7 @@ class Report:
 
 
 def markdown(report: Report) -> str:
-    """Return a report as Markdown: the acceptance table, then a table per cell and pass."""
+    """A report as Markdown: the acceptance table, then a table per cell and pass."""
     blocks = ["# Benchmark", _surroundings(report)]
     if report.verdicts:
         blocks += ["## What to reach", _verdicts(report.verdicts)]
@@ -164,7 +164,7 @@ def markdown(report: Report) -> str:
 
 
 def _surroundings(report: Report) -> str:
-    """Return machine, versions, revision and date as a list."""
+    """Machine, versions, revision and date as a list."""
     at = report.machine
     revision = "unknown"
     if report.commit:
@@ -191,7 +191,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 
 
 def _measured(group: Sequence[Measured]) -> list[str]:
-    """Return the table of cases with the same title and, below it, who was not timed."""
+    """The table of cases with the same title and, below it, who was not timed."""
     rows = []
     for measured in group:
         case = f"**{measured.case.sizes}**"
@@ -207,7 +207,7 @@ def _measured(group: Sequence[Measured]) -> list[str]:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int | None = None) -> str:
-    """Return a Markdown table, with its first ``left`` or all columns aligned to the left."""
+    """A Markdown table, with its first ``left`` or all columns aligned to the left."""
     left = len(headings) if left is None else left
     alignment = ["---"] * left + ["---:"] * (len(headings) - left)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, alignment, *rows])

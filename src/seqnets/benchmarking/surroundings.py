@@ -33,12 +33,12 @@ def write_results(path: Path, results: Mapping[str, Any]) -> None:
 
 
 def surroundings() -> dict[str, Any]:
-    """Return machine, versions, revision and date."""
+    """Machine, versions, revision and date."""
     return {"machine": machine(), "versions": versions(), "commit": commit(), "date": now()}
 
 
 def machine() -> dict[str, Any]:
-    """Return a description of the machine.
+    """A description of the machine.
 
     It has the processor, cores, load, threads and their wait policy, allocator settings, vector
     instructions and compiler; with a GPU also its name and driver, CUDA and cuDNN.
@@ -60,7 +60,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, seqnets and the packages that may be involved."""
+    """The versions of Python, seqnets and the packages that may be involved."""
     found = {"python": platform.python_version(), "seqnets": seqnets.__version__}
     # with the build, such as +cu128, which the package metadata may lack
     found["torch"] = str(torch.__version__)
@@ -73,7 +73,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> dict[str, Any] | None:
-    """Return the revision of the source tree, and whether the package differs from it."""
+    """The revision of the source tree, and whether the package differs from it."""
     package = Path(seqnets.__file__).parent
     # An installed package may lie within an unrelated repository.
     if _output_of("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py") is None:
@@ -84,12 +84,12 @@ def commit() -> dict[str, Any] | None:
 
 
 def now() -> str:
-    """Return date and time in UTC, to the second."""
+    """Date and time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _processor() -> str:
-    """Return the processor's model name, on Linux (on ARM from lscpu) and macOS."""
+    """The processor's model name, on Linux (on ARM from lscpu) and macOS."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -103,7 +103,7 @@ def _processor() -> str:
 
 
 def _compiler() -> str | None:
-    """Return the first line of the C compiler's version, if there is a compiler."""
+    """The first line of the C compiler's version, if there is a compiler."""
     name = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
     version_text = _output_of(name, "--version") if name else None
     return version_text.splitlines()[0] if version_text else None
@@ -121,7 +121,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def _output_of(*command: str) -> str | None:
-    """Return the output of a command; None if it fails or does not exist."""
+    """The output of a command; None if it fails or does not exist."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):

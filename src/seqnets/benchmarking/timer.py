@@ -67,7 +67,7 @@ def race(runs: Mapping[str, Run], budget: float, device: torch.device) -> dict[s
 
 
 def _warm_up(run: Run, device: torch.device) -> float:
-    """Return the time of a second run, or of the first if it is long, in ms."""
+    """The time of a second run, or of the first if it is long, in ms."""
     first = _once(run, device)
     if device.type == "cpu" and first > 50 * _SHORTEST["cpu"]:
         return first
@@ -75,7 +75,7 @@ def _warm_up(run: Run, device: torch.device) -> float:
 
 
 def _once(run: Run, device: torch.device, repeats: int = 1) -> float:
-    """Return the mean time of some runs in a row, in ms."""
+    """The mean time of some runs in a row, in ms."""
     if device.type == "cuda":
         return _once_on_gpu(run, repeats)
     start = perf_counter()

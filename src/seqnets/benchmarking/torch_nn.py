@@ -23,7 +23,7 @@ from seqnets.errors import ConfigError
 
 
 def torch_nn(work: Workload) -> Contestant:
-    """Return torch.nn's layer as a contestant, with time first, its faster layout.
+    """torch.nn's layer as a contestant, with time first, its faster layout.
 
     Raises:
         Absent: torch.nn lacks the cell, which has no matrix product to scale the LSTM by.
@@ -40,7 +40,7 @@ def torch_nn(work: Workload) -> Contestant:
 
 
 def torch_layer_of(cell: Cell) -> nn.RNNBase | None:
-    """Return torch.nn's layer with a cell's equation and weights; None if there is none."""
+    """torch.nn's layer with a cell's equation and weights; None if there is none."""
     try:
         return to_torch(cell)
     except ConfigError:
@@ -48,7 +48,7 @@ def torch_layer_of(cell: Cell) -> nn.RNNBase | None:
 
 
 def _timed(work: Workload, layer: nn.RNNBase, note: str, scale: float) -> Contestant:
-    """Return a layer as a contestant; with a note, it computes another function."""
+    """A layer as a contestant; with a note, it computes another function."""
     exact = not note
     layer.train(work.case.pass_ == "training")  # otherwise cuDNN saves what a backward pass needs
     if work.x.is_cuda:

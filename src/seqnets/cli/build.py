@@ -128,7 +128,7 @@ def _children(node: Any) -> list[tuple[Any, Any]]:
 
 
 def _factory(node: dict[str, Any], allow: Sequence[str], key: str) -> Callable[..., Any]:
-    """Return a factory of the class or function that a target names, once all is checked."""
+    """A factory of the class or function that a target names, once all is checked."""
     name = node[_TARGET]
     permitted = (*ALLOWED, *allow)
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):

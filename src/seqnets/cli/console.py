@@ -32,7 +32,7 @@ _NEEDLESS = (
 
 
 def terminal(stderr: bool = False) -> Console:
-    """Return a console that prints brackets and colons as they are, not as markup or emoji.
+    """A console that prints brackets and colons as they are, not as markup or emoji.
 
     It is at least :data:`_NARROWEST` wide: in less, rich cannot draw a table, or cuts its figures.
     """

@@ -62,7 +62,7 @@ def run(options: Config, **_: Any) -> None:
 def _score(
     trainer: Trainer, module: SequenceModule, data: DataModule, part: Part
 ) -> dict[str, float]:
-    """Return the figures of a part; those of the training part count all of it, in its order."""
+    """The figures of a part; those of the training part count all of it, in its order."""
     if part == "val":
         trainer.validate(module, data, verbose=False)
         return report.figures(trainer, "val")

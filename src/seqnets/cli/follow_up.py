@@ -31,7 +31,7 @@ def follow_ups(
     longer: Sequence[str],
     also: Sequence[str],
 ) -> dict[str, str]:
-    """Return the commands that may follow a finished run, by what they do.
+    """The commands that may follow a finished run, by what they do.
 
     Args:
         folder: The run's folder.
@@ -62,7 +62,7 @@ def follow_ups(
 
 
 def early_stopping(callbacks: Mapping[str, Callback]) -> tuple[str, EarlyStopping] | None:
-    """Return the config name and callback of early stopping, if it ended the run."""
+    """The config name and callback of early stopping, if it ended the run."""
     stopping = ((name, c) for name, c in callbacks.items() if isinstance(c, EarlyStopping))
     return next(((name, c) for name, c in stopping if c.reason is not None), None)
 
@@ -80,7 +80,7 @@ def limit_reached(trainer: Trainer) -> str:
 def extended_limits(
     options: Config, trainer: Trainer, early: tuple[str, EarlyStopping] | None, kept: Config
 ) -> list[str]:
-    """Return overrides that extend a finished run by its original length.
+    """Overrides that extend a finished run by its original length.
 
     Args:
         options: The run's configuration.

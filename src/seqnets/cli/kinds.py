@@ -27,7 +27,7 @@ _NAMES = {
 
 
 def options_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the options of a class or function by name, with annotations resolved to types.
+    """The options of a class or function by name, with annotations resolved to types.
 
     They include options that a class passes on to its bases, or to the class that its
     ``passes_options_to`` names. An annotation that cannot be resolved, such as one imported for

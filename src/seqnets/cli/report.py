@@ -24,7 +24,7 @@ _WIDE = 50
 
 
 def figures(trainer: Trainer, part: str) -> dict[str, float]:
-    """Return the metrics last logged by a trainer for one part, by name."""
+    """The metrics last logged by a trainer for one part, by name."""
     logged = {name.partition("/"): float(value) for name, value in trainer.callback_metrics.items()}
     return {name: value for (where, _, name), value in logged.items() if where == part}
 
@@ -36,7 +36,7 @@ def figures_table(
     baselines: Mapping[str, float],
     published: Mapping[str, Any] | None = None,
 ) -> Table:
-    """Return a table of metrics, compared with baselines in the main metric.
+    """A table of metrics, compared with baselines in the main metric.
 
     Args:
         what: What was scored, such as "the test part".
@@ -82,12 +82,12 @@ def shown(path: Path) -> str:
 
 
 def command(program: str, *arguments: str) -> str:
-    """Return a command line that calls an installed program, quoted for the shell."""
+    """A command line that calls an installed program, quoted for the shell."""
     return " ".join([_called(program), *map(shell, arguments)])
 
 
 def _called(program: str) -> str:
-    """Return how to call an installed program: by path if it is not the one on PATH."""
+    """How to call an installed program: by path if it is not the one on PATH."""
     beside = Path(sys.executable).with_name(program)
     found = shutil.which(program)
     if not beside.exists() or (found is not None and beside.samefile(found)):
@@ -96,5 +96,5 @@ def _called(program: str) -> str:
 
 
 def path_override(key: str, path: Path) -> str:
-    """Return an override by a path, as :func:`shown` formats it."""
+    """An override by a path, as :func:`shown` formats it."""
     return override(key, shown(path))

@@ -90,14 +90,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def folder_of(checkpoint: Path) -> Path | None:
-    """Return the run folder that holds a checkpoint; None if it was moved out of one."""
+    """The run folder that holds a checkpoint; None if it was moved out of one."""
     parent = checkpoint.absolute().parent
     inside = parent.name == _CHECKPOINTS and os.access(parent, os.W_OK)
     return parent.parent if inside else None
 
 
 def checkpoint_at(path: object, name: str = _LAST) -> Path:
-    """Return the checkpoint that a path refers to: a file, or a run's folder.
+    """The checkpoint that a path refers to: a file, or a run's folder.
 
     Args:
         path: The user's argument; "last" is the newest run in ``runs``, "FOLDER/last" that in
@@ -133,7 +133,7 @@ def checkpoint_at(path: object, name: str = _LAST) -> Path:
 
 
 def place_of(checkpoint: Path) -> Path:
-    """Return what a command names to use a checkpoint: its run's folder, if that leads to it."""
+    """What a command names to use a checkpoint: its run's folder, if that leads to it."""
     folder = checkpoint.parent.parent
     leads = checkpoint.parent.name == _CHECKPOINTS and _inside(folder, "best.ckpt") == checkpoint
     return folder if leads else checkpoint
@@ -146,7 +146,7 @@ def _inside(folder: Path, name: str) -> Path | None:
 
 
 def saved_config(checkpoint: Path) -> dict[str, Any]:
-    """Return the configuration stored in a checkpoint, ready to be composed by Hydra.
+    """The configuration stored in a checkpoint, ready to be composed by Hydra.
 
     Interpolations are escaped, so that a checkpoint cannot read from this machine, and Hydra's own
     keys are dropped. An objective's metric that is the dataset's follows it if that is changed.
@@ -165,7 +165,7 @@ def saved_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def config_in(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the configuration in a checkpoint that `seqnets train` wrote.
+    """The configuration in a checkpoint that `seqnets train` wrote.
 
     Raises:
         CheckpointError: It has no configuration because it was written from Python.
@@ -189,7 +189,7 @@ def _escaped(node: Any) -> Any:
 
 
 def find_resume(resume: str | None, output: Path | str) -> Path | None:
-    """Return the checkpoint to resume from, or None to start a new run.
+    """The checkpoint to resume from, or None to start a new run.
 
     Args:
         resume: A checkpoint, a run's folder, "last" (of all runs in ``output``), or "auto" (as
@@ -215,13 +215,13 @@ def find_resume(resume: str | None, output: Path | str) -> Path | None:
 
 
 def newest_run(folder: Path | str) -> Path | None:
-    """Return the newest run in a folder of runs, or of those of one dataset."""
+    """The newest run in a folder of runs, or of those of one dataset."""
     newest = _newest(folder) or _newest(folder, "*")
     return None if newest is None else newest.parents[1]
 
 
 def _newest(folder: Path | str, runs: str = "*/*") -> Path | None:
-    """Return the most recently written last checkpoint of the runs in a folder."""
+    """The most recently written last checkpoint of the runs in a folder."""
     found = Path(str(folder)).expanduser().glob(f"{runs}/{_CHECKPOINTS}/{_LAST}")
     written = filter(Path.is_file, found)  # a link may lead nowhere
     return max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
@@ -234,7 +234,7 @@ def write_result(folder: Path, figures: dict[str, Any]) -> None:
 
 
 def is_tested(folder: Path) -> bool:
-    """Return whether a run is finished, with figures of its test part."""
+    """Whether a run is finished, with figures of its test part."""
     result = folder / _RESULT
     return result.exists() and "test" in json.loads(result.read_text(encoding="utf-8"))
 

@@ -48,7 +48,7 @@ _C = TypeVar("_C", bound=Callback)
 
 
 def from_checkpoint(given: Mapping[str, Any], own: Config) -> tuple[Config, Config] | None:
-    """Return the configuration of the run to resume, and replacements for the overrides given.
+    """The configuration of the run to resume, and replacements for the overrides given.
 
     Args:
         given: The overrides from the command line.
@@ -354,5 +354,5 @@ class _Training:
         }
 
     def _callback(self, kind: type[_C]) -> _C | None:
-        """Return the first callback of a type, or None."""
+        """The first callback of a type, or None."""
         return next((c for c in self.callbacks.values() if isinstance(c, kind)), None)

@@ -19,7 +19,7 @@ _STEPS = (9, 4, 1)
 
 @torch.no_grad()
 def difference(module: nn.Module, run: Run) -> float:
-    """Return the largest difference between the outputs of a network and its counterpart.
+    """The largest difference between the outputs of a network and its counterpart.
 
     It is relative to the largest output if that exceeds 1, as with ReLU it can by far.
 

@@ -66,7 +66,7 @@ class Equation(NamedTuple):
 
 
 def equation_of(cell: Cell, kinds: Collection[type[GatedCell]], owner: str) -> Equation:
-    """Return what a cell computes in evaluation mode, where dropout has no effect.
+    """What a cell computes in evaluation mode, where dropout has no effect.
 
     Args:
         cell: The recurrence.
@@ -120,7 +120,7 @@ def make_cell(
 
 
 def gate_rows(cell: GatedCell, name: str, order: Sequence[str]) -> Array:
-    """Return a parameter's rows in float32, with its gates in another order.
+    """A parameter's rows in float32, with its gates in another order.
 
     Args:
         cell: The cell.
@@ -141,7 +141,7 @@ def gate_rows(cell: GatedCell, name: str, order: Sequence[str]) -> Array:
 
 
 def summed_bias(cell: GatedCell, order: Sequence[str]) -> Array:
-    """Return the sum of both biases, for equations that use only their sum."""
+    """The sum of both biases, for equations that use only their sum."""
     return gate_rows(cell, "bias_ih", order) + gate_rows(cell, "bias_hh", order)
 
 
@@ -180,12 +180,12 @@ def fill(cell: Cell, order: Sequence[str], **weights: Array | None) -> Cell:
 
 
 def _default_functions(cell: GatedCell) -> dict[str, str]:
-    """Return the activation functions, by role, that a cell has without ``Activations``."""
+    """The activation functions, by role, that a cell has without ``Activations``."""
     option = {"candidate": cell.nonlinearity} if isinstance(cell, RNNCell) else {}
     kind = parametrize.type_before_parametrizations(cell)
     return DEFAULT_FUNCTIONS | option | _OTHER_DEFAULTS.get(kind, {})
 
 
 def _gates_of(cell: GatedCell, name: str) -> tuple[str, ...]:
-    """Return the gates of a parameter's rows; ``("",)`` if it has one value per unit."""
+    """The gates of a parameter's rows; ``("",)`` if it has one value per unit."""
     return {"ih": cell.inputs, "hh": cell.recurrent}.get(name.rpartition("_")[2], ("",))

@@ -87,7 +87,7 @@ def from_flax(params: Tree, cell: CellFactory) -> DeepRNN:
 
 
 def params_of(cell: Cell) -> dict[str, dict[str, Array]]:
-    """Return a cell's parameters as a Flax tree, in which biases that only add up are one.
+    """A cell's parameters as a Flax tree, in which biases that only add up are one.
 
     Raises:
         ConfigError: Flax has no such cell.
@@ -157,7 +157,7 @@ def save(network: Network, path: Path) -> None:
 
 
 def run(network: Network, x: Array, lengths: Array) -> Array:
-    """Return the outputs (B, T, H) of a network for padded sequences, as Flax computes them."""
+    """The outputs (B, T, H) of a network for padded sequences, as Flax computes them."""
     jax, linen = library("jax"), library("flax.linen")
     params = network.params.get("params", network.params)
     with jax.default_device(jax.devices("cpu")[0]):
@@ -172,7 +172,7 @@ def run(network: Network, x: Array, lengths: Array) -> Array:
 
 
 def linen_cell(cell: Cell) -> Any:
-    """Return the Flax module of a cell.
+    """The Flax module of a cell.
 
     Raises:
         ConfigError: Flax has no such cell.
@@ -236,7 +236,7 @@ def _by_gate(tree: Tree, gates: tuple[str, ...]) -> Tree:
 
 
 def _gate_names(cell: GatedCell) -> list[tuple[str, str]]:
-    """Return each gate with the suffix of its Flax parameters, which is empty for a single gate."""
+    """Each gate with the suffix of its Flax parameters, which is empty for a single gate."""
     return [("h", "")] if isinstance(cell, RNNCell) else [(gate, gate) for gate in cell.inputs]
 
 

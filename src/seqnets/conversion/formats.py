@@ -138,7 +138,7 @@ def _format(name: str) -> Format:
 
 
 def _check_outputs(module: nn.Module, native: Any, form: str, path: str) -> float | None:
-    """Return the largest difference of the outputs, None if the other library is missing."""
+    """The largest difference of the outputs, None if the other library is missing."""
     try:
         found = difference(module, lambda x, lengths: FORMATS[form].run(native, x, lengths))
     except AbsentError:

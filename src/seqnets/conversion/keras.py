@@ -107,7 +107,7 @@ def from_keras(model: Any) -> DeepRNN:
 
 
 def weights_of(cell: GatedCell) -> list[Array]:
-    """Return a cell's weights in Keras' layout: kernel, recurrent kernel and bias.
+    """A cell's weights in Keras' layout: kernel, recurrent kernel and bias.
 
     Keras has one bias, the sum of both, except for :class:`GRUCell`, which needs both: (2, 3H).
     """

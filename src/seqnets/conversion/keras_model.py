@@ -74,7 +74,7 @@ def save(model: Any, path: Path) -> None:
 
 
 def run(model: Any, x: Array, lengths: Array) -> Array:
-    """Return the outputs (B, T, H) of a model's recurrent layers, as Keras computes them."""
+    """The outputs (B, T, H) of a model's recurrent layers, as Keras computes them."""
     keras = import_keras()
     with keras.device("cpu"):
         mask = keras.ops.convert_to_tensor(np.arange(x.shape[1]) < lengths[:, None])
@@ -85,7 +85,7 @@ def run(model: Any, x: Array, lengths: Array) -> Array:
 
 
 def recurrent_layers(model: Any) -> list[Any]:
-    """Return the recurrent layers of a model, or of the one model inside that has some, in order.
+    """The recurrent layers of a model, or of the one model inside that has some, in order.
 
     A layer is returned itself.
 
@@ -117,7 +117,7 @@ def recurrent_layers(model: Any) -> list[Any]:
 
 
 def directions(layer: Any) -> list[Any]:
-    """Return the layer itself, or the two layers of a bidirectional one."""
+    """The layer itself, or the two layers of a bidirectional one."""
     if type(layer).__name__ != "Bidirectional":
         _check_direction(layer, backwards=False)
         return [layer]
@@ -172,13 +172,13 @@ def _obstacle(model: Any, layers: list[Any]) -> str:
 
 
 def _producer(call: Any) -> Any:
-    """Return the call of a layer whose output another call takes, through dropout."""
+    """The call of a layer whose output another call takes, through dropout."""
     below = call.parent_nodes[0]  # a mask or an initial state may follow
     return _producer(below) if type(below.operation).__name__ in _IDENTITIES else below
 
 
 def _state_sources(call: Any) -> set[str]:
-    """Return the classes of the layers, or of the values, that give a call its initial state."""
+    """The classes of the layers, or of the values, that give a call its initial state."""
     after_x, named = call.arguments.args[1:], call.arguments.kwargs
     state = named.get("initial_state", after_x[0] if after_x else None)
     given = [part for part in import_keras().tree.flatten(state) if part is not None]
@@ -196,7 +196,7 @@ def _check_direction(layer: Any, backwards: bool) -> None:
 
 
 def _with_sequences(layer: Any, input_shape: Any) -> Any:
-    """Return a copy of a layer that returns the outputs of all steps, and no state."""
+    """A copy of a layer that returns the outputs of all steps, and no state."""
     config = layer.get_config()
     directions = [config[name]["config"] for name in ("layer", "backward_layer") if name in config]
     for part in (config, *directions):

@@ -39,7 +39,7 @@ def library(name: str) -> Any:
 
 
 def need_cell(path: Path, cell: CellFactory | None) -> CellFactory:
-    """Return the cell factory for a file that does not store the cell's type.
+    """The cell factory for a file that does not store the cell's type.
 
     Raises:
         ConfigError: There is none.

@@ -18,7 +18,7 @@ Layers = list[tuple[Cell, ...]]
 
 
 def layers_of(module: nn.Module, merges: Collection[str] = ("concat",)) -> Layers:
-    """Return copies of a network's cells in evaluation mode, layer by layer.
+    """Copies of a network's cells in evaluation mode, layer by layer.
 
     Args:
         module: A cell, a recurrent layer, a stack of layers, or a module that contains exactly one
@@ -110,7 +110,7 @@ def _iter_layers(module: nn.Module) -> Iterator[tuple[Cell, ...]]:
 
 
 def _recurrent_child(module: nn.Module) -> nn.Module:
-    """Return the only child that contains recurrent layers."""
+    """The only child that contains recurrent layers."""
     found = [
         child
         for child in module.children()

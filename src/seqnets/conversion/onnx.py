@@ -159,7 +159,7 @@ def _make_cell(node: Node, direction: int) -> Cell:
 
 
 def _read_functions(node: Node, kind: _Kind) -> list[str]:
-    """Return the seqnets names of an operator's activations, for all directions."""
+    """The seqnets names of an operator's activations, for all directions."""
     names = node.attributes.get("activations") or [
         "Sigmoid" if role == "gate" else "Tanh"
         for _ in range(node.directions)
@@ -217,7 +217,7 @@ def _make_node(equations: Sequence[Equation]) -> Node:
 
 
 def _activation_attributes(names: Sequence[str]) -> dict[str, Any]:
-    """Return activation functions as attributes; only those that take alpha or beta list it."""
+    """Activation functions as attributes; only those that take alpha or beta list it."""
     unknown = [name for name in names if name not in _FUNCTIONS]
     if unknown:
         raise ConfigError(

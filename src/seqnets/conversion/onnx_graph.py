@@ -61,7 +61,7 @@ def save(model: Any, path: Path) -> None:
 
 
 def nodes_of(model: Any) -> list[Node]:
-    """Return the recurrent operators of a model, each of which takes the one before's output.
+    """The recurrent operators of a model, each of which takes the one before's output.
 
     Raises:
         ConfigError: There are no such operators, they do not follow each other, or their weights
@@ -92,7 +92,7 @@ def nodes_of(model: Any) -> list[Node]:
 
 
 def _constants(onnx: Any, graph: Any) -> dict[str, Array]:
-    """Return the tensors of a graph that no input changes, by name; casts are ignored."""
+    """The tensors of a graph that no input changes, by name; casts are ignored."""
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:  # each after those whose outputs it takes
         if node.op_type == "Constant":
@@ -142,7 +142,7 @@ def _read_node(onnx: Any, node: Any, constants: dict[str, Array], model: Any) ->
 
 
 def _declared_steps(onnx: Any, model: Any, x: str, axis: int) -> int | None:
-    """Return the size of a tensor's axis; None if the model leaves it open."""
+    """The size of a tensor's axis; None if the model leaves it open."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         sizes = value.type.tensor_type.shape.dim

@@ -33,7 +33,7 @@ def model_of(layers: Sequence[Layer], lengths: bool, state: bool) -> Any:
 
 
 def run(model: Any, x: Array, lengths: Array) -> Array:
-    """Return the outputs of a model's recurrent layers, as ONNX Runtime computes them.
+    """The outputs of a model's recurrent layers, as ONNX Runtime computes them.
 
     Args:
         model: A model whose recurrent operators can be read, or one of our own with a ``Scan``.

@@ -59,7 +59,7 @@ _WEIGHT_NAME = re.compile(r"(weight_(ih|hh|hr)|bias_(ih|hh)|p_[ifo])_l\d+(_rever
 
 
 def to_torch(module: nn.Module) -> nn.RNNBase:
-    """Return the torch.nn module with a network's weights, dtype and device.
+    """The torch.nn module with a network's weights, dtype and device.
 
     It is ``batch_first``, as the network is; a cell's module is not, and that of a torch-like
     network keeps its setting.
@@ -71,7 +71,7 @@ def to_torch(module: nn.Module) -> nn.RNNBase:
 
 
 def to_torch_like(module: nn.Module) -> nn.RNNBase | TorchLike:
-    """Return the torch.nn module, or the torch-like one for cells that torch.nn lacks.
+    """The torch.nn module, or the torch-like one for cells that torch.nn lacks.
 
     Raises:
         ConfigError: Neither has the cell, or the layers are not alike.
@@ -80,7 +80,7 @@ def to_torch_like(module: nn.Module) -> nn.RNNBase | TorchLike:
 
 
 def from_torch(module: nn.RNNBase | TorchLike) -> TorchLike:
-    """Return the torch-like module with the weights and options of a torch.nn module.
+    """The torch-like module with the weights and options of a torch.nn module.
 
     Frozen parameters stay frozen.
 
@@ -141,7 +141,7 @@ def save(module: nn.RNNBase | TorchLike, path: Path) -> None:
 
 @torch.no_grad()
 def run(module: nn.RNNBase | TorchLike, x: Array, lengths: Array) -> Array:
-    """Return a module's outputs (B, T, H) for padded sequences (B, T, I)."""
+    """A module's outputs (B, T, H) for padded sequences (B, T, I)."""
     like = next(module.parameters())
     steps = torch.from_numpy(lengths).long()
     packed = pack_padded_sequence(torch.from_numpy(x).to(like), steps, batch_first=True)
@@ -150,7 +150,7 @@ def run(module: nn.RNNBase | TorchLike, x: Array, lengths: Array) -> Array:
 
 
 def _converted(module: nn.Module, kinds: dict[type[GatedCell], Any]) -> Any:
-    """Return a module with the same cell in all layers, as torch.nn's are."""
+    """A module with the same cell in all layers, as torch.nn's are."""
     layers = [[equation_of(cell, kinds, _OWNER) for cell in layer] for layer in layers_of(module)]
     for equation in (equation for layer in layers for equation in layer):
         equation.check_functions(_OWNER)
@@ -182,7 +182,7 @@ def _copy_requires_grad(module: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def _signature(equation: Equation, directions: int) -> tuple[Any, ...]:
-    """Return what all layers of a torch.nn module have in common."""
+    """What all layers of a torch.nn module have in common."""
     cell = equation.cell
     options = tuple(_options(cell).values())
     return equation.kind, cell.hidden_size, cell.bias_ih is None, options, directions
@@ -221,7 +221,7 @@ def _build_module(
 
 
 def _options(cell: GatedCell) -> dict[str, Any]:
-    """Return a cell's constructor options that a torch.nn module has too."""
+    """A cell's constructor options that a torch.nn module has too."""
     names = ("nonlinearity", "proj_size")
     return {name: getattr(cell, name) for name in names if getattr(cell, name, 0)}
 

@@ -54,18 +54,18 @@ class DataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def loader(self, part: Part) -> Loader:
-        """Return a new loader of one part, positioned at the start of epoch 0."""
+        """A new loader of one part, positioned at the start of epoch 0."""
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
-        """Return the size of each part, in :attr:`unit`."""
+        """The size of each part, in :attr:`unit`."""
 
     def group_counts(self) -> dict[Part, int] | None:
-        """Return the number of groups, each in one part as a whole; None if there are none."""
+        """The number of groups, each in one part as a whole; None if there are none."""
         return None
 
     def name_of(self, part: Part) -> str:
-        """Return what messages call a part."""
+        """What messages call a part."""
         return f"{type(self).__name__}, {part} part"
 
     def setup(self, stage: str | None = None) -> None:
@@ -74,28 +74,28 @@ class DataModule(LightningDataModule, ABC):
             self.loader(part)
 
     def train_dataloader(self) -> Loader:
-        """Return the training batches, in a fixed order if the trainer uses ``overfit_batches``."""
+        """The training batches, in a fixed order if the trainer uses ``overfit_batches``."""
         loader = self.loader("train")
         trainer: Any = self.trainer
         overfits = trainer is not None and trainer.overfit_batches > 0
         return loader.in_order() if overfits else loader
 
     def val_dataloader(self) -> Loader:
-        """Return the validation batches."""
+        """The validation batches."""
         return self.loader("val")
 
     def test_dataloader(self) -> Loader:
-        """Return the test batches."""
+        """The test batches."""
         return self.loader("test")
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Return the batch on the device, copied asynchronously where possible."""
+        """The batch on the device, copied asynchronously where possible."""
         return batch.map(partial(_to_device, device))
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, as plain values."""
+        """The metadata that a checkpoint stores, as plain values."""
         classes = self.class_counts("train")
         return {
             "sizes": dict(self.sizes),
@@ -108,42 +108,42 @@ class DataModule(LightningDataModule, ABC):
         }
 
     def numbers(self, part: Part) -> Sequence[np.ndarray | Tensor]:
-        """Return the inputs and targets of a part, as arrays of any shape."""
+        """The inputs and targets of a part, as arrays of any shape."""
         return ()
 
     def lengths(self, part: Part) -> np.ndarray | None:
-        """Return the length of each sequence of a part, (N,); None for one long text or series."""
+        """The length of each sequence of a part, (N,); None for one long text or series."""
         return None
 
     def class_counts(self, part: Part) -> np.ndarray | None:
-        """Return how often each class occurs in a part, (C,); None if there are no classes."""
+        """How often each class occurs in a part, (C,); None if there are no classes."""
         return None
 
     def target_lengths(self, part: Part) -> np.ndarray | None:
-        """Return the number of labels in each transcript of a part, (N,), if targets are such."""
+        """The number of labels in each transcript of a part, (N,), if targets are such."""
         return None
 
     def features(self) -> list[dict[str, str]]:
-        """Return a table row for each named feature, by column, for display."""
+        """A table row for each named feature, by column, for display."""
         return []
 
     def token_counts(self, part: Part) -> np.ndarray | None:
-        """Return how often each token occurs in a part, (V,); None if there are no tokens."""
+        """How often each token occurs in a part, (V,); None if there are no tokens."""
         return None
 
     def token_name(self, number: int) -> str:
-        """Return the text of a single token, for display."""
+        """The text of a single token, for display."""
         known = self.vocabulary
         if known is None:
             return str(number)
         return known.piece(number) if known.unit == "bpe" else known.tokens[number]
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return a table row for each of a part's first sequences, by column, for display."""
+        """A table row for each of a part's first sequences, by column, for display."""
         return []
 
     def new(self, path: Path, known: Known) -> Loader:
-        """Return batches of a user's file for prediction, with any targets that it has.
+        """Batches of a user's file for prediction, with any targets that it has.
 
         The training data are not read: vocabulary, labels and scales come from ``known``. Targets
         that the model cannot predict count as missing.
@@ -161,7 +161,7 @@ class DataModule(LightningDataModule, ABC):
         )
 
     def baselines(self) -> dict[str, float]:
-        """Return the test scores of simple baselines, in the metric that ``describe`` names.
+        """The test scores of simple baselines, in the metric that ``describe`` names.
 
         Without one, they are as the objective's ``in_metric`` takes them.
         """
@@ -169,7 +169,7 @@ class DataModule(LightningDataModule, ABC):
 
 
 def spread(*arrays: np.ndarray | Tensor) -> list[float | None]:
-    """Return evenly spaced values of each array, by which it can be recognised."""
+    """Evenly spaced values of each array, by which it can be recognised."""
     found: list[float | None] = []
     for array in arrays:
         flat = np.asarray(array).reshape(-1)

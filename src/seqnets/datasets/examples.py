@@ -25,7 +25,7 @@ SHADES = " .:-=+*#%@"
 def show_steps(
     x: Tensor, vocabulary: Vocabulary | None = None, scaling: Scaling | None = None
 ) -> str:
-    """Return the beginning of a sequence as text.
+    """The beginning of a sequence as text.
 
     Args:
         x: Tokens, (T,) int64, or features, (T, ...).
@@ -44,7 +44,7 @@ def show_steps(
 
 
 def show_features(names: Sequence[str], x: Tensor, scaling: Scaling | None) -> list[dict[str, str]]:
-    """Return a table row for each feature: its name, mean and standard deviation.
+    """A table row for each feature: its name, mean and standard deviation.
 
     Args:
         names: Names of the features.
@@ -60,7 +60,7 @@ def show_features(names: Sequence[str], x: Tensor, scaling: Scaling | None) -> l
 
 
 def show_picture(picture: np.ndarray, letters: int = 1) -> str:
-    """Return an image drawn in characters.
+    """An image drawn in characters.
 
     Args:
         picture: Brightness in 0..1, (height, width).
@@ -71,7 +71,7 @@ def show_picture(picture: np.ndarray, letters: int = 1) -> str:
 
 
 def show_columns(columns: np.ndarray) -> str:
-    """Return the left of a picture drawn in characters, dark on light as light on dark.
+    """The left of a picture drawn in characters, dark on light as light on dark.
 
     Args:
         columns: Brightness in 0..1, (T, height).
@@ -84,7 +84,7 @@ def show_columns(columns: np.ndarray) -> str:
 
 
 def show_target(y: Tensor, labels: Sequence[str] | None = None, joiner: str = " ") -> str:
-    """Return a target as text: one class or one per step, one row of values or one per step.
+    """A target as text: one class or one per step, one row of values or one per step.
 
     Args:
         y: Classes, () or (T,) int64, with ``IGNORE`` shown as a dot; or values, (K,) or (T, ...).

@@ -13,7 +13,7 @@ from seqnets.typing import Batch
 
 
 def share() -> tuple[int, int]:
-    """Return this process's rank and the world size."""
+    """This process's rank and the world size."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -49,15 +49,15 @@ class Loader(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Return the number of batches in a whole epoch."""
+        """The number of batches in a whole epoch."""
 
     @abstractmethod
     def _order(self, epoch: int) -> Any:
-        """Return what determines an epoch's batches: sequence indices or stream positions."""
+        """What determines an epoch's batches: sequence indices or stream positions."""
 
     @abstractmethod
     def _batch(self, order: Any, index: int) -> Batch:
-        """Return this process's shard of one batch of the epoch."""
+        """This process's shard of one batch of the epoch."""
 
     def __iter__(self) -> Iterator[Batch]:
         # Lightning creates the iterator before it sets the epoch: nothing here may run until the
@@ -73,14 +73,14 @@ class Loader(ABC):
         self.set_epoch(self._epoch + 1)
 
     def in_order(self) -> Loader:
-        """Return a loader that yields all data exactly once, in file order.
+        """A loader that yields all data exactly once, in file order.
 
         Returns ``self`` by default; override in loaders that shuffle or drop data.
         """
         return self
 
     def sample(self) -> Batch:
-        """Return this process's shard of a batch for inspection; the position does not change.
+        """This process's shard of a batch for inspection; the position does not change.
 
         Override where neighbouring sequences are similar, such as files sorted by class.
         """
@@ -106,7 +106,7 @@ class Loader(ABC):
         self._batches, self._resumed = len(self), True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: the epoch, the batches yielded, and the order's settings."""
+        """The position: the epoch, the batches yielded, and the order's settings."""
         order = {**self._settings, "length": len(self)}
         return {"epoch": self._epoch, "batches": self._batches, "order": order}
 

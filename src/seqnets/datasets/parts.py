@@ -11,6 +11,6 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 
 def paths_of(path: str, validation_path: str | None, test_path: str | None) -> dict[Part, str]:
-    """Return the file of each part that has its own."""
+    """The file of each part that has its own."""
     paths: dict[Part, str | None] = {"train": path, "val": validation_path, "test": test_path}
     return {part: file for part, file in paths.items() if file is not None}

@@ -42,12 +42,12 @@ class Scaling:
         )
 
     def plain(self) -> dict[str, list[float]]:
-        """Return plain values, for a checkpoint."""
+        """Plain values, for a checkpoint."""
         return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
     @property
     def places(self) -> list[int]:
-        """Return the decimal places of each column's original units that float32 resolves, (I,).
+        """The decimal places of each column's original units that float32 resolves, (I,).
 
         Values some four deviations from the mean are meant. Below 0 where digits before the point
         are lost.
@@ -59,7 +59,7 @@ class Scaling:
         return ((values - self.mean) / self.deviation).float()
 
     def shown(self, values: Tensor) -> list[float]:
-        """Return scaled columns, (I,), in original units, rounded to float32 precision."""
+        """Scaled columns, (I,), in original units, rounded to float32 precision."""
         own = zip(self.undo(values).tolist(), self.places, strict=True)
         return [round(value, places) + 0.0 for value, places in own]  # avoids -0.0
 

@@ -53,7 +53,7 @@ def width_of(text: str) -> int:
 
 
 def plain(text: str, letters: int = _MAX_LETTERS) -> str:
-    """Return a user's text for matplotlib to draw literally, truncated if wider than letters.
+    """A user's text for matplotlib to draw literally, truncated if wider than letters.
 
     Dollar signs are escaped, so that nothing is parsed as a formula.
     """
@@ -121,7 +121,7 @@ def put_legend(figure: Figure, handles: Sequence[Any], most: int, **options: Any
 
 
 def new_figure(width: float = 6.4, height: float = 4.0, **grid: Any) -> tuple[Figure, Any]:
-    """Return a figure and its axes, independent of any GUI backend and of matplotlib's colours.
+    """A figure and its axes, independent of any GUI backend and of matplotlib's colours.
 
     Args:
         width: Inches.

@@ -33,7 +33,7 @@ class Layer:
 
 
 def layers_of(model: nn.Module, call: Callable[[], Any]) -> dict[str, Layer]:
-    """Return the innermost layers with parameters that a model calls, by name, in that order.
+    """The innermost layers with parameters that a model calls, by name, in that order.
 
     Where gradients of a layer's arguments lead to another layer, whatever operations and modules
     without parameters are in between, it is given the other's output.

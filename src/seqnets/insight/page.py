@@ -29,7 +29,7 @@ _SIZE = 11.0
 
 
 def laid_out(passages: Sequence[Passage], columns: int, lines: int) -> list[Line]:
-    """Return the lines of a page of passages, with an empty line between two.
+    """The lines of a page of passages, with an empty line between two.
 
     Args:
         passages: Passages to write.

@@ -11,7 +11,7 @@ _MARKS = re.compile(r"[\\`*_\[\]|]")
 
 
 def visible(text: str) -> str:
-    r"""Return a text with control characters escaped, so that no terminal interprets them.
+    r"""A text with control characters escaped, so that no terminal interprets them.
 
     Line ends and tabs are kept. The escapes are valid in JSON, Python and C.
 

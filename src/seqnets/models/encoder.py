@@ -169,7 +169,7 @@ def with_options(cell: CellFactory, options: Mapping[str, CellOption] | None) ->
 
 
 def dropout_rates(dropout: float | Mapping[str, float]) -> dict[str, float]:
-    """Return the probability of each kind of dropout, from one for all or a partial mapping.
+    """The probability of each kind of dropout, from one for all or a partial mapping.
 
     Raises:
         ConfigError: A kind is unknown, or a probability outside [0, 1).

@@ -157,7 +157,7 @@ def _compare(cell: Cell, backend: str, variant: Variant, T: int) -> None:
 
 
 def in_double(cell: Cell, arguments: tuple[Any, ...], variant: Variant) -> dict[str, Tensor]:
-    """Return the reference's results in float64."""
+    """The reference's results in float64."""
     x, state, *rest = arguments
     state = None if state is None else tuple(part.double() for part in state)
     double = copy.deepcopy(cell).double()
@@ -169,7 +169,7 @@ def in_double(cell: Cell, arguments: tuple[Any, ...], variant: Variant) -> dict[
 def _with_rounded_inputs(
     cell: Cell, arguments: tuple[Any, ...], variant: Variant
 ) -> dict[str, Tensor]:
-    """Return the reference's results for inputs that differ by about a rounding error each.
+    """The reference's results for inputs that differ by about a rounding error each.
 
     One factor for all would hardly change what is a difference of inputs.
     """
@@ -206,7 +206,7 @@ def poisoned_memory() -> Iterator[None]:
 
 
 def arguments_for(cell: Cell, variant: Variant, T: int) -> tuple[Any, ...]:
-    """Return random inputs, state, lengths and resets for ``unroll``."""
+    """Random inputs, state, lengths and resets for ``unroll``."""
     like = cell._like
     B = variant.rows
 
@@ -239,7 +239,7 @@ def everything(
     reverse: bool,
     backend: str,
 ) -> dict[str, Tensor]:
-    """Return outputs, final states and all gradients, by name."""
+    """Outputs, final states and all gradients, by name."""
     wanted = {"x": x.detach().requires_grad_(), **dict(cell.named_parameters())}
     if state is not None:
         state = tuple(part.detach().requires_grad_() for part in state)

@@ -88,7 +88,7 @@ def obey(laws: Sequence[Law], layer: nn.Module, data: Example, name: str) -> Non
 
 
 def without(laws: Sequence[Law], skip: Collection[str]) -> list[Law]:
-    """Return the laws that are not skipped.
+    """The laws that are not skipped.
 
     Raises:
         ConfigError: A name in ``skip`` is unknown.
@@ -268,7 +268,7 @@ def _has_output_only(layer: nn.Module) -> bool:
 
 
 def _first_parts(state: Any) -> list[int]:
-    """Return the indices, among all parts of the state, of each cell's first part."""
+    """The indices, among all parts of the state, of each cell's first part."""
     if isinstance(state[0], Tensor):
         return [0]
     places, before = [], 0
@@ -386,7 +386,7 @@ def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def _scalar(tree: Any) -> Tensor:
-    """Return a sum with a different weight for each element of a row, so that nothing cancels."""
+    """A sum with a different weight for each element of a row, so that nothing cancels."""
 
     def weighed(leaf: Tensor) -> Tensor:
         row = leaf.shape[1:]
@@ -401,7 +401,7 @@ def _derivatives(layer: nn.Module, outcome: Any, *inputs: Tensor) -> tuple[Tenso
 
 
 def _as_function(layer: nn.Module, data: Example) -> tuple[Any, tuple[Tensor, ...]]:
-    """Return the layer as a function of its floating-point tensors, and these tensors."""
+    """The layer as a function of its floating-point tensors, and these tensors."""
     parameters = {name: p.detach() for name, p in layer.named_parameters()}
     leaves = tree_leaves(data.state)
 

@@ -97,7 +97,7 @@ class NonMonotonicASGD(torch.optim.SGD):
             self._swap()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to resume."""
+        """Everything needed to resume."""
         averaging = {"losses": list(self.losses), "count": self.count, "exchanged": self._swapped}
         return {**super().state_dict(), "averaging": averaging}
 

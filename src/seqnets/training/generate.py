@@ -142,7 +142,7 @@ def check_options(
 
 
 def read_prompt(vocabulary: Vocabulary, prompt: str) -> Tensor:
-    r"""Return the ids of a prompt, (T,) int64; of the beginning of a line if it is blank.
+    r"""The ids of a prompt, (T,) int64; of the beginning of a line if it is blank.
 
     As in the files that a model is trained on, ``\r\n`` is ``\n``.
 
@@ -271,7 +271,7 @@ class _Choice:
 
 
 def _default_prompt(vocabulary: Vocabulary) -> str:
-    """Return a line end, or the first known token of a vocabulary without one."""
+    """A line end, or the first known token of a vocabulary without one."""
     known = set(vocabulary.tokens)
     if vocabulary.unit == "bpe" or "\n" in known or "<eos>" in known:
         return "\n"

@@ -101,7 +101,7 @@ class BatchGraphs:
 
 
 def _refusal(module: SequenceModule) -> str | None:
-    """Return why a module's training cannot be recorded; None if it can."""
+    """Why a module's training cannot be recorded; None if it can."""
     trainer = module.trainer
     if module.device.type != "cuda":
         return f"it trains on {module.device}, and graphs are CUDA's"

@@ -37,7 +37,7 @@ class Mean(Metric, ABC):
         self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
-        """Return the mean; NaN if nothing was scored."""
+        """The mean; NaN if nothing was scored."""
         return self.total / self.scored
 
 
@@ -113,7 +113,7 @@ class OwnError(MeanAbsoluteError):
         super().update(predictions[:, self.column], targets[:, self.column])
 
     def compute(self) -> Tensor:
-        """Return the error."""
+        """The error."""
         return super().compute() * self.unit
 
 
@@ -129,7 +129,7 @@ class SequenceScore(Mean):
         self.items = items
 
     def pairs(self, predictions: Tensor, targets: Tensor) -> tuple[list[Items], list[Items]]:
-        """Return the items of predictions and targets, ids (B, U') and (B, U), each padded.
+        """The items of predictions and targets, ids (B, U') and (B, U), each padded.
 
         Targets of shape (B, 0) are unknown.
         """
@@ -205,14 +205,14 @@ class Detection(Metric, ABC):
 
     @abstractmethod
     def count(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Return the numbers of true positives, predicted items and target items, (3,) int64."""
+        """The numbers of true positives, predicted items and target items, (3,) int64."""
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Add a batch of classes, both (B, T); ``IGNORE`` where a target is not scored."""
         self.counts += self.count(predictions, targets)
 
     def compute(self) -> Tensor:
-        """Return the figure."""
+        """The figure."""
         hits, predicted, actual = self.counts.tolist()
         of = {"precision": (hits, predicted, predicted), "recall": (hits, actual, actual)}
         return torch.tensor(f1_score(*of.get(self.figure, (hits, predicted, actual))))

@@ -10,7 +10,7 @@ import torch
 
 
 def capture() -> dict[str, Any]:
-    """Return the random states of torch (all devices), NumPy and Python, as plain values."""
+    """The random states of torch (all devices), NumPy and Python, as plain values."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     version, internal, gauss = random.getstate()
     return {

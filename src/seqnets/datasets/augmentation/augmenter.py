@@ -21,7 +21,7 @@ Augmentations = Sequence[Augmentation] | Mapping[str, Augmentation]
 
 
 def listed(who: str, augment: Any) -> tuple[Augmentation, ...]:
-    """Return the augmentations that a dataset is given.
+    """The augmentations that a dataset is given.
 
     Raises:
         ConfigError: It is given anything else.
@@ -110,7 +110,7 @@ class Augmenter:
             )
 
     def __call__(self, batch: Batch, random: torch.Generator) -> Batch:
-        """Return a changed batch; the memory of ``batch.x`` may be used for it.
+        """A changed batch; the memory of ``batch.x`` may be used for it.
 
         Args:
             batch: A batch of sequences of features.
@@ -139,13 +139,13 @@ class Augmenter:
         return batch._replace(x=x, y=y, lengths=lengths if self.moves else batch.lengths)
 
     def needed(self, y: Tensor) -> Tensor:
-        """Return the fewest steps that targets need, (N,)."""
+        """The fewest steps that targets need, (N,)."""
         if not self.transcribed:
             return torch.ones(len(y), dtype=torch.int64)
         return frames_needed(y).clamp(min=1)
 
     def fewest(self, lengths: Tensor, y: Tensor) -> Tensor:
-        """Return the fewest steps that may be left of sequences, (N,)."""
+        """The fewest steps that may be left of sequences, (N,)."""
         for augmentation, _ in self._all:
             if isinstance(augmentation, TimeAugmentation):
                 lengths = augmentation.fewest(lengths, self.needed(y))

@@ -25,7 +25,7 @@ class ValueAugmentation(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor, lengths: Tensor, random: torch.Generator) -> Tensor:
-        """Return the values that a batch has instead.
+        """The values that a batch has instead.
 
         Args:
             x: The features to change, (B, T, I), NaN where one is missing, which it stays. They may
@@ -50,7 +50,7 @@ class TimeAugmentation(ABC):
     def __call__(
         self, lengths: Tensor, needed: Tensor, random: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return the steps to take, (B, T'), and how many of them each row has, (B,).
+        """The steps to take, (B, T'), and how many of them each row has, (B,).
 
         Whole numbers are steps, from 0; fractions are interpolated. Of the rest of a row, any of
         its steps will do.
@@ -63,7 +63,7 @@ class TimeAugmentation(ABC):
         """
 
     def fewest(self, lengths: Tensor, needed: Tensor) -> Tensor:
-        """Return the fewest steps that may be taken of rows, (N,)."""
+        """The fewest steps that may be taken of rows, (N,)."""
         return torch.minimum(lengths, needed)
 
     def can_change(self, features: int, steps: int) -> bool:

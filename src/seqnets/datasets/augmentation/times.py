@@ -41,7 +41,7 @@ class Stretch(TimeAugmentation):
     def __call__(
         self, lengths: Tensor, needed: Tensor, random: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return evenly spaced places from the first step to the last, and how many."""
+        """Evenly spaced places from the first step to the last, and how many."""
         draws = torch.rand(len(lengths), generator=random, dtype=torch.float64)
         after = _times(lengths, self.shortest + (self.longest - self.shortest) * draws, needed)
         last = lengths[:, None] - 1
@@ -49,7 +49,7 @@ class Stretch(TimeAugmentation):
         return torch.minimum(torch.arange(int(after.max())) * apart, last), after
 
     def fewest(self, lengths: Tensor, needed: Tensor) -> Tensor:
-        """Return the fewest steps that may be left of rows, (N,)."""
+        """The fewest steps that may be left of rows, (N,)."""
         return _times(lengths, self.shortest, needed)
 
     def can_change(self, features: int, steps: int) -> bool:
@@ -81,7 +81,7 @@ class Crop(TimeAugmentation):
     def __call__(
         self, lengths: Tensor, needed: Tensor, random: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return consecutive steps, and how many."""
+        """Consecutive steps, and how many."""
         draws = torch.rand(2, len(lengths), generator=random, dtype=torch.float64)
         after = _times(lengths, self.share + (1 - self.share) * draws[0], needed)
         starts = (draws[1] * (lengths - after + 1)).long()

@@ -67,7 +67,7 @@ class SpecAugment(ValueAugmentation):
         self.feature_masks, self.share_of_features = feature_masks, share_of_features
 
     def __call__(self, x: Tensor, lengths: Tensor, random: torch.Generator) -> Tensor:
-        """Return the features with some steps, and some features, set to 0."""
+        """The features with some steps, and some features, set to 0."""
         B, T, I = x.shape
         if self.step_masks:
             widest = _share(lengths, self.share_of_steps).clamp(max=self.steps)
@@ -126,7 +126,7 @@ class Noise(ValueAugmentation):
         self.deviation = deviation
 
     def __call__(self, x: Tensor, lengths: Tensor, random: torch.Generator) -> Tensor:
-        """Return the features with noise."""
+        """The features with noise."""
         return x.add_(torch.randn(x.shape, generator=random), alpha=self.deviation)
 
 
@@ -150,6 +150,6 @@ class Scale(ValueAugmentation):
         self.deviation = deviation
 
     def __call__(self, x: Tensor, lengths: Tensor, random: torch.Generator) -> Tensor:
-        """Return the features, scaled."""
+        """The features, scaled."""
         B, _, I = x.shape
         return x.mul_(1 + self.deviation * torch.randn((B, 1, I), generator=random))

@@ -18,7 +18,7 @@ XZ_LIMIT = 16 << 20
 
 
 def language_baselines(tokens: Tokens) -> dict[str, float]:
-    """Return the test part's bits per token under memoryless models and xz.
+    """The test part's bits per token under memoryless models and xz.
 
     - ``uniform``: all tokens of the vocabulary are equally likely.
     - ``unigram entropy``: cross entropy under the token frequencies of the training part, with
@@ -49,7 +49,7 @@ def language_baselines(tokens: Tokens) -> dict[str, float]:
 
 
 def histogram(ids: np.ndarray, size: int) -> np.ndarray:
-    """Return how often each id occurs, (size,), reading in blocks as ids may be memory-mapped."""
+    """How often each id occurs, (size,), reading in blocks as ids may be memory-mapped."""
     counts = np.zeros(size, np.int64)
     for start in range(0, len(ids), XZ_LIMIT):
         counts += np.bincount(ids[start : start + XZ_LIMIT], minlength=size)
@@ -57,7 +57,7 @@ def histogram(ids: np.ndarray, size: int) -> np.ndarray:
 
 
 def _xz_bits(text: str) -> int:
-    """Return the compressed size of a text, in bits."""
+    """The compressed size of a text, in bits."""
     data = text.encode()
     # as with a preset of 9 alone, whose dictionary of 64 MiB takes longer to clear than most texts
     size = max(4096, len(data))
@@ -66,5 +66,5 @@ def _xz_bits(text: str) -> int:
 
 
 def majority_baseline(train: Tensor, test: Tensor) -> dict[str, float]:
-    """Return the test accuracy of always predicting the most frequent training label."""
+    """The test accuracy of always predicting the most frequent training label."""
     return {"majority class": float((test == train.bincount().argmax()).double().mean())}

@@ -15,7 +15,7 @@ LINKS = 10_000_000
 def learn_dictionary(
     sources: Sequence[str], targets: Sequence[str], iterations: int = 5, links: int = LINKS
 ) -> dict[str, str]:
-    r"""Return the likeliest translation of each source word.
+    r"""The likeliest translation of each source word.
 
     IBM model 1 without the empty word: each target word is aligned to one of the source's words,
     with a uniform prior. Fitted by expectation maximisation:
@@ -62,17 +62,17 @@ def learn_dictionary(
 
 
 def word_by_word(text: str, dictionary: dict[str, str]) -> str:
-    """Return a text with each word translated; words not in the dictionary are copied."""
+    """A text with each word translated; words not in the dictionary are copied."""
     return " ".join(dictionary.get(word, word) for word in text.split())
 
 
 def _count_within(links: int, sources: Sequence[str], targets: Sequence[str]) -> int:
-    """Return how many of the first texts have at most ``links`` links together; at least one."""
+    """How many of the first texts have at most ``links`` links together; at least one."""
     pairs = zip(sources, targets, strict=True)
     counts = np.cumsum([len(text.split()) * len(other.split()) for text, other in pairs])
     return max(1, int(np.searchsorted(counts, links, side="right")))
 
 
 def _words(texts: Sequence[str]) -> list[str]:
-    """Return the distinct words of some texts."""
+    """The distinct words of some texts."""
     return list(dict.fromkeys(word for text in texts for word in text.split()))

@@ -26,7 +26,7 @@ Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def forecast_baselines(
     train: Windows, test: Windows, outputs: int, season: int = 0, units: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Return the mean squared errors of simple forecasts over all test windows and targets.
+    """The mean squared errors of simple forecasts over all test windows and targets.
 
     - ``last value``: the last value is repeated.
     - ``last season``: the last ``season`` steps are repeated; omitted if 0.
@@ -96,7 +96,7 @@ def _fit_linear(train: Windows, units: np.ndarray) -> Forecast:
 
 
 def _regressors(past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return past values relative to the last, with a constant 1, and the last, (N, K, 1)."""
+    """Past values relative to the last, with a constant 1, and the last, (N, K, 1)."""
     last = past[..., -1:]
     return np.concatenate([past - last, np.ones_like(last)], -1), last
 

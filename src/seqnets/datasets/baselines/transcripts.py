@@ -15,7 +15,7 @@ _WIDTH = 8
 
 
 def repeated_label(train: Tensor, test: Tensor) -> dict[str, float]:
-    """Return the test errors per label of the commonest label, as often as is best in training.
+    """The test errors per label of the commonest label, as often as is best in training.
 
     Args:
         train: Labels of the training transcripts, (N, U), padded with ``IGNORE``.
@@ -37,7 +37,7 @@ def _edits(y: Tensor, label: Tensor, times: Tensor) -> Tensor:
 
 
 def nearest_pictures(train: Sequences, test: Sequences) -> dict[str, float]:
-    """Return the test errors per label of pictures cut into equal pieces, read one by one.
+    """The test errors per label of pictures cut into equal pieces, read one by one.
 
     A picture is cut from its first column with ink to its last: a training picture into as many
     pieces as it has labels, a test picture into pieces of the training pictures' mean width. A

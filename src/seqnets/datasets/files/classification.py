@@ -45,7 +45,7 @@ class ClassificationFiles(SequenceFiles):
         return (self.label,)
 
     def read_target(self, where: str, row: Row) -> str | int:
-        """Return a row's label."""
+        """A row's label."""
         need(where, row, self.label, advice="dataset.label=COLUMN names another.")
         label = row[self.label]
         if not isinstance(label, (str, int)) or label == "":
@@ -56,11 +56,11 @@ class ClassificationFiles(SequenceFiles):
         return label
 
     def strata(self, records: Sequence[Record]) -> np.ndarray:
-        """Return each record's label."""
+        """Each record's label."""
         return np.array([str(record.target) for record in records])
 
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
-        """Return each part's class numbers, (N,) int64, and the names of the classes."""
+        """Each part's class numbers, (N,) int64, and the names of the classes."""
         first = parts["train"][0]
         for record in (record for records in parts.values() for record in records):
             if type(record.target) is not type(first.target):
@@ -91,13 +91,13 @@ class ClassificationFiles(SequenceFiles):
         return encoded, {"labels": [str(label) for label in labels]}
 
     def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
-        """Return class numbers, (N,) int64; ``IGNORE`` for labels that the model does not know."""
+        """Class numbers, (N,) int64; ``IGNORE`` for labels that the model does not know."""
         numbers: dict[str | None, int] = {name: n for n, name in enumerate(known["labels"])}
         names = (None if r.target is None else str(r.target) for r in records)
         return torch.tensor([numbers.get(name, IGNORE) for name in names])
 
     def show_target(self, target: Tensor) -> dict[str, str]:
-        """Return a label's name."""
+        """A label's name."""
         return {self.label: (self.labels or [])[int(target)]}
 
     @property
@@ -106,5 +106,5 @@ class ClassificationFiles(SequenceFiles):
         return {**self.input_sizes, "num_classes": len(self.labels or ())}
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the most frequent label."""
+        """The test accuracy of the most frequent label."""
         return majority_baseline(self.part("train").y, self.part("test").y)

@@ -33,7 +33,7 @@ class FileInputs:
     times: Times | None = None
 
     def __call__(self, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
-        """Return all steps, (steps,) int64 or (steps, I) float32, and lengths, (N,)."""
+        """All steps, (steps,) int64 or (steps, I) float32, and lengths, (N,)."""
         if self.vocabulary is not None:
             tokens = [self._tokens(record, self.vocabulary) for record in records]
             return torch.from_numpy(np.concatenate(tokens)), torch.tensor([len(t) for t in tokens])

@@ -103,7 +103,7 @@ class PairFiles(TextPairs):
             )
 
     def read_texts(self) -> dict[Part, Aligned]:
-        """Return the texts of all parts.
+        """The texts of all parts.
 
         Raises:
             DataError: A file or row is malformed (the message says in which line), a group is in
@@ -112,7 +112,7 @@ class PairFiles(TextPairs):
         return self._dealt[0]
 
     def group_counts(self) -> dict[Part, int] | None:
-        """Return the number of groups in each part; None if each pair is by itself."""
+        """The number of groups in each part; None if each pair is by itself."""
         return self._dealt[1]
 
     @cached_property

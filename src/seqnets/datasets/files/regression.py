@@ -58,16 +58,16 @@ class RegressionFiles(SequenceFiles):
         return self.targets
 
     def read_target(self, where: str, row: Row) -> tuple[float, ...]:
-        """Return a row's target values."""
+        """A row's target values."""
         need(where, row, *self.columns, advice="dataset.targets=[COLUMN] names others.")
         return tuple(_value(where, column, row[column]) for column in self.columns)
 
     def strata(self, records: Sequence[Record]) -> np.ndarray:
-        """Return the same class for all records."""
+        """The same class for all records."""
         return np.zeros(len(records), np.int64)
 
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
-        """Return each part's values, (N, K) float32, standardised if asked for, and the scaling."""
+        """Each part's values, (N, K) float32, standardised if asked for, and the scaling."""
         values = {
             part: torch.tensor([record.target for record in records], dtype=torch.float64)
             for part, records in parts.items()
@@ -78,14 +78,14 @@ class RegressionFiles(SequenceFiles):
         return {part: scaling(of_part) for part, of_part in values.items()}, {"scaling": scaling}
 
     def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
-        """Return values, (N, K) float32, on the scale of the training data; NaN if missing."""
+        """Values, (N, K) float32, on the scale of the training data; NaN if missing."""
         missing = (math.nan,) * len(known["targets"])
         values = torch.tensor([r.target or missing for r in records], dtype=torch.float64)
         scale = known["scaling"]["y"]
         return values.float() if scale is None else Scaling.read(scale)(values)
 
     def show_target(self, target: Tensor) -> dict[str, str]:
-        """Return the target values in the units of the file."""
+        """The target values in the units of the file."""
         scaling = self.contents.about.get("scaling")
         values = target.tolist() if scaling is None else scaling.shown(target)
         return {name: f"{value:.4g}" for name, value in zip(self.columns, values, strict=True)}
@@ -96,13 +96,13 @@ class RegressionFiles(SequenceFiles):
         return {**self.input_sizes, "output_size": len(self.columns)}
 
     def baselines(self) -> dict[str, float]:
-        """Return the mean squared test error of predicting the mean of the training part."""
+        """The mean squared test error of predicting the mean of the training part."""
         train, test = self.part("train").y, self.part("test").y
         return {"mean": float((test - train.mean(0)).square().mean())}
 
 
 def _value(where: str, column: str, cell: Any) -> float:
-    """Return a target value; the error for a word says what words are for."""
+    """A target value; the error for a word says what words are for."""
     try:
         return number_of(where, column, cell)
     except DataError as error:

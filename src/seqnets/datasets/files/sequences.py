@@ -132,7 +132,7 @@ class SequenceFiles(SequenceData):
 
     @abstractmethod
     def read_target(self, where: str, row: Row) -> Any:
-        """Return the target of a sequence.
+        """The target of a sequence.
 
         Args:
             where: The row's place, for error messages.
@@ -144,11 +144,11 @@ class SequenceFiles(SequenceData):
 
     @abstractmethod
     def strata(self, records: Sequence[Record]) -> np.ndarray:
-        """Return the class of each record, (N,), by which the parts are stratified."""
+        """The class of each record, (N,), by which the parts are stratified."""
 
     @abstractmethod
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
-        """Return the targets of each part, (N,) or (N, K), and their metadata.
+        """The targets of each part, (N,) or (N, K), and their metadata.
 
         Raises:
             DataError: A target does not fit those of the training part.
@@ -156,7 +156,7 @@ class SequenceFiles(SequenceData):
 
     @abstractmethod
     def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
-        """Return the targets of new data, (N,) or (N, K); ``IGNORE`` or NaN for missing ones."""
+        """The targets of new data, (N,) or (N, K); ``IGNORE`` or NaN for missing ones."""
 
     @cached_property
     def contents(self) -> Contents:
@@ -179,7 +179,7 @@ class SequenceFiles(SequenceData):
         return Contents(sequences, inputs, about, facts, statistics, groups)
 
     def read_splits(self) -> Splits:
-        """Return the sequences of all parts.
+        """The sequences of all parts.
 
         Raises:
             DataError: A file is missing or malformed, or does not fit another; the message says
@@ -206,7 +206,7 @@ class SequenceFiles(SequenceData):
         return {"input_size": self.part("train").x.shape[1]}
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, with all that reading new files needs."""
+        """The metadata that a checkpoint stores, with all that reading new files needs."""
         inputs, about = self.contents.inputs, self.contents.about
         scaling = {"x": inputs.scaling, "y": about.get("scaling")}
         return {
@@ -234,7 +234,7 @@ class SequenceFiles(SequenceData):
         )
 
     def new(self, path: Path, known: Known) -> SequenceLoader:
-        """Return batches of sequences in file order, with any targets that the file has."""
+        """Batches of sequences in file order, with any targets that the file has."""
         features = known["facts"]["features"]
         wanted = self._wanted(new=True, features=features)
         if audio := known.get("audio"):
@@ -259,36 +259,36 @@ class SequenceFiles(SequenceData):
         return SequenceLoader(sequences, self.batch_size)
 
     def verbatim(self, records: Sequence[Record]) -> Mapping[str, Sequence[str | None]]:
-        """Return texts of new data, by column, that take the place of what a model says of them."""
+        """Texts of new data, by column, that take the place of what a model says of them."""
         return {}
 
     def group_counts(self) -> dict[Part, int] | None:
-        """Return the number of groups in each part; None if each sequence is by itself."""
+        """The number of groups in each part; None if each sequence is by itself."""
         if self.groups is None:
             return None
         return {part: len(found) for part, found in self.contents.groups.items()}
 
     def features(self) -> list[dict[str, str]]:
-        """Return each feature's statistics in the training part; none for text."""
+        """Each feature's statistics in the training part; none for text."""
         return self.contents.statistics
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
-        """Return the target, length and beginning of a sequence, in the units of the file."""
+        """The target, length and beginning of a sequence, in the units of the file."""
         begins = show_steps(x, self.vocabulary, self.contents.inputs.scaling)
         return {**self.show_target(y), "steps": str(len(x)), "begins": begins}
 
     @abstractmethod
     def show_target(self, target: Tensor) -> dict[str, str]:
-        """Return a target as written in a file, by column."""
+        """A target as written in a file, by column."""
 
     def _weights(self, records: Sequence[Record]) -> Tensor | None:
-        """Return how much each sequence counts, (N,) float64; None if all count alike."""
+        """How much each sequence counts, (N,) float64; None if all count alike."""
         if self.weight is None:
             return None
         return torch.tensor([record.weight for record in records], dtype=torch.float64)
 
     def _wanted(self, new: bool = False, features: Any = None) -> Wanted:
-        """Return what to read from a file; new ones have the features that a model knows."""
+        """What to read from a file; new ones have the features that a model knows."""
         return Wanted(
             columns=self.columns,
             target=self.read_target,

@@ -88,7 +88,7 @@ class SeriesTable(SeriesData):
         return Path(self.path).expanduser()
 
     def read(self, path: Path) -> Series:
-        """Return the series of a table.
+        """The series of a table.
 
         Raises:
             DataError: The table is malformed, a value is missing, or timestamps are not evenly
@@ -109,6 +109,6 @@ class SeriesTable(SeriesData):
         return series.with_inputs(masks, series.observed)
 
     def ends(self, steps: int) -> Mapping[Part, int]:
-        """Return the end of each part, of which the test part is the last."""
+        """The end of each part, of which the test part is the last."""
         test = steps - round(self.test_fraction * steps)
         return {"train": test - round(self.validation_fraction * steps), "val": test, "test": steps}

@@ -75,18 +75,18 @@ class TaggingFiles(TaggedData):
         self.timing = Timing.given(type(self).__name__, time, time_unit, time_stamps)
 
     def read_file(self, path: Path, new: bool = True) -> list[Tagged]:
-        """Return the sequences of new data, which may lack groups and the columns to leave out."""
+        """The sequences of new data, which may lack groups and the columns to leave out."""
         time = None if self.timing is None else self.timing.column
         return read_tagged(path, self.label, self.leave_out, self.groups, time, new=new)
 
     def group_counts(self) -> dict[Part, int] | None:
-        """Return the number of groups in each part; None if each sequence is by itself."""
+        """The number of groups in each part; None if each sequence is by itself."""
         if self.groups is None:
             return None
         return {part: len({s.group for s in found}) for part, found in self.parts.items()}
 
     def read_parts(self) -> TaggedParts:
-        """Return the sequences of all parts.
+        """The sequences of all parts.
 
         Raises:
             DataError: A file is malformed, a row belongs to a part with a file of its own, a group
@@ -128,7 +128,7 @@ def _split(
 def _bounds(
     path: str, count: int, fractions: dict[Part, float], what: str
 ) -> dict[Part, tuple[int, int]]:
-    """Return start and end of each part: training first, then the others."""
+    """Start and end of each part: training first, then the others."""
     sizes = {part: max(1, round(share * count)) for part, share in fractions.items()}
     start = count - sum(sizes.values())
     if start < 1:

@@ -66,7 +66,7 @@ class TextFiles(LanguageData):
         self.read_tokens()
 
     def read_tokens(self) -> Tokens:
-        """Return the text's token ids, memory-mapped.
+        """The text's token ids, memory-mapped.
 
         Raises:
             DataError: A file is missing, empty or not UTF-8, or the cache cannot be written.
@@ -86,7 +86,7 @@ class TextFiles(LanguageData):
         return Tokens(ids, parts, read_vocabulary({**metadata, "unit": self.unit}))
 
     def _key(self, found: dict[Part, list[Path]]) -> str:
-        """Return the name of the cache entry of these files and the options."""
+        """The name of the cache entry of these files and the options."""
         options = [FORMAT, self.unit, self.max_vocabulary, self.fractions]
         content = [
             [part, str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
@@ -125,7 +125,7 @@ class TextFiles(LanguageData):
             yield from tokenise(read_texts(paths), self.unit)
 
     def _boundaries(self, found: dict[Part, list[Path]]) -> dict[Part, tuple[int, int]]:
-        """Return where each part begins and ends, in tokens of all texts together."""
+        """Where each part begins and ends, in tokens of all texts together."""
         shares = {part: share for part, share in self.fractions.items() if part not in found}
         parts: dict[Part, tuple[int, int]] = {}
         start = 0

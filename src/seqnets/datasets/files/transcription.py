@@ -60,7 +60,7 @@ class TranscriptionFiles(SequenceFiles):
         return " " if self.label_unit == "words" else ""
 
     def read_target(self, where: str, row: Row) -> str:
-        """Return a row's transcript."""
+        """A row's transcript."""
         need(where, row, self.text, advice="dataset.text=COLUMN names another.")
         transcript = row[self.text]
         if transcript is None:
@@ -79,7 +79,7 @@ class TranscriptionFiles(SequenceFiles):
         return " ".join(transcript.split())
 
     def strata(self, records: Sequence[Record]) -> np.ndarray:
-        """Return a class of its own for the first record of a label, and one for all others.
+        """A class of its own for the first record of a label, and one for all others.
 
         So the first one stays in the training part, which has every label.
         """
@@ -93,7 +93,7 @@ class TranscriptionFiles(SequenceFiles):
         return strata
 
     def encode(self, parts: dict[Part, list[Record]]) -> tuple[dict[Part, Tensor], dict[str, Any]]:
-        """Return each part's labels, (N, U) int64, and the names of the classes."""
+        """Each part's labels, (N, U) int64, and the names of the classes."""
         found = sorted({label for record in parts["train"] for label in self._labels(record)})
         for part, records in parts.items():
             if not any(self._labels(record) for record in records):
@@ -109,19 +109,19 @@ class TranscriptionFiles(SequenceFiles):
         return encoded, {"labels": names}
 
     def encode_new(self, records: Sequence[Record], known: Known) -> Tensor:
-        """Return labels, (N, U) int64; a transcript with one that is not known has none."""
+        """Labels, (N, U) int64; a transcript with one that is not known has none."""
         return self._encode(records, known["labels"])
 
     def verbatim(self, records: Sequence[Record]) -> Mapping[str, Sequence[str | None]]:
-        """Return the transcripts as they stand in the file, which predictions are written with."""
+        """The transcripts as they stand in the file, which predictions are written with."""
         return {"target": [record.target for record in records]}
 
     def show_target(self, target: Tensor) -> dict[str, str]:
-        """Return a transcript."""
+        """A transcript."""
         return {self.text: show_target(target, self.labels, self.joiner)}
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
-        """Return the transcript, length and beginning of a sequence; an image is drawn."""
+        """The transcript, length and beginning of a sequence; an image is drawn."""
         example, facts = super().example(x, y), self.contents.facts
         if "height" in facts:
             scaling = self.contents.inputs.scaling
@@ -137,11 +137,11 @@ class TranscriptionFiles(SequenceFiles):
         return {**self.input_sizes, "num_classes": len(self.labels or ())}
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, including what joins labels to a text."""
+        """The metadata that a checkpoint stores, including what joins labels to a text."""
         return {**super().describe(), "joiner": self.joiner}
 
     def baselines(self) -> dict[str, float]:
-        """Return the test errors per label of the best constant transcript of one label."""
+        """The test errors per label of the best constant transcript of one label."""
         return repeated_label(self.part("train").y, self.part("test").y)
 
     def _labels(self, record: Record) -> list[str]:

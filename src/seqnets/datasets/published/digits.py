@@ -45,7 +45,7 @@ class Digits(PixelSequences):
         self.test_fraction = test_fraction
 
     def read_pictures(self) -> dict[Part, Pictures]:
-        """Return the images of all parts.
+        """The images of all parts.
 
         Raises:
             ConfigError: scikit-learn is not installed.
@@ -57,7 +57,7 @@ class Digits(PixelSequences):
 
 
 def read_digits() -> Pictures:
-    """Return scikit-learn's digits: 1,797 images of 8 by 8 pixels in 0..16.
+    """scikit-learn's digits: 1,797 images of 8 by 8 pixels in 0..16.
 
     Raises:
         ConfigError: scikit-learn is not installed.
@@ -69,7 +69,7 @@ def read_digits() -> Pictures:
 
 
 def pool_digits(seed: int) -> dict[Part, Pictures]:
-    """Return scikit-learn's digits in 0..1: 80 % for training, 10 % each for the other parts.
+    """scikit-learn's digits in 0..1: 80 % for training, 10 % each for the other parts.
 
     Raises:
         ConfigError: scikit-learn is not installed.

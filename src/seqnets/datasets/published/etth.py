@@ -47,7 +47,7 @@ class ETTh1(SeriesData):
         return find_folder("ETTh1", self.root, ("etth", ""), [_FILE], advice) / _FILE
 
     def read(self, path: Path) -> Series:
-        """Return the series of the file, or of one with the same columns.
+        """The series of the file, or of one with the same columns.
 
         Raises:
             DataError: The file is malformed; the message says in which line.
@@ -56,7 +56,7 @@ class ETTh1(SeriesData):
         return read_series(path, columns, known_ahead=self.known_ahead, coming=coming)
 
     def ends(self, steps: int) -> Mapping[Part, int]:
-        """Return the ends of 12, 4 and 4 months of 30 days.
+        """The ends of 12, 4 and 4 months of 30 days.
 
         Raises:
             DataError: The file is shorter.

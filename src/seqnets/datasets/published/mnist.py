@@ -37,7 +37,7 @@ class MNIST(PixelSequences):
         self.root = root
 
     def read_pictures(self) -> dict[Part, Pictures]:
-        """Return the images of all parts.
+        """The images of all parts.
 
         Raises:
             DataError: A file is missing, is not an IDX file, or does not fit the others.

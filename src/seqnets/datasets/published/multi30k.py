@@ -33,7 +33,7 @@ class Multi30k(TextPairs):
         self.root, self.reverse = root, reverse
 
     def read_texts(self) -> dict[Part, Aligned]:
-        """Return the sentences of all parts.
+        """The sentences of all parts.
 
         Raises:
             DataError: A file is missing, empty or not UTF-8, a line is empty, or the languages

@@ -59,7 +59,7 @@ class PolyphonicMusic(SequenceData):
         return {"input_size": KEYS, "num_classes": KEYS}
 
     def read_splits(self) -> Splits:
-        """Return the pieces of all parts.
+        """The pieces of all parts.
 
         Raises:
             DataError: The file is missing or malformed; the message says in which piece.
@@ -68,12 +68,12 @@ class PolyphonicMusic(SequenceData):
         return Splits({part: _next_step_pairs(pieces) for part, pieces in rolls.items()})
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
-        """Return the first chords of a piece, as MIDI numbers."""
+        """The first chords of a piece, as MIDI numbers."""
         shown = "  ".join("-".join(map(str, chord(step))) or "rest" for step in x[:6])
         return {"steps": str(len(x)), "begins (MIDI numbers)": shown}
 
     def baselines(self) -> dict[str, float]:
-        """Return the test part's nats per step of two models with independent keys.
+        """The test part's nats per step of two models with independent keys.
 
         - ``each key by itself``: the rate at which a key sounds in the training part.
         - ``each key by its last``: that rate, given whether the key sounded in the step before.
@@ -149,23 +149,23 @@ class _Pairs(Sequences):
 
 
 def _next_step_pairs(rolls: list[np.ndarray]) -> Sequences:
-    """Return piano rolls as sequences whose targets are the next steps."""
+    """Piano rolls as sequences whose targets are the next steps."""
     x = torch.from_numpy(np.concatenate([roll[:-1] for roll in rolls]))
     y = torch.from_numpy(np.concatenate([roll[1:] for roll in rolls]))
     return _Pairs(x, torch.tensor([len(roll) - 1 for roll in rolls]), y, stepwise=True)
 
 
 def chord(step: Any) -> list[int]:
-    """Return the MIDI numbers of the keys that sound in one step of a piano roll, (88,)."""
+    """The MIDI numbers of the keys that sound in one step of a piano roll, (88,)."""
     return [LOWEST + int(key) for key in np.flatnonzero(np.asarray(step) > 0.5)]
 
 
 def _rate(sounding: Tensor, steps: Any) -> Tensor:
-    """Return the rate at which each key sounds, (88,), with add-one smoothing."""
+    """The rate at which each key sounds, (88,), with add-one smoothing."""
     return (sounding + 1) / (steps + 2)
 
 
 def _nats_per_step(rate: Tensor, y: Tensor) -> float:
-    """Return the mean cross entropy of a step's keys, each a Bernoulli variable."""
+    """The mean cross entropy of a step's keys, each a Bernoulli variable."""
     nats = torch.where(y > 0, rate, 1 - rate).log().sum(-1)
     return -float(nats.double().mean())

@@ -54,7 +54,7 @@ class PennTreebank(LanguageData):
         self.root = root
 
     def read_tokens(self) -> Tokens:
-        """Return the three files as token ids.
+        """The three files as token ids.
 
         Raises:
             DataError: A file is missing, empty or not UTF-8.

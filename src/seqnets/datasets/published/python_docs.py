@@ -19,7 +19,7 @@ class PythonDocs(LanguageData):
     """
 
     def read_tokens(self) -> Tokens:
-        """Return the manual as token ids.
+        """The manual as token ids.
 
         Raises:
             DataError: This Python lacks the manual.

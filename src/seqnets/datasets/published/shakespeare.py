@@ -37,7 +37,7 @@ class Shakespeare(LanguageData):
             download(URL, self._downloaded, sha256=SHA256, max_bytes=SIZE)
 
     def read_tokens(self) -> Tokens:
-        """Return the plays as token ids.
+        """The plays as token ids.
 
         Raises:
             DataError: The file was not found.

@@ -49,11 +49,11 @@ class StanfordSentiment(LabelledTexts):
         self.root, self.classes, self.phrases = root, classes, phrases
 
     def tokens_of(self, text: str) -> list[str]:
-        """Return the words of a sentence that is tokenized by spaces."""
+        """The words of a sentence that is tokenized by spaces."""
         return text.lower().split()
 
     def read_texts(self) -> TextSplits:
-        """Return the sentences of all parts or, for training, their phrases if asked for.
+        """The sentences of all parts or, for training, their phrases if asked for.
 
         Raises:
             DataError: A file is missing or malformed; the message says in which line and column.

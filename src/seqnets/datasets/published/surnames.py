@@ -56,11 +56,11 @@ class Surnames(LabelledTexts):
         self.fractions: dict[Part, float] = {"test": test_fraction, "val": validation_fraction}
 
     def tokens_of(self, text: str) -> str:
-        """Return a name in normalised form."""
+        """A name in normalised form."""
         return unicodedata.normalize("NFC", text.strip())
 
     def read_texts(self) -> TextSplits:
-        """Return the names of all parts, in alphabetical order.
+        """The names of all parts, in alphabetical order.
 
         Raises:
             DataError: There are fewer than two files, or a file is empty, not UTF-8, or has too
@@ -79,7 +79,7 @@ class Surnames(LabelledTexts):
         return TextSplits(parts, [file.stem for file in files])
 
     def _deal(self, files: list[Path], spoken: list[list[int]]) -> dict[Part, np.ndarray]:
-        """Return the rows of each part, stratified by language."""
+        """The rows of each part, stratified by language."""
         # A name of several languages is assigned to a part with those of the rarest language.
         common = Counter(number for numbers in spoken for number in numbers)
         rarest = np.array([min(numbers, key=lambda n: (common[n], n)) for numbers in spoken])
@@ -93,7 +93,7 @@ class Surnames(LabelledTexts):
         return deal(str(files[0].parent), rarest, self.fractions, self.seed)
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the most frequent language, naive Bayes, and name endings.
+        """The test accuracy of the most frequent language, naive Bayes, and name endings.
 
         ``commonest of the ending``: the most frequent language of the training names that share
         the longest ending with the name.
@@ -123,6 +123,6 @@ class Surnames(LabelledTexts):
         )
 
     def _names(self, file: Path) -> list[str]:
-        """Return the distinct names of a file, in alphabetical order."""
+        """The distinct names of a file, in alphabetical order."""
         names = map(self.tokens_of, read_lines(file))
         return list(dict.fromkeys(name for name in names if name))

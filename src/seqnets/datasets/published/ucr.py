@@ -31,7 +31,7 @@ class TimeSeriesFiles(LabelledData):
         self.root, self.problem = root, name
 
     def read_splits(self) -> Splits:
-        """Return the sequences of all parts.
+        """The sequences of all parts.
 
         Raises:
             DataError: A file is missing or malformed; the message says in which line.

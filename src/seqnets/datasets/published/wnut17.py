@@ -31,7 +31,7 @@ class WNUT17(TaggedData):
         self.root = root
 
     def read_parts(self) -> TaggedParts:
-        """Return the sentences of all parts.
+        """The sentences of all parts.
 
         Raises:
             DataError: A file is missing or malformed; the message says in which line.

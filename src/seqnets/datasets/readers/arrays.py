@@ -70,7 +70,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
 
 
 def _times(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
-    """Return the times of the steps of each sequence, (T,)."""
+    """The times of the steps of each sequence, (T,)."""
     x, times, lengths = arrays["x"], arrays[name], arrays.get("lengths")
     padded = x.ndim == 3 or (x.ndim == 2 and lengths is None)
     expected = x.shape[: 2 if padded else 1]
@@ -115,7 +115,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _rows(path: Path, arrays: Mapping[str, np.ndarray], count: int, wanted: Wanted) -> list[Row]:
-    """Return what each sequence has of target, identifier, split, group and weight."""
+    """What each sequence has of target, identifier, split, group and weight."""
     columns: dict[str, tuple[str, ...]] = {"ids": ("ids",), "split": (SPLIT,)}
     if not wanted.new:
         columns |= {name: (name,) for name in wanted.beside_targets}
@@ -150,7 +150,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
 
 
 def _cut(path: Path, x: np.ndarray, lengths: np.ndarray | None) -> list[np.ndarray]:
-    """Return the sequences, each (T, I)."""
+    """The sequences, each (T, I)."""
     if x.dtype.kind not in "fiu" or x.size == 0:
         raise DataError(f"{path}: x is {x.dtype} of shape {x.shape}, expected numbers.")
     if x.dtype != np.float32:

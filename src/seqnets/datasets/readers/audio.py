@@ -48,7 +48,7 @@ class LogMel:
             )
 
     def __call__(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        """Return the features, (T, I) float32, of samples, (N,); short sound is padded to one step.
+        """The features, (T, I) float32, of samples, (N,); short sound is padded to one step.
 
         Raises:
             ConfigError: Windows are too short for that many bands at this sample rate.
@@ -66,7 +66,7 @@ class LogMel:
         return np.log(np.maximum(np.concatenate(power), 1e-10)).astype(np.float32)
 
     def _filters(self, size: int, rate: int) -> np.ndarray:
-        """Return the weight of each frequency in each band, (size / 2 + 1, I)."""
+        """The weight of each frequency in each band, (size / 2 + 1, I)."""
         top = 2595 * np.log10(1 + rate / 2 / 700)
         corners = 700 * (10 ** (np.linspace(0, top, self.bands + 2) / 2595) - 1)
         frequency = np.arange(size // 2 + 1)[:, None] * rate / size
@@ -82,7 +82,7 @@ class LogMel:
 
 
 def read_audio(path: Path) -> tuple[np.ndarray, int]:
-    """Return a sound's samples, averaged over channels, (N,) float64, and its sample rate.
+    """A sound's samples, averaged over channels, (N,) float64, and its sample rate.
 
     Raises:
         DataError: The file is damaged, empty, or has samples that are not finite.

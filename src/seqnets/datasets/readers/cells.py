@@ -52,14 +52,14 @@ def need(where: str, row: Row, *columns: str, advice: str = "") -> None:
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a cell marks a missing value: empty, null, NaN, ``NA`` or ``?``."""
+    """Whether a cell marks a missing value: empty, null, NaN, ``NA`` or ``?``."""
     if isinstance(value, str):
         return value.strip().lower() in ("", "na", "nan", "null", "?")
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def number_of(where: str, column: str, value: Any, *, gaps: bool = False) -> float:
-    """Return a cell's number.
+    """A cell's number.
 
     Args:
         where: The cell's place, for error messages.
@@ -93,7 +93,7 @@ def _advice(cell: str, gaps: bool) -> str:
 
 
 def parse_number(text: str) -> float:
-    """Return a number in decimal notation, or NaN if the text is not one or exceeds float32.
+    """A number in decimal notation, or NaN if the text is not one or exceeds float32.
 
     What only Python reads as a number is not one: ``1_000``, or digits of other scripts.
     """
@@ -107,7 +107,7 @@ def parse_number(text: str) -> float:
 
 
 def text_of(where: str, column: str, value: Any) -> str:
-    """Return a cell's text.
+    """A cell's text.
 
     Raises:
         DataError: The cell is not text, is empty, or cannot be encoded as UTF-8.
@@ -131,7 +131,7 @@ def features_of(
     left_out: Iterable[str],
     read: Callable[[str, str, Any], float] = number_of,
 ) -> list[float]:
-    """Return the numbers of a row's features.
+    """The numbers of a row's features.
 
     Args:
         where: The row's place, for error messages.
@@ -162,7 +162,7 @@ def features_of(
 def leaving_out(
     column: str, row: Row, features: Iterable[str], left_out: Iterable[str] = ()
 ) -> str:
-    """Return the option that leaves out a column, the row's other text, and what it does already.
+    """The option that leaves out a column, the row's other text, and what it does already.
 
     Args:
         column: The column.
@@ -232,13 +232,13 @@ def few(values: Sequence[Any]) -> str:
 
 
 def named(column: Any) -> str:
-    """Return a column's name, quoted if surrounding blanks would be invisible."""
+    """A column's name, quoted if surrounding blanks would be invisible."""
     name = str(column)
     return name if name == name.strip() else repr(name)
 
 
 def listed(columns: Iterable[Any]) -> str:
-    """Return the names of columns for error messages: the first ones, and how many there are."""
+    """The names of columns for error messages: the first ones, and how many there are."""
     names = [*map(named, columns)]
     first = ", ".join(names[:_LISTED]) or "none"
     return first if len(names) <= _LISTED else f"{first}, ... ({len(names):,} in all)"

@@ -36,7 +36,7 @@ class Clock:
         self._before = None
 
     def read(self, where: str, cell: Any) -> float:
-        """Return the time of a sequence's next step, in seconds or as the number it is.
+        """The time of a sequence's next step, in seconds or as the number it is.
 
         Raises:
             DataError: The time is missing, is none, is of another kind, or falls.
@@ -61,7 +61,7 @@ class Clock:
         return time
 
     def beside(self, where: str, row: Row, steps: Sequence[Sequence[float]]) -> list[list[float]]:
-        """Return a sequence's steps with their times, a list in one cell, as the last feature.
+        """A sequence's steps with their times, a list in one cell, as the last feature.
 
         Raises:
             DataError: The row has no list of so many times.
@@ -80,7 +80,7 @@ class Clock:
         ]
 
     def beside_array(self, where: str, steps: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Return a sequence's steps, (T, I), with their times, (T,), as the last feature."""
+        """A sequence's steps, (T, I), with their times, (T,), as the last feature."""
         self.begin()
         for place, time in enumerate(times.tolist(), start=1):
             self.read(f"{where}, step {place}", time)

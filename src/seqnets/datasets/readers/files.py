@@ -15,7 +15,7 @@ BLOCK = 1 << 20
 
 
 def find_files(path: str | Path) -> list[Path]:
-    """Return the text files that a path stands for, sorted by name.
+    """The text files that a path stands for, sorted by name.
 
     Args:
         path: A file, a folder (every ``*.txt`` in it and below) or a glob pattern.
@@ -43,7 +43,7 @@ def find_folder(
     files: Sequence[str],
     advice: str,
 ) -> Path:
-    """Return the first of several folders that contains all files of a dataset.
+    """The first of several folders that contains all files of a dataset.
 
     Args:
         who: The dataset's name, for the error message.
@@ -100,7 +100,7 @@ def read_text(path: Path) -> Iterator[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    r"""Return the lines of a text file; they end with ``\n`` or ``\r\n`` only.
+    r"""The lines of a text file; they end with ``\n`` or ``\r\n`` only.
 
     Raises:
         DataError: The file is missing, empty or not UTF-8.
@@ -141,7 +141,7 @@ def check_text(path: Path, nul: bool = False) -> None:
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
-    """Return the folder for prepared data; ``$XDG_CACHE_HOME/seqnets`` if none is given."""
+    """The folder for prepared data; ``$XDG_CACHE_HOME/seqnets`` if none is given."""
     if folder is not None:
         return Path(folder).expanduser()
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -137,7 +137,7 @@ def joined(files: Iterable[tuple[str, Record, dict[str, Any]]]) -> Source:
 
 
 def read_file(file: Path, wanted: Wanted) -> tuple[np.ndarray | str, dict[str, Any]]:
-    """Return the steps of a file, (T, I), or its text, and the facts about it.
+    """The steps of a file, (T, I), or its text, and the facts about it.
 
     Raises:
         DataError: The file is missing, damaged or of an unknown kind.
@@ -161,7 +161,7 @@ def check_facts(who: str, facts: dict[str, Any], other: str, expected: dict[str,
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Return a folder's entries that are not hidden, sorted by name."""
+    """A folder's entries that are not hidden, sorted by name."""
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     if not entries:
         raise DataError(f"{folder}: the folder is empty, expected files in it.")

@@ -15,7 +15,7 @@ _MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RG
 
 
 def read_image(path: Path) -> tuple[np.ndarray, str]:
-    """Return an image's rows, (height, width x channels) float32 in 0..1, and its channels.
+    """An image's rows, (height, width x channels) float32 in 0..1, and its channels.
 
     Palettes, CMYK and other modes become RGB; of several images in a file, the first is used.
 
@@ -40,6 +40,6 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
 
 
 def columns_of(rows: np.ndarray, channels: int) -> np.ndarray:
-    """Return an image's columns, (width, height x channels), from its rows."""
+    """An image's columns, (width, height x channels), from its rows."""
     pixels = rows.reshape(len(rows), -1, channels)
     return np.ascontiguousarray(pixels.swapaxes(0, 1)).reshape(pixels.shape[1], -1)

@@ -65,7 +65,7 @@ class Source:
     left_out: frozenset[str] = frozenset()
 
     def in_order(self, expected: Any) -> Source:
-        """Return the source with its features as ``expected``, if those are the same names."""
+        """The source with its features as ``expected``, if those are the same names."""
         features = self.facts.get("features")
         if not isinstance(features, list) or not isinstance(expected, list):
             return self
@@ -147,7 +147,7 @@ class Wanted:
         return None if self.time is None else Clock(self.time)
 
     def target_of(self, where: str, row: Row) -> Any:
-        """Return a row's target; None if unknown."""
+        """A row's target; None if unknown."""
         if self.target is None:
             return None
         try:
@@ -158,7 +158,7 @@ class Wanted:
             raise
 
     def record(self, where: str, row: Row, steps: np.ndarray | str, id: Any = None) -> Record:
-        """Return a sequence with all that a row says of it: target, part, group and weight.
+        """A sequence with all that a row says of it: target, part, group and weight.
 
         Raises:
             DataError: One of these is missing or invalid.
@@ -174,7 +174,7 @@ class Wanted:
         )
 
     def _weight_of(self, where: str, row: Row) -> float | None:
-        """Return how much a row's sequence counts; None in new data, or if all count alike.
+        """How much a row's sequence counts; None in new data, or if all count alike.
 
         Raises:
             DataError: The row does not say, or not with a number of at least 0.
@@ -191,7 +191,7 @@ class Wanted:
         return weight
 
     def value(self, where: str, column: str, cell: Any) -> float:
-        """Return a feature; NaN if it is missing and that is allowed.
+        """A feature; NaN if it is missing and that is allowed.
 
         Raises:
             DataError: The cell is not a finite number, or is missing although that is not allowed.
@@ -223,13 +223,13 @@ class Named(Protocol):
 
 
 def ids_of(sequences: Sequence[Named]) -> list[Any] | None:
-    """Return the sequences' identifiers; None if the file has none."""
+    """The sequences' identifiers; None if the file has none."""
     ids = [sequence.id for sequence in sequences]
     return None if all(name is None for name in ids) else ids
 
 
 def split_of(where: str, row: Row) -> Part | None:
-    """Return the part named by a row; None if it names none.
+    """The part named by a row; None if it names none.
 
     Raises:
         DataError: The split is not one of the parts.
@@ -241,7 +241,7 @@ def split_of(where: str, row: Row) -> Part | None:
 
 
 def group_of(where: str, row: Row, column: str | None) -> str | None:
-    """Return the group named by a row's column, as text; None if there is no such column.
+    """The group named by a row's column, as text; None if there is no such column.
 
     Raises:
         DataError: The row names none, since a sequence of an unknown group could be of any.
@@ -260,7 +260,7 @@ def group_of(where: str, row: Row, column: str | None) -> str | None:
 
 
 def part_of(where: str, split: Part | None, own: Part, paths: Iterable[Part]) -> Part:
-    """Return the part a sequence belongs to.
+    """The part a sequence belongs to.
 
     Args:
         where: Location of the sequence.

@@ -160,7 +160,7 @@ def _rows_of_files(
 
 
 def _steps(where: str, row: Row, wanted: Wanted, clock: Clock | None) -> np.ndarray:
-    """Return the steps in a cell, (T, I): a list of numbers, or of lists of I numbers each.
+    """The steps in a cell, (T, I): a list of numbers, or of lists of I numbers each.
 
     Times in another cell are one more number of each.
     """

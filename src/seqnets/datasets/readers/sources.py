@@ -67,7 +67,7 @@ def read_source(path: Path, wanted: Wanted) -> Source:
 
 
 def _features(records: list[Record]) -> int | str:
-    """Return the number of features per step, the same in all records, or "text"."""
+    """The number of features per step, the same in all records, or "text"."""
     first = records[0].steps
     if isinstance(first, str):
         return "text"

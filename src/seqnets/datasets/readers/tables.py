@@ -73,7 +73,7 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
 
 
 def find_twice(names: Iterable[str]) -> str | None:
-    """Return the first duplicate name; None if all are distinct."""
+    """The first duplicate name; None if all are distinct."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
@@ -122,7 +122,7 @@ def _read_json_lines(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Row:
-    """Return a JSON object; raise ValueError if a key occurs twice."""
+    """A JSON object; raise ValueError if a key occurs twice."""
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]

@@ -80,7 +80,7 @@ class Tagged:
             self.places.setdefault(label, where)
 
     def in_order(self, expected: tuple[str, ...]) -> Tagged:
-        """Return the sequence with its features as ``expected``, if those are the same names."""
+        """The sequence with its features as ``expected``, if those are the same names."""
         if (columns := moved(self.features, expected)) is None:
             return self
         steps = [[step[column] for column in columns] for step in self.steps]
@@ -358,7 +358,7 @@ def _numbers(where: str, column: str, value: Any) -> list[float]:
 
 
 def _label(where: str, column: str, value: Any) -> str | None:
-    """Return a label, which may be a whole number."""
+    """A label, which may be a whole number."""
     if value is None:
         return None
     if is_whole(value):

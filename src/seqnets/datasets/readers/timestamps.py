@@ -51,7 +51,7 @@ class Steps:
 
 
 def parse_time(where: str, column: str, cell: Any) -> tuple[float, str]:
-    """Return a timestamp, in seconds or as the number it is, and the kind of timestamp.
+    """A timestamp, in seconds or as the number it is, and the kind of timestamp.
 
     Raises:
         DataError: The cell is no timestamp.
@@ -74,7 +74,7 @@ def parse_time(where: str, column: str, cell: Any) -> tuple[float, str]:
 
 
 def moment_of(text: str) -> datetime | None:
-    """Return a timestamp in ISO 8601; None if the text is none."""
+    """A timestamp in ISO 8601; None if the text is none."""
     text = text.strip().replace("Z", "+00:00")
     try:
         return datetime.fromisoformat(text)
@@ -83,7 +83,7 @@ def moment_of(text: str) -> datetime | None:
 
 
 def read_iso(text: str) -> datetime | None:
-    """Return what Python 3.11 reads as ISO 8601 and 3.10 does not: ``20260131T120000.5+0100``."""
+    """What Python 3.11 reads as ISO 8601 and 3.10 does not: ``20260131T120000.5+0100``."""
     if not (found := _ISO.fullmatch(text)):
         return None
     year, _, month, day, week, weekday, hour, _, minute, second, rest, sign, *to_utc = (
@@ -140,12 +140,12 @@ def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gap
 
 
 def _tolerance(step: float, seconds: float) -> float:
-    """Return by how much steps may differ, as timestamps such as 0.1 s are not exact in binary."""
+    """By how much steps may differ, as timestamps such as 0.1 s are not exact in binary."""
     return 1e-6 * step + 4 * math.ulp(seconds)
 
 
 def _duration(length: float, kind: str) -> str:
-    """Return the length of a step as text."""
+    """The length of a step as text."""
     return f"{length:g}" if kind == _NUMBER else str(timedelta(seconds=length))
 
 
@@ -190,7 +190,7 @@ def insert_steps(path: Path, steps: Steps, kind: str) -> Steps:
 
 
 def _format_time(seconds: float, kind: str, before: str) -> str:
-    """Return the timestamp of an inserted step as text, with the offset of the step before."""
+    """The timestamp of an inserted step as text, with the offset of the step before."""
     if kind == _NUMBER:
         return f"{seconds:.15g}"
     moment = moment_of(before) if kind == _ZONED else None

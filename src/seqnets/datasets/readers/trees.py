@@ -38,7 +38,7 @@ class Tree:
             waiting.extend(reversed(tree.children))
 
     def words(self) -> list[str]:
-        """Return its words, left to right."""
+        """Its words, left to right."""
         return [tree.word for tree in self.phrases() if tree.word]
 
 

@@ -13,7 +13,7 @@ TOKENIZERS = ("none", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab")
 
 
 def bleu_of(tokenize: str = "13a") -> Any:
-    """Return sacrebleu's metric for one reference per text.
+    """The metric of sacrebleu for one reference per text.
 
     Raises:
         ConfigError: sacrebleu is not installed, or has no such tokenizer.
@@ -26,14 +26,14 @@ def bleu_of(tokenize: str = "13a") -> Any:
 
 
 def signature(tokenize: str) -> str:
-    """Return sacrebleu's signature of BLEU with one reference per text."""
+    """The signature, by sacrebleu, of BLEU with one reference per text."""
     return corpus_bleu(["."], ["."], tokenize)[1]
 
 
 def corpus_bleu(
     predictions: Sequence[str], targets: Sequence[str], tokenize: str = "13a"
 ) -> tuple[float, str]:
-    """Return the BLEU score of some texts, 0..100, and sacrebleu's signature of it."""
+    """The BLEU score of some texts, 0..100, and sacrebleu's signature of it."""
     metric = bleu_of(tokenize)
     score = metric.corpus_score(list(predictions), [list(targets)]).score
     return float(score), str(metric.get_signature())

@@ -14,13 +14,13 @@ _AT_ONCE = 256
 
 
 def edit_rate(predictions: Sequence[Items], targets: Sequence[Items]) -> float:
-    """Return the edits per item of the targets, at least 0; NaN if those have no items."""
+    """The edits per item of the targets, at least 0; NaN if those have no items."""
     items = sum(map(len, targets))
     return int(edit_distances(predictions, targets).sum()) / items if items else float("nan")
 
 
 def edit_distances(predictions: Sequence[Items], targets: Sequence[Items]) -> np.ndarray:
-    """Return the fewest edits that make each prediction its target, (N,) int64.
+    """The fewest edits that make each prediction its target, (N,) int64.
 
     An edit inserts, deletes or substitutes one item.
 

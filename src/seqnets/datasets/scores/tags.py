@@ -25,7 +25,7 @@ class Entity(NamedTuple):
 
 
 def find_entities(labels: Sequence[str]) -> list[Entity]:
-    """Return the entities in BIO labels, by the rules of CoNLL's evaluation.
+    """The entities in BIO labels, by the rules of CoNLL's evaluation.
 
     ``B-KIND`` begins an entity and ``I-KIND`` continues it. An ``I-KIND`` that does not continue
     an entity of its kind begins one.
@@ -104,7 +104,7 @@ def count_entities(
 
 
 def f1_score(hits: float, predictions: float, truths: float) -> float:
-    """Return the harmonic mean of precision and recall; 0 if there is nothing to count."""
+    """The harmonic mean of precision and recall; 0 if there is nothing to count."""
     total = predictions + truths
     return float(2 * hits / total) if total else 0.0
 
@@ -112,7 +112,7 @@ def f1_score(hits: float, predictions: float, truths: float) -> float:
 def score_tags(
     metric: str, predicted: np.ndarray, true: np.ndarray, lengths: np.ndarray, labels: Sequence[str]
 ) -> float:
-    """Return the score of concatenated sequences of labels.
+    """The score of concatenated sequences of labels.
 
     Args:
         metric: See :func:`check_metric`.

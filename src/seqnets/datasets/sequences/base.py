@@ -52,7 +52,7 @@ class SequenceData(DataModule):
 
     @abstractmethod
     def read_splits(self) -> Splits:
-        """Return the sequences of all parts."""
+        """The sequences of all parts."""
 
     @cached_property
     def splits(self) -> Splits:
@@ -61,7 +61,7 @@ class SequenceData(DataModule):
         return replace(splits, parts={name: _single(part) for name, part in splits.parts.items()})
 
     def part(self, name: Part) -> Sequences:
-        """Return the sequences of one part."""
+        """The sequences of one part."""
         return self.splits.parts[name]
 
     @property
@@ -97,39 +97,39 @@ class SequenceData(DataModule):
         return self.splits.labels
 
     def counts(self) -> dict[str, int]:
-        """Return the number of sequences in each part."""
+        """The number of sequences in each part."""
         return {name: len(self.part(name)) for name in PARTS}
 
     def numbers(self, part: Part) -> list[Tensor]:
-        """Return all steps of a part, its targets, and the weights of its sequences, if any."""
+        """All steps of a part, its targets, and the weights of its sequences, if any."""
         found = self.part(part)
         return [found.x, found.y, *([] if found.weights is None else [found.weights])]
 
     def lengths(self, part: Part) -> np.ndarray:
-        """Return the length of each sequence of a part, (N,)."""
+        """The length of each sequence of a part, (N,)."""
         return self.part(part).lengths.numpy()
 
     def class_counts(self, part: Part) -> np.ndarray | None:
-        """Return how often each class occurs in a part, (C,)."""
+        """How often each class occurs in a part, (C,)."""
         y, classes = self.part(part).y, self.sizes.get("num_classes")
         if classes is None or y.is_floating_point():
             return None
         return y[y != IGNORE].bincount(minlength=classes).numpy()
 
     def target_lengths(self, part: Part) -> np.ndarray | None:
-        """Return the number of labels in each transcript of a part, (N,)."""
+        """The number of labels in each transcript of a part, (N,)."""
         found = self.part(part)
         return found.target_lengths.numpy() if found.transcribed else None
 
     def token_counts(self, part: Part) -> np.ndarray | None:
-        """Return how often each token occurs in a part, (V,)."""
+        """How often each token occurs in a part, (V,)."""
         x, tokens = self.part(part).x, self.sizes.get("vocab_size")
         if tokens is None or x.is_floating_point() or x.dim() > 1:
             return None
         return x.bincount(minlength=tokens).numpy()
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the :meth:`example` of each of a part's first sequences."""
+        """The :meth:`example` of each of a part's first sequences."""
         found, rows = self.part(part), []
         for number in range(min(count, len(found))):
             start = int(found.starts[number])
@@ -139,7 +139,7 @@ class SequenceData(DataModule):
         return rows
 
     def augmented_examples(self, count: int) -> list[dict[str, str]]:
-        """Return the :meth:`example` of each of the first training sequences, augmented once."""
+        """The :meth:`example` of each of the first training sequences, augmented once."""
         train, count = self.part("train"), min(count, len(self.part("train")))
         if self.augmenter is None or not count:
             return []
@@ -153,7 +153,7 @@ class SequenceData(DataModule):
         return rows
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
-        """Return the length, beginning and target of a sequence, for display."""
+        """The length, beginning and target of a sequence, for display."""
         target = show_target(y, self.labels)
         return {"steps": str(len(x)), "begins": show_steps(x, self.vocabulary), "target": target}
 
@@ -168,7 +168,7 @@ class SequenceData(DataModule):
         check_sequences(self.name_of(part), self.part(part), self.sizes)
 
     def loader(self, part: Part) -> SequenceLoader:
-        """Return a new loader of one part, shuffled and augmented for training."""
+        """A new loader of one part, shuffled and augmented for training."""
         trains = part == "train"
         return SequenceLoader(
             self.part(part),

@@ -61,11 +61,11 @@ class LabelledData(SequenceData):
         return {"input_size": features, "num_classes": len(self.splits.labels or ())}
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, including the scaling of the features."""
+        """The metadata that a checkpoint stores, including the scaling of the features."""
         scaling = self.splits.scaling
         plain = None if scaling is None else scaling.plain()
         return {**super().describe(), "scaling": {"x": plain}}
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the most frequent label."""
+        """The test accuracy of the most frequent label."""
         return majority_baseline(self.part("train").y, self.part("test").y)

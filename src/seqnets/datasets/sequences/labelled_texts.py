@@ -75,11 +75,11 @@ class LabelledTexts(SequenceData):
 
     @abstractmethod
     def read_texts(self) -> TextSplits:
-        """Return the texts of all parts."""
+        """The texts of all parts."""
 
     @abstractmethod
     def tokens_of(self, text: str) -> Sequence[str]:
-        """Return the tokens of a text, none of an empty one."""
+        """The tokens of a text, none of an empty one."""
 
     @cached_property
     def texts(self) -> TextSplits:
@@ -98,12 +98,12 @@ class LabelledTexts(SequenceData):
         return {"vocab_size": len(self.vocabulary), "num_classes": len(self.texts.labels)}
 
     def read_splits(self) -> Splits:
-        """Return the texts of all parts as token ids."""
+        """The texts of all parts as token ids."""
         parts = {part: _encode(self.vocabulary, *self.texts.parts[part]) for part in PARTS}
         return Splits(parts, self.texts.labels)
 
     def new(self, path: Path, known: Known) -> Loader:
-        """Return batches of a file with one text per line.
+        """Batches of a file with one text per line.
 
         Raises:
             DataError: The file is missing, or a line is empty.
@@ -117,7 +117,7 @@ class LabelledTexts(SequenceData):
         return SequenceLoader(sequences, self.batch_size, name=str(path))
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return evenly spaced texts of a part, and their labels."""
+        """Evenly spaced texts of a part, and their labels."""
         tokens, y = self.texts.parts[part]
         return [
             {
@@ -128,7 +128,7 @@ class LabelledTexts(SequenceData):
         ]
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the most frequent label and of naive Bayes."""
+        """The test accuracy of the most frequent label and of naive Bayes."""
         train, test = self.part("train"), self.part("test")
         predicted = naive_bayes(train, test, **self.sizes)
         return {

@@ -21,10 +21,10 @@ class SequenceSource(Protocol):
     """A collection of sequences from which a loader builds batches."""
 
     def __len__(self) -> int:
-        """Return the number of sequences."""
+        """The number of sequences."""
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return the sequences with these indices, (B,) int64, as a batch."""
+        """The sequences with these indices, (B,) int64, as a batch."""
 
     @property
     def lengths(self) -> Tensor:
@@ -101,13 +101,13 @@ class SequenceLoader(Loader):
         return max(1, math.ceil((len(self._sequences) - processes + 1) / full))
 
     def in_order(self) -> SequenceLoader:
-        """Return a loader of the same sequences without shuffling, as they are."""
+        """A loader of the same sequences without shuffling, as they are."""
         ordered = copy.copy(self)
         ordered._shuffle, ordered._augmenter = False, None
         return ordered
 
     def sample(self) -> Batch:
-        """Return a batch of evenly spaced sequences."""
+        """A batch of evenly spaced sequences."""
         rank, processes = share()
         count = min(self._batch_size * processes, len(self._sequences))
         rows = np.linspace(0, len(self._sequences) - 1, count).round().astype(np.int64)
@@ -167,5 +167,5 @@ class SequenceLoader(Loader):
 
 
 def generator_of(seed: np.random.SeedSequence) -> torch.Generator:
-    """Return torch's random numbers of a seed of NumPy's."""
+    """The random numbers of torch for a seed of NumPy's."""
     return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]))

@@ -47,7 +47,7 @@ class Pairs(Sequences):
 
     @classmethod
     def unanswered(cls, sources: Sequence[np.ndarray]) -> Pairs:
-        """Return sources with unknown targets: one unscored step each."""
+        """Sources with unknown targets: one unscored step each."""
         pairs = cls.of_ids(sources, [np.zeros(0, np.int64)] * len(sources))
         pairs.y.fill_(IGNORE)
         return pairs
@@ -68,7 +68,7 @@ class Pairs(Sequences):
         return Sequences(self.y, self.target_lengths, torch.zeros(len(self), dtype=torch.int64))
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return a batch of pairs: sources padded with zeros, targets with ``IGNORE``.
+        """A batch of pairs: sources padded with zeros, targets with ``IGNORE``.
 
         Args:
             rows: Indices of the pairs, (B,) int64.
@@ -79,7 +79,7 @@ class Pairs(Sequences):
         return Batch(x, y, lengths)
 
     def select(self, rows: Tensor) -> Pairs:
-        """Return the pairs with these indices, in this order."""
+        """The pairs with these indices, in this order."""
         target = self.target.select(rows)
         chosen = cast(Pairs, super().select(rows))
         return replace(chosen, y=target.x, target_lengths=target.lengths)
@@ -119,7 +119,7 @@ class PairData(SequenceData):
         return {"vocab_size": len(source), "target_vocab_size": len(target)}
 
     def pairs(self, part: Part) -> Pairs:
-        """Return the pairs of one part."""
+        """The pairs of one part."""
         pairs = self.part(part)
         assert isinstance(pairs, Pairs)
         return pairs
@@ -140,7 +140,7 @@ class PairData(SequenceData):
             )
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, including the codecs."""
+        """The metadata that a checkpoint stores, including the codecs."""
         source, target = self.codecs
         return {
             **super().describe(),
@@ -149,18 +149,18 @@ class PairData(SequenceData):
         }
 
     def loader(self, part: Part) -> PairLoader:
-        """Return a new loader of one part, shuffled for training."""
+        """A new loader of one part, shuffled for training."""
         name = self.name_of(part)
         return PairLoader(
             self.pairs(part), self.batch_size, part == "train", self.seed, name, self.bucket_batches
         )
 
     def token_name(self, number: int) -> str:
-        """Return the text of a single source token."""
+        """The text of a single source token."""
         return self.codecs[0].pieces([number])[0]
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first pairs of a part as texts."""
+        """The first pairs of a part as texts."""
         source, target = self.codecs
         pairs = self.pairs(part)
         batch = pairs.batch(torch.arange(min(count, len(pairs))))

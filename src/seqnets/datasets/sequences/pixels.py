@@ -27,7 +27,7 @@ class Pictures(NamedTuple):
     y: np.ndarray
 
     def select(self, rows: np.ndarray) -> Pictures:
-        """Return the images with these indices, in this order."""
+        """The images with these indices, in this order."""
         return Pictures(self.pixels[rows], self.y[rows])
 
 
@@ -57,7 +57,7 @@ class PixelSequences(LabelledData):
 
     @abstractmethod
     def read_pictures(self) -> dict[Part, Pictures]:
-        """Return the images of all parts, of ten digits."""
+        """The images of all parts, of ten digits."""
 
     @cached_property
     def pictures(self) -> dict[Part, Pictures]:
@@ -65,12 +65,12 @@ class PixelSequences(LabelledData):
         return self.read_pictures()
 
     def read_splits(self) -> Splits:
-        """Return the images of all parts as sequences."""
+        """The images of all parts as sequences."""
         parts = {part: self._sequences(*self.pictures[part]) for part in PARTS}
         return Splits(parts, [str(digit) for digit in range(10)])
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first images of a part, drawn in characters."""
+        """The first images of a part, drawn in characters."""
         pixels, y = self.pictures[part]
         return [
             {"picture": show_picture(p / self.brightest, 2), "label": str(label)}
@@ -78,7 +78,7 @@ class PixelSequences(LabelledData):
         ]
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the most frequent label, and of the nearest mean image."""
+        """The test accuracy of the most frequent label, and of the nearest mean image."""
         train, test = (self.part(part) for part in ("train", "test"))
         pictures, asked = (part.x.view(len(part), -1) for part in (train, test))
         labels = train.y.unique()

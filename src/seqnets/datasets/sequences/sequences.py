@@ -57,7 +57,7 @@ class Sequences:
     def stacked(
         cls, x: np.ndarray | Tensor, y: np.ndarray | Tensor, *, stepwise: bool = False
     ) -> Sequences:
-        """Return sequences of one length: x (N, T, ...), y (N, ...) or, stepwise, (N, T, ...)."""
+        """Sequences of one length: x (N, T, ...), y (N, ...) or, stepwise, (N, T, ...)."""
         x, y = torch.as_tensor(x), torch.as_tensor(y)
         lengths = torch.full(x.shape[:1], x.shape[1])
         return cls(x.flatten(0, 1), lengths, y.flatten(0, 1) if stepwise else y, stepwise)
@@ -94,7 +94,7 @@ class Sequences:
         return (weights / weights.mean()).float()
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return a batch of sequences, padded to the longest of them, with 0 and ``IGNORE``.
+        """A batch of sequences, padded to the longest of them, with 0 and ``IGNORE``.
 
         Args:
             rows: Indices of the sequences, (B,) int64.
@@ -114,7 +114,7 @@ class Sequences:
         return Batch(x, y, lengths if self.ragged else None, weights=weights)
 
     def select(self, rows: Tensor) -> Sequences:
-        """Return the sequences with these indices, in this order; not for stepwise targets."""
+        """The sequences with these indices, in this order; not for stepwise targets."""
         pieces = [self.x[self.starts[row] :][: self.lengths[row]] for row in rows]
         ids = None if self.ids is None else [self.ids[row] for row in rows]
         return replace(
@@ -155,6 +155,6 @@ class NextSteps(Sequences):
     next_steps = True
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return all steps but the last as inputs, and all but the first as targets."""
+        """All steps but the last as inputs, and all but the first as targets."""
         x, y, lengths, *_ = super().batch(rows)
         return Batch(x[:, :-1], y[:, 1:], None if lengths is None else lengths - 1)

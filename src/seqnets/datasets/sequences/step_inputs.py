@@ -43,7 +43,7 @@ class Words:
         return cls(Vocabulary(known["vocabulary"], "words"), **known["words"])
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint stores, besides the vocabulary."""
+        """What a checkpoint stores, besides the vocabulary."""
         return {"words": {"characters": self.characters, "lowercase": self.lowercase}}
 
     @property
@@ -52,7 +52,7 @@ class Words:
         return {"vocab_size": len(self.vocabulary)}
 
     def encode(self, words: Sequence[str]) -> np.ndarray:
-        """Return ids, (T,) int64, or ids followed by bytes + 1, (T, 1 + characters) int64."""
+        """Ids, (T,) int64, or ids followed by bytes + 1, (T, 1 + characters) int64."""
         ids = self.vocabulary.index([word.lower() if self.lowercase else word for word in words])
         if not self.characters:
             return ids
@@ -64,7 +64,7 @@ class Words:
         return x
 
     def decode(self, x: np.ndarray) -> list[str]:
-        """Return the words, from their bytes if there are any; "…" marks a truncated word."""
+        """The words, from their bytes if there are any; "…" marks a truncated word."""
         if x.ndim == 1:
             shown = {UNKNOWN: "\ufffd"}
             return [shown.get(w, w) for w in (self.vocabulary.tokens[number] for number in x)]
@@ -113,7 +113,7 @@ class Numbers:
         return cls(numbers["features"], Scaling.read(numbers), Times.known(known))
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint stores."""
+        """What a checkpoint stores."""
         times = {} if self.times is None else self.times.describe()
         return {"numbers": {"features": self.features, **self.scaling.plain()}, **times}
 
@@ -123,7 +123,7 @@ class Numbers:
         return {"input_size": len(self.features)}
 
     def encode(self, steps: Sequence[Sequence[float]]) -> np.ndarray:
-        """Return standardised features, (T, I) float32."""
+        """Standardised features, (T, I) float32."""
         x = torch.tensor(steps, dtype=torch.float64)
         if self.times is not None:
             x = self.times(x, torch.tensor([len(x)]))

@@ -13,7 +13,7 @@ from seqnets.typing import Known
 
 
 def step_texts(x: Tensor, known: Known) -> list[str] | None:
-    """Return the text of each token of a sequence; None for features.
+    """The text of each token of a sequence; None for features.
 
     Args:
         x: Tokens, (T,) int64, with their spelling, (T, 1 + bytes), or features.
@@ -34,7 +34,7 @@ def step_texts(x: Tensor, known: Known) -> list[str] | None:
 
 
 def feature_names(known: Known) -> Sequence[str] | None:
-    """Return the names of a dataset's features; None if they have none."""
+    """The names of a dataset's features; None if they have none."""
     if known.get("columns") is not None:  # of a series
         return known["columns"]
     if known.get("numbers") is not None:

@@ -84,7 +84,7 @@ class TaggedData(SequenceData):
 
     @abstractmethod
     def read_parts(self) -> TaggedParts:
-        """Return the sequences of all parts: words everywhere, or features everywhere."""
+        """The sequences of all parts: words everywhere, or features everywhere."""
 
     @cached_property
     def parts(self) -> TaggedParts:
@@ -118,12 +118,12 @@ class TaggedData(SequenceData):
         return self.inputs.features if isinstance(self.inputs, Numbers) else ()
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, including metric and inputs."""
+        """The metadata that a checkpoint stores, including metric and inputs."""
         own = {"metric": self.metric, "window": self.window}
         return {**super().describe(), **self.inputs.describe(), **own}
 
     def read_splits(self) -> Splits:
-        """Return the sequences of all parts.
+        """The sequences of all parts.
 
         Raises:
             DataError: A file is missing or malformed, a label does not occur in the training
@@ -152,7 +152,7 @@ class TaggedData(SequenceData):
         return Splits(parts, labels)
 
     def new(self, path: Path, known: Known) -> Loader:
-        """Return batches of a file, with those of its labels that the model knows.
+        """Batches of a file, with those of its labels that the model knows.
 
         Raises:
             DataError: The file is malformed, or its features are not those of the training data.
@@ -175,11 +175,11 @@ class TaggedData(SequenceData):
         return SequenceLoader(sequences, self.batch_size, name=str(path))
 
     def read_file(self, path: Path) -> list[Tagged]:
-        """Return the sequences of a file of new data."""
+        """The sequences of a file of new data."""
         return read_tagged(path)
 
     def features(self) -> list[dict[str, str]]:
-        """Return each feature's statistics in the training part; none for words."""
+        """Each feature's statistics in the training part; none for words."""
         if isinstance(self.inputs, Words):
             return []
         x, scaling = self.part("train").x, self.inputs.scaling
@@ -188,7 +188,7 @@ class TaggedData(SequenceData):
         return show_features(self.inputs.features, x, scaling)
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first sequences of a part: any words, and runs of labels."""
+        """The first sequences of a part: any words, and runs of labels."""
         rows = []
         for sequence in self.parts[part][:count]:
             runs = [(label or "?", len([*run])) for label, run in groupby(sequence.labels)]
@@ -199,7 +199,7 @@ class TaggedData(SequenceData):
         return rows
 
     def baselines(self) -> dict[str, float]:
-        """Return test scores of baselines that ignore the other steps.
+        """Test scores of baselines that ignore the other steps.
 
         - ``commonest label``: always the same label; for ``f1_LABEL``, ``always LABEL``.
         - ``commonest label of the word``: its most frequent label in the training part; the most
@@ -231,7 +231,7 @@ class TaggedData(SequenceData):
         }
 
     def _labels_by_word(self, default: str) -> list[str]:
-        """Return each test word's most frequent label in the training part."""
+        """Each test word's most frequent label in the training part."""
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for sequence in self.parts["train"]:
             for word, label in zip(sequence.steps, sequence.labels, strict=True):

@@ -78,7 +78,7 @@ class TextPairs(PairData):
 
     @abstractmethod
     def read_texts(self) -> dict[Part, Aligned]:
-        """Return the sources and targets of all parts, none of them empty."""
+        """The sources and targets of all parts, none of them empty."""
 
     @cached_property
     def texts(self) -> dict[Part, Aligned]:
@@ -104,17 +104,17 @@ class TextPairs(PairData):
         )
 
     def _normalise(self, texts: Sequence[str | None]) -> list[str | None]:
-        """Return texts as a model would write them: words separated by one space."""
+        """Texts as a model would write them: words separated by one space."""
         if self.codec_options["unit"] != "words":
             return list(texts)
         return [text if text is None else " ".join(text.split()) for text in texts]
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, including metric and tokenizer of BLEU."""
+        """The metadata that a checkpoint stores, including metric and tokenizer of BLEU."""
         return {**super().describe(), "metric": self.metric, "tokenize": self.tokenize}
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the first pairs of a part."""
+        """The first pairs of a part."""
         sources, targets = self.texts[part]
         return [
             {"source": source, "target": target}
@@ -122,7 +122,7 @@ class TextPairs(PairData):
         ]
 
     def new(self, path: Path, known: Known) -> PairLoader:
-        """Return batches of sources to transduce.
+        """Batches of sources to transduce.
 
         Args:
             path: A text file with one source per line, or a table with a column ``source`` and
@@ -149,7 +149,7 @@ class TextPairs(PairData):
         return PairLoader(pairs, self.batch_size, name=str(path))
 
     def baselines(self) -> dict[str, float]:
-        """Return the test scores of copying the source, and of translating it word by word.
+        """The test scores of copying the source, and of translating it word by word.
 
         The dictionary is that of IBM model 1 on the first training pairs; see
         :func:`learn_dictionary`.
@@ -201,7 +201,7 @@ def read_filled(path: Path) -> list[str]:
 
 
 def read_side(where: str, column: str, value: Any) -> str:
-    """Return a cell's text; raise DataError if it is only white space."""
+    """A cell's text; raise DataError if it is only white space."""
     found = text_of(where, column, value)
     if not found.strip():
         raise DataError(f"{where}: column {column} is {found!r}, expected a text.")

@@ -33,7 +33,7 @@ class Timing:
 
     @classmethod
     def given(cls, who: str, time: str | None, unit: float | None, stamps: bool) -> Timing | None:
-        """Return what the options of a dataset say; None if steps have no times.
+        """What the options of a dataset say; None if steps have no times.
 
         Raises:
             ConfigError: An option is out of range, or needs a column of times.
@@ -52,7 +52,7 @@ class Timing:
         return None
 
     def learn(self, who: str, kind: str, x: Tensor, lengths: Tensor) -> Times:
-        """Return the conversion of times, fitted to the training part.
+        """The conversion of times, fitted to the training part.
 
         Args:
             who: The file, for messages.
@@ -73,7 +73,7 @@ class Timing:
         return Times(self.column, kind, self.stamps, mean)
 
     def scaling(self, of_features: Scaling, times: Times, standardise: bool = True) -> Scaling:
-        """Return the scaling of all features, by which the last one is in units of time."""
+        """The scaling of all features, by which the last one is in units of time."""
         mean, deviation = of_features.mean.clone(), of_features.deviation.clone()
         if not standardise:
             mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
@@ -105,11 +105,11 @@ class Times:
         return None if plain is None else cls(**plain)
 
     def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint stores."""
+        """What a checkpoint stores."""
         return {"time": asdict(self)}
 
     def __call__(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return concatenated sequences, (steps, I), of which the last feature is what cells read.
+        """Concatenated sequences, (steps, I), of which the last feature is what cells read.
 
         Args:
             x: The sequences, of which the last feature is the time, float64.
@@ -124,7 +124,7 @@ class Times:
         return torch.cat([x[:, :-1], made[:, None]], 1)
 
     def of_batch(self, x: Tensor) -> Tensor:
-        """Return padded sequences, (B, T, I), likewise; times after their ends are any.
+        """Padded sequences, (B, T, I), likewise; times after their ends are any.
 
         Only by operations that an exported model may have: for any number of rows and steps.
         """
@@ -137,6 +137,6 @@ class Times:
         return torch.cat([x[..., :-1], made.clamp(min=0)], -1)
 
     def undo(self, x: Tensor) -> Tensor:
-        """Return padded sequences, (B, T, I), with times of which :meth:`of_batch` makes theirs."""
+        """Padded sequences, (B, T, I), with times of which :meth:`of_batch` makes theirs."""
         times = x[..., -1:]
         return x if self.stamps else torch.cat([x[..., :-1], times.cumsum(1)], -1)

@@ -104,11 +104,11 @@ class SeriesData(DataModule):
 
     @abstractmethod
     def read(self, path: Path) -> Series:
-        """Return the series of a file."""
+        """The series of a file."""
 
     @abstractmethod
     def ends(self, steps: int) -> Mapping[Part, int]:
-        """Return the exclusive end of each part of a series of this many steps."""
+        """The exclusive end of each part of a series of this many steps."""
 
     @property
     def columns_ahead(self) -> list[str]:
@@ -242,7 +242,7 @@ class SeriesData(DataModule):
         return windows
 
     def _windows_at(self, starts: list[Tensor], x: Tensor, y: Tensor) -> Windows:
-        """Return the windows that start at the given steps of each series."""
+        """The windows that start at the given steps of each series."""
         series, places = self.series, torch.cat(starts)
         counts = [len(found) for found in starts]
         whole = zip(series.lengths, counts, strict=True)
@@ -257,7 +257,7 @@ class SeriesData(DataModule):
         return Windows(x, y, places, self.lookback, self.horizon, ids, texts, ahead, scales)
 
     def _starts(self) -> dict[Part, list[Tensor]]:
-        """Return the starts of each part's windows, for each series."""
+        """The starts of each part's windows, for each series."""
         starts: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
         for name, begin in self.series.starts.items():
             first, steps = 0, self.series.lengths[name]
@@ -286,16 +286,16 @@ class SeriesData(DataModule):
         return {**sizes, "ahead_size": ahead} if ahead else sizes
 
     def counts(self) -> dict[str, int]:
-        """Return the number of windows in each part."""
+        """The number of windows in each part."""
         return {part: len(windows) for part, windows in self.windows.items()}
 
     def loader(self, part: Part) -> SequenceLoader:
-        """Return a new loader of one part, shuffled for training."""
+        """A new loader of one part, shuffled for training."""
         windows, shuffle = self.windows[part], part == "train"
         return SequenceLoader(windows, self.batch_size, shuffle, self.seed, self.name_of(part))
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, including scaling and lookback."""
+        """The metadata that a checkpoint stores, including scaling and lookback."""
         months, errors = self.series.months, self.naive_errors.tolist()
         return {
             **super().describe(),
@@ -307,7 +307,7 @@ class SeriesData(DataModule):
         }
 
     def features(self) -> list[dict[str, str]]:
-        """Return each column's role, and its statistics in the training part."""
+        """Each column's role, and its statistics in the training part."""
         sizes, last = self.sizes, len(self.columns_ahead)
         roles = ["target"] * sizes["output_size"]
         roles += ["input only"] * (sizes["input_size"] - len(roles) - last) + ["known ahead"] * last
@@ -325,7 +325,7 @@ class SeriesData(DataModule):
         ]
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the time ranges of a part's first windows, and the first target's last inputs."""
+        """The time ranges of a part's first windows, and the first target's last inputs."""
         times, columns = self.series.times, self.series.columns
         rows = []
         for start in self.windows[part].starts[:count].tolist():
@@ -341,7 +341,7 @@ class SeriesData(DataModule):
         return rows
 
     def new(self, path: Path, known: Known) -> SequenceLoader:
-        """Return the last window of each series in a file; the targets are NaN.
+        """The last window of each series in a file; the targets are NaN.
 
         If columns are known ahead, the file goes on over the horizon, where only these need values.
         Columns of the calendar need none where the spacing of the times says how they continue.
@@ -359,11 +359,11 @@ class SeriesData(DataModule):
         return self.read(path)
 
     def numbers(self, part: Part) -> list[Tensor]:
-        """Return all inputs and all targets of a part."""
+        """All inputs and all targets of a part."""
         return [self.windows[part].x, self.windows[part].y]
 
     def baselines(self) -> dict[str, float]:
-        """Return the squared errors of untrained baseline forecasts on the test part."""
+        """The squared errors of untrained baseline forecasts on the test part."""
         outputs, windows = self.sizes["output_size"], self.windows
         units = (self._statistics.deviation / self.scaling.deviation)[:outputs].numpy()
         return forecast_baselines(windows["train"], windows["test"], outputs, self.season, units)

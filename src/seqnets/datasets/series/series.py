@@ -124,7 +124,7 @@ class Series:
         )
 
     def select(self, who: str, columns: Sequence[str]) -> Series:
-        """Return the features with these names, in this order.
+        """The features with these names, in this order.
 
         Raises:
             DataError: A column does not exist.

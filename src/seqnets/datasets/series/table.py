@@ -236,7 +236,7 @@ def _check_columns(where: str, row: Row, first: list[str], series: str) -> None:
 
 
 def _count_coming(series: Series, of_past: Sequence[str]) -> dict[str, int]:
-    """Return how many steps at the end of each series have no values of these columns."""
+    """How many steps at the end of each series have no values of these columns."""
     there = np.any(series.observed[:, [name in of_past for name in series.columns]], axis=1)
     found = {}
     for name, start in series.starts.items():

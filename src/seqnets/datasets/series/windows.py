@@ -57,7 +57,7 @@ class Windows:
         return any(bool(self.y[first + step].isfinite().any()) for step in range(self.horizon))
 
     def batch(self, rows: Tensor) -> Batch:
-        """Return windows by index, (B,): x (B, lookback, I) and y (B, horizon, K).
+        """Windows by index, (B,): x (B, lookback, I) and y (B, horizon, K).
 
         Features that are known ahead are in x, and over the horizon in ``ahead``, (B, horizon, A).
         """
@@ -89,7 +89,7 @@ class Spans(Sequence[list[str]]):
 
 
 def window_starts(first: int, end: int, lookback: int, horizon: int) -> Tensor:
-    """Return the starts of all windows whose horizon lies in ``first`` to ``end - 1``, (N,).
+    """The starts of all windows whose horizon lies in ``first`` to ``end - 1``, (N,).
 
     Their input steps may lie before ``first``, but not before step 0.
     """

@@ -31,7 +31,7 @@ class Adding(SyntheticData):
         return {"input_size": 2, "output_size": 1}
 
     def draw(self, random: np.random.Generator, count: int) -> Sequences:
-        """Return ``count`` sequences with their sums."""
+        """``count`` sequences with their sums."""
         half = self.length // 2
         marked = np.stack(
             [random.integers(half, size=count), random.integers(half, self.length, size=count)], 1
@@ -43,5 +43,5 @@ class Adding(SyntheticData):
         return Sequences.stacked(np.stack([values, markers], axis=2), sums)
 
     def baselines(self) -> dict[str, float]:
-        """Return the mean squared error of always predicting 1 on the test part."""
+        """The mean squared error of always predicting 1 on the test part."""
         return {"always 1": float((self.part("test").y - 1).square().mean())}

@@ -43,7 +43,7 @@ class SyntheticData(SequenceData):
 
     @abstractmethod
     def draw(self, random: np.random.Generator, count: int) -> Sequences:
-        """Return ``count`` random sequences of the task."""
+        """``count`` random sequences of the task."""
 
     def read_splits(self) -> Splits:
         """Draw the sequences of all parts."""

@@ -43,7 +43,7 @@ class Copy(SyntheticData):
         return {"vocab_size": self.symbols + 2, "num_classes": self.symbols}
 
     def draw(self, random: np.random.Generator, count: int) -> Sequences:
-        """Return ``count`` sequences with a label per step."""
+        """``count`` sequences with a label per step."""
         steps = self.length + 2 * self.copied
         symbols = random.integers(self.symbols, size=(count, self.copied))
         x = np.full((count, steps), self.symbols)
@@ -54,5 +54,5 @@ class Copy(SyntheticData):
         return Sequences.stacked(x, y, stepwise=True)
 
     def baselines(self) -> dict[str, float]:
-        """Return the accuracy of a model without memory."""
+        """The accuracy of a model without memory."""
         return {"without memory": 1 / self.symbols}

@@ -101,11 +101,11 @@ class DigitStrings(SequenceData):
         return ["", *map(str, range(10))]
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores."""
+        """The metadata that a checkpoint stores."""
         return {**super().describe(), "joiner": self.joiner}
 
     def read_splits(self) -> Splits:
-        """Return the strings of all parts.
+        """The strings of all parts.
 
         Raises:
             ConfigError: scikit-learn is not installed.
@@ -117,7 +117,7 @@ class DigitStrings(SequenceData):
         )
 
     def write(self, random: np.random.Generator, count: int, digits: Pictures) -> Sequences:
-        """Return ``count`` random strings of some of these digits."""
+        """``count`` random strings of some of these digits."""
         lengths = random.integers(self.shortest, self.longest + 1, size=count)
         y = np.full((count, self.longest), IGNORE)
         strings = []
@@ -137,11 +137,11 @@ class DigitStrings(SequenceData):
         return Sequences(torch.from_numpy(np.concatenate(strings)), steps, torch.from_numpy(y))
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
-        """Return a string's digits, and its beginning drawn in characters."""
+        """A string's digits, and its beginning drawn in characters."""
         digits = show_target(y, self.labels, self.joiner)
         return {"digits": digits, "begins": show_columns(x.numpy())}
 
     def baselines(self) -> dict[str, float]:
-        """Return the test errors per digit of a constant, and of the nearest mean picture."""
+        """The test errors per digit of a constant, and of the nearest mean picture."""
         train, test = self.part("train"), self.part("test")
         return {**repeated_label(train.y, test.y), **nearest_pictures(train, test)}

@@ -60,7 +60,7 @@ class Dyck(SyntheticData):
         return {"vocab_size": 2 * self.kinds, "num_classes": self.kinds}
 
     def draw(self, random: np.random.Generator, count: int) -> Sequences:
-        """Return ``count`` words with a label per step."""
+        """``count`` words with a label per step."""
         rows = np.arange(count)
         stack = np.zeros((count, self.depth), np.int64)
         depth = np.zeros(count, np.int64)
@@ -78,7 +78,7 @@ class Dyck(SyntheticData):
         return Sequences.stacked(x, y, stepwise=True)
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
-        """Return a word and, below each scored step, the kind that is open."""
+        """A word and, below each scored step, the kind that is open."""
         further = range(len(OPENING), self.kinds)
         opening = [*OPENING[: self.kinds], *(f"({kind}" for kind in further)]
         closing = [*CLOSING[: self.kinds], *(f"{kind})" for kind in further)]
@@ -89,5 +89,5 @@ class Dyck(SyntheticData):
         }
 
     def baselines(self) -> dict[str, float]:
-        """Return the accuracy of a model without memory."""
+        """The accuracy of a model without memory."""
         return {"without memory": 1 / self.kinds}

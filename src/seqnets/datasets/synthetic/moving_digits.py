@@ -77,7 +77,7 @@ class DigitVideos(SequenceData):
 
     @abstractmethod
     def film(self, random: np.random.Generator, count: int, pictures: np.ndarray) -> Sequences:
-        """Return ``count`` random videos of some of these images, (N, 8, 8)."""
+        """``count`` random videos of some of these images, (N, 8, 8)."""
 
     @property
     def sizes(self) -> Sizes:
@@ -85,7 +85,7 @@ class DigitVideos(SequenceData):
         return {"channels": 1, "height": self.side, "width": self.side}
 
     def read_splits(self) -> Splits:
-        """Return the videos of all parts.
+        """The videos of all parts.
 
         Raises:
             ConfigError: scikit-learn is not installed.
@@ -97,7 +97,7 @@ class DigitVideos(SequenceData):
         )
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
-        """Return first and last frame of a video, drawn in characters."""
+        """First and last frame of a video, drawn in characters."""
         frames = {"first frame": x[0, 0], "last frame": x[-1, 0]}
         # Every other row, as characters are about twice as high as wide.
         return {name: show_picture(frame[::2].numpy()) for name, frame in frames.items()}
@@ -122,7 +122,7 @@ class MovingDigits(DigitVideos):
         return list(DIRECTIONS)
 
     def film(self, random: np.random.Generator, count: int, pictures: np.ndarray) -> Sequences:
-        """Return ``count`` videos of one digit each, with their directions."""
+        """``count`` videos of one digit each, with their directions."""
         labels = random.integers(len(DIRECTIONS), size=count)
         speeds = random.integers(1, self.speed + 1, size=(count, 1))
         velocities = speeds * np.array(list(DIRECTIONS.values()))[labels]
@@ -133,11 +133,11 @@ class MovingDigits(DigitVideos):
         return Sequences.stacked(frames[:, :, None], labels)
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
-        """Return two frames of a video, and its direction."""
+        """Two frames of a video, and its direction."""
         return {**super().example(x, y), "direction": self.labels[int(y)]}
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the most frequent direction."""
+        """The test accuracy of the most frequent direction."""
         return majority_baseline(self.part("train").y, self.part("test").y)
 
 
@@ -162,7 +162,7 @@ class MovingDigitsNext(DigitVideos):
         self.digits = digits
 
     def film(self, random: np.random.Generator, count: int, pictures: np.ndarray) -> Sequences:
-        """Return ``count`` videos, each its own target."""
+        """``count`` videos, each its own target."""
         frames = np.zeros((count, self.length, self.side, self.side), np.float32)
         room = self.side - SIDE
         for _ in range(self.digits):
@@ -176,7 +176,7 @@ class MovingDigitsNext(DigitVideos):
         return NextSteps.stacked(videos, videos, stepwise=True)
 
     def baselines(self) -> dict[str, float]:
-        """Return the mean squared test errors of three constant predictions.
+        """The mean squared test errors of three constant predictions.
 
         - ``black``: an empty frame.
         - ``mean frame``: the mean of the training part.

@@ -46,7 +46,7 @@ class Parity(SyntheticData):
         return {"vocab_size": 2, "num_classes": 2}
 
     def draw(self, random: np.random.Generator, count: int) -> Sequences:
-        """Return ``count`` strings of bits with their parities."""
+        """``count`` strings of bits with their parities."""
         lengths = random.integers(self.shortest_length, self.length + 1, size=count)
         bits = random.integers(2, size=int(lengths.sum()))
         starts = np.cumsum(lengths) - lengths
@@ -55,5 +55,5 @@ class Parity(SyntheticData):
         return Sequences(x, steps, y)
 
     def baselines(self) -> dict[str, float]:
-        """Return the test accuracy of the most frequent class."""
+        """The test accuracy of the most frequent class."""
         return majority_baseline(self.part("train").y, self.part("test").y)

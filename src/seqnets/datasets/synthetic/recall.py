@@ -53,7 +53,7 @@ class Recall(SyntheticData):
         return {"vocab_size": self.keys + self.values + 1, "num_classes": self.values}
 
     def draw(self, random: np.random.Generator, count: int) -> Sequences:
-        """Return ``count`` sequences with the values to recall."""
+        """``count`` sequences with the values to recall."""
         every = np.tile(np.arange(self.keys), (count, 1))
         keys = random.permuted(every, axis=1)[:, : self.length]
         values = random.integers(self.values, size=(count, self.length))
@@ -65,13 +65,13 @@ class Recall(SyntheticData):
         return Sequences.stacked(x, np.take_along_axis(values, asked, axis=1)[:, 0])
 
     def example(self, x: Tensor, y: Tensor) -> dict[str, str]:
-        """Return a sequence, with keys as k0, k1, ... and values by number."""
+        """A sequence, with keys as k0, k1, ... and values by number."""
         signs = [f"k{key}" for key in range(self.keys)]
         signs += [str(value) for value in range(self.values)] + ["?"]
         return {"sequence": " ".join(signs[token] for token in x.tolist()), "value": str(int(y))}
 
     def baselines(self) -> dict[str, float]:
-        """Return the accuracy of guessing, and the test accuracy of the last value."""
+        """The accuracy of guessing, and the test accuracy of the last value."""
         test = self.part("test")
         last = test.batch(torch.arange(len(test))).x[:, -3] - self.keys
         return {

@@ -32,7 +32,7 @@ class Rewriting(PairData, SyntheticData):
 
     @abstractmethod
     def rewrite(self, symbols: np.ndarray) -> np.ndarray:
-        """Return the target of some symbols, (T,)."""
+        """The target of some symbols, (T,)."""
 
     @cached_property
     def codecs(self) -> tuple[Codec, Codec]:
@@ -41,7 +41,7 @@ class Rewriting(PairData, SyntheticData):
         return codec, codec
 
     def draw(self, random: np.random.Generator, count: int) -> Pairs:
-        """Return ``count`` pairs."""
+        """``count`` pairs."""
         lengths = random.integers(1, self.length, size=count, endpoint=True)
         drawn = [random.integers(self.symbols, size=length) for length in lengths]
         first = len(self.codecs[0]) - self.symbols  # the id of symbol 0
@@ -49,7 +49,7 @@ class Rewriting(PairData, SyntheticData):
         return Pairs.of_ids([symbols + first for symbols in drawn], written)
 
     def baselines(self) -> dict[str, float]:
-        """Return the accuracy of copying the source, and of guessing the symbols."""
+        """The accuracy of copying the source, and of guessing the symbols."""
         pairs = self.pairs("test")
         batch = pairs.batch(torch.arange(len(pairs)))
         lengths = pairs.lengths.numpy()
@@ -71,7 +71,7 @@ class Sort(Rewriting):
     """
 
     def rewrite(self, symbols: np.ndarray) -> np.ndarray:
-        """Return the symbols in ascending order."""
+        """The symbols in ascending order."""
         return np.sort(symbols)
 
 
@@ -90,5 +90,5 @@ class Repeat(Rewriting):
         self.times = times
 
     def rewrite(self, symbols: np.ndarray) -> np.ndarray:
-        """Return the symbols ``times`` times."""
+        """The symbols ``times`` times."""
         return np.tile(symbols, self.times)

@@ -81,19 +81,19 @@ class BytePairEncoding:
         return [self._tokenizer.id_to_token(number) for number in range(len(self))]
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text."""
+        """The ids of a text."""
         return self._tokenizer.encode(text).ids
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text."""
+        """The ids of each text."""
         return [each.ids for each in self._tokenizer.encode_batch_fast(texts)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of some ids; bytes that are not UTF-8 become U+FFFD."""
+        """The text of some ids; bytes that are not UTF-8 become U+FFFD."""
         return self._tokenizer.decode([int(number) for number in ids])
 
     def to_json(self) -> str:
-        """Return the encoding as JSON, for :meth:`from_json`."""
+        """The encoding as JSON, for :meth:`from_json`."""
         return self._tokenizer.to_str()
 
     @classmethod

@@ -29,15 +29,15 @@ class Codec(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Return the number of tokens."""
+        """The number of tokens."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of each text, (T,) int64, without ``END``."""
+        """The ids of each text, (T,) int64, without ``END``."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Return the text of ids up to the first ``END`` or negative id.
+        """The text of ids up to the first ``END`` or negative id.
 
         Args:
             ids: Token ids.
@@ -46,11 +46,11 @@ class Codec(ABC):
 
     @abstractmethod
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Return a label for each token, up to and including the first ``END``."""
+        """A label for each token, up to and including the first ``END``."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return the plain values from which :func:`read_codec` restores the codec."""
+        """The plain values from which :func:`read_codec` restores the codec."""
 
 
 class TokenCodec(Codec):
@@ -85,23 +85,23 @@ class TokenCodec(Codec):
         return len(self.vocabulary)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of each text; a word spelled like the end becomes unknown."""
+        """The ids of each text; a word spelled like the end becomes unknown."""
         index, unit = self.vocabulary.index, self.vocabulary.unit
         found = [index(split(text, unit)) for text in texts]
         return [np.where(ids == END, UNKNOWN_ID, ids) for ids in found]
 
     def decode(self, ids: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Return the text of ids up to the first ``END``."""
+        """The text of ids up to the first ``END``."""
         tokens = (self.vocabulary.tokens[number] for number in _until_end(ids))
         return self.vocabulary.separator.join(unknown if t == UNKNOWN else t for t in tokens)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Return each token, with white space made visible."""
+        """Each token, with white space made visible."""
         tokens = (self.vocabulary.tokens[number] for number in _until_end(ids, with_end=True))
         return [_visible(token) for token in tokens]
 
     def describe(self) -> dict[str, Any]:
-        """Return the unit and the tokens."""
+        """The unit and the tokens."""
         return {"unit": self.vocabulary.unit, "tokens": list(self.vocabulary.tokens)}
 
 
@@ -124,20 +124,20 @@ class BytePairCodec(Codec):
         return len(self.encoding)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of each text."""
+        """The ids of each text."""
         return [np.array(ids, np.int64) for ids in self.encoding.encode_all(texts)]
 
     def decode(self, ids: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Return the text of ids up to the first ``END``."""
+        """The text of ids up to the first ``END``."""
         return self.encoding.decode(_until_end(ids))
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Return each piece; "▁" (U+2581) stands for the space before it."""
+        """Each piece; "▁" (U+2581) stands for the space before it."""
         kept = _until_end(ids, with_end=True)
         return [LINE_END if n == END else _visible(self.encoding.decode([n])) for n in kept]
 
     def describe(self) -> dict[str, Any]:
-        """Return the encoding as JSON."""
+        """The encoding as JSON."""
         return {"unit": "bpe", "json": self.encoding.to_json()}
 
 
@@ -150,7 +150,7 @@ def fit_codecs(
     min_count: int,
     joint: bool,
 ) -> tuple[Codec, Codec]:
-    """Return the codecs of source and target, fitted to the training texts.
+    """The codecs of source and target, fitted to the training texts.
 
     Args:
         source: Source texts.
@@ -197,12 +197,12 @@ def check_codec_options(who: str, unit: str, size: int | None) -> None:
 
 
 def _end(unit: str) -> str:
-    """Return the token listed for ``END``: one that no text of this unit contains."""
+    """The token listed for ``END``: one that no text of this unit contains."""
     return "\n" if unit == "characters" else LINE_END
 
 
 def _until_end(ids: Iterable[int], with_end: bool = False) -> list[int]:
-    """Return the ids before the first ``END`` or negative id, with that ``END`` if asked for."""
+    """The ids before the first ``END`` or negative id, with that ``END`` if asked for."""
     kept: list[int] = []
     for number in map(int, ids):
         if number == END and with_end:

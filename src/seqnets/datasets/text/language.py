@@ -79,7 +79,7 @@ class LanguageData(DataModule):
 
     @abstractmethod
     def read_tokens(self) -> Tokens:
-        """Return the whole text as token ids."""
+        """The whole text as token ids."""
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -97,7 +97,7 @@ class LanguageData(DataModule):
         return {"vocab_size": len(self.vocabulary)}
 
     def counts(self) -> dict[str, int]:
-        """Return the number of tokens in each part."""
+        """The number of tokens in each part."""
         return {name: stop - start for name, (start, stop) in self.tokens.parts.items()}
 
     def setup(self, stage: str | None = None) -> None:
@@ -121,7 +121,7 @@ class LanguageData(DataModule):
             )
 
     def loader(self, part: Part) -> Stream:
-        """Return a new loader of one part: random offsets for training, every token otherwise."""
+        """A new loader of one part: random offsets for training, every token otherwise."""
         ids, name = self.tokens.part(part), self.name_of(part)
         sizes = self.batch_size, self.chunk_length
         if part == "train":
@@ -129,25 +129,25 @@ class LanguageData(DataModule):
         return EvaluationStream(ids, *sizes, name=name)
 
     def token_counts(self, part: Part) -> np.ndarray:
-        """Return how often each token occurs in a part, (V,)."""
+        """How often each token occurs in a part, (V,)."""
         return histogram(self.tokens.part(part), len(self.vocabulary))
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
-        """Return the beginning of a part, in excerpts."""
+        """The beginning of a part, in excerpts."""
         ids, length = self.tokens.part(part), 200 if self.unit == "characters" else 40
         excerpts = [ids[n * length : (n + 1) * length] for n in range(count)]
         return [{"text": self.vocabulary.decode(each)} for each in excerpts if len(each)]
 
     def numbers(self, part: Part) -> list[np.ndarray]:
-        """Return the ids of a part."""
+        """The ids of a part."""
         return [self.tokens.part(part)]
 
     def describe(self) -> dict[str, Any]:
-        """Return the metadata that a checkpoint stores, including the whole vocabulary."""
+        """The metadata that a checkpoint stores, including the whole vocabulary."""
         return {**super().describe(), **self.vocabulary.describe()}
 
     def new(self, path: Path, known: Known) -> Loader:
-        """Return a stream of a user's text, in which each token is predicted from those before.
+        """A stream of a user's text, in which each token is predicted from those before.
 
         Raises:
             DataError: The file is missing, empty or not UTF-8, or has a character that the model
@@ -161,7 +161,7 @@ class LanguageData(DataModule):
         return EvaluationStream(ids, 1, self.chunk_length, name=str(path))
 
     def baselines(self) -> dict[str, float]:
-        """Return the test part's bits per token of simple models; for byte pairs, per character."""
+        """The test part's bits per token of simple models; for byte pairs, per character."""
         baselines = language_baselines(self.tokens)
         if not isinstance(self.vocabulary, PieceVocabulary):
             return baselines
@@ -170,7 +170,7 @@ class LanguageData(DataModule):
         return {name: bits * tokens_per_character for name, bits in baselines.items()}
 
     def tokens_of(self, text: str) -> Tokens:
-        """Return the token ids of a text in memory, split into parts by the fractions."""
+        """The token ids of a text in memory, split into parts by the fractions."""
         units = split(text, self.unit)
         parts = cut(len(units), self.fractions)
         return build_tokens(lambda: [units], parts, self.unit, self.max_vocabulary)

@@ -45,19 +45,19 @@ class PieceVocabulary(Vocabulary):
         return np.array([sum(letter in letters for letter in token) for token in self.tokens])
 
     def encode(self, text: str) -> Tensor:
-        """Return the ids of a text's tokens, (T,) int64."""
+        """The ids of a text's tokens, (T,) int64."""
         return torch.tensor(self.encoding.encode(text), dtype=torch.int64)
 
     def decode(self, ids: Iterable[int] | Tensor | np.ndarray) -> str:
-        """Return the text of some ids; incomplete characters become U+FFFD."""
+        """The text of some ids; incomplete characters become U+FFFD."""
         return self.encoding.decode(int(number) for number in ids)
 
     def piece(self, number: int) -> str:
-        """Return a token's text by id."""
+        """A token's text by id."""
         return self.decode([number])
 
     def describe(self) -> dict[str, Any]:
-        """Return the plain values from which :func:`read_vocabulary` restores the vocabulary."""
+        """The plain values from which :func:`read_vocabulary` restores the vocabulary."""
         return {**super().describe(), "tokenizer": self.encoding.to_json()}
 
 
@@ -74,7 +74,7 @@ def read_vocabulary(known: Known) -> Vocabulary:
 
 
 def spell(token: str) -> str:
-    r"""Return the text of a token in the encoding's list; incomplete characters as ``\xc3``.
+    r"""The text of a token in the encoding's list; incomplete characters as ``\xc3``.
 
     No two tokens have the same text, as none contains a backslash next to a letter.
     """
@@ -107,7 +107,7 @@ def _bytes_of_letters() -> dict[str, int]:
 
 
 def _letters() -> dict[int, str]:
-    """Return the letter that stands for each byte in a token (Radford et al., 2019)."""
+    """The letter that stands for each byte in a token (Radford et al., 2019)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {**{b: chr(b) for b in printable}, **{b: chr(256 + n) for n, b in enumerate(others)}}

@@ -53,7 +53,7 @@ class Stream(Loader):
 
     @abstractmethod
     def _needed(self) -> int:
-        """Return the minimum number of tokens that gives every row a target."""
+        """The minimum number of tokens that gives every row a target."""
 
     def _rows(self) -> int:
         return self._batch_size * share()[1]
@@ -92,7 +92,7 @@ class TrainingStream(Stream):
         return (len(self._ids) - self._steps) // (self._rows() * self._steps)
 
     def in_order(self) -> EvaluationStream:
-        """Return a loader in which every token after the first is a target exactly once."""
+        """A loader in which every token after the first is a target exactly once."""
         return EvaluationStream(self._ids, self._batch_size, self._steps)
 
     def _needed(self) -> int:

@@ -32,13 +32,13 @@ class Tokens:
     vocabulary: Vocabulary
 
     def part(self, name: Part) -> np.ndarray:
-        """Return the ids of one part, (N,), without copying."""
+        """The ids of one part, (N,), without copying."""
         start, stop = self.parts[name]
         return self.ids[start:stop]
 
 
 def cut(tokens: int, fractions: Mapping[Part, float]) -> dict[Part, tuple[int, int]]:
-    """Return start and end of contiguous parts of a text: training first, then the others.
+    """Start and end of contiguous parts of a text: training first, then the others.
 
     Args:
         tokens: Length of the text.

@@ -36,7 +36,7 @@ def split(text: str, unit: str) -> Sequence[str]:
 
 
 def by_frequency(counts: Counter[str], min_count: int = 1) -> list[str]:
-    """Return the tokens that occur often enough, the most frequent first, then by code points."""
+    """The tokens that occur often enough, the most frequent first, then by code points."""
     kept = (token for token, count in counts.items() if count >= min_count)
     return sorted(kept, key=lambda token: (-counts[token], token))
 
@@ -109,7 +109,7 @@ class Vocabulary:
         return "" if self.unit == "characters" else " "
 
     def encode(self, text: str) -> Tensor:
-        """Return the ids of a text's tokens, (T,) int64.
+        """The ids of a text's tokens, (T,) int64.
 
         Raises:
             DataError: A token is not in the vocabulary, which has no ``<unk>``.
@@ -117,7 +117,7 @@ class Vocabulary:
         return torch.from_numpy(self.index(split(text, self.unit)))
 
     def index(self, tokens: Sequence[str]) -> np.ndarray:
-        """Return the ids of tokens that :func:`split` returned, (T,) int64.
+        """The ids of tokens that :func:`split` returned, (T,) int64.
 
         Raises:
             DataError: A token is not in the vocabulary, which has no ``<unk>``.
@@ -139,12 +139,12 @@ class Vocabulary:
         return ids
 
     def piece(self, number: int) -> str:
-        """Return a token's text by id, including the separator that follows it."""
+        """A token's text by id, including the separator that follows it."""
         shown = self._shown[number]
         return shown if shown == "\n" else shown + self.separator
 
     def describe(self) -> dict[str, Any]:
-        """Return the tokens, as plain values."""
+        """The tokens, as plain values."""
         return {"vocabulary": list(self.tokens)}
 
     def decode(self, ids: Iterable[int] | Tensor | np.ndarray) -> str:

@@ -58,7 +58,7 @@ class TextSamples(Display):
         writer.add_text("sample", f"    {passage}", trainer.global_step)
 
     def passage(self, model: nn.Module, vocabulary: Vocabulary) -> str:
-        """Return the prompt and what the model continues it with."""
+        """The prompt and what the model continues it with."""
         pieces = generate(model, vocabulary, self.prompt, self.length, self.temperature)
         return self.prompt + "".join(pieces)
 
