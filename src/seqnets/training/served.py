@@ -23,6 +23,7 @@ from seqnets.models import ConditionalRandomField
 from seqnets.models.words import BYTES
 from seqnets.training.checkpoint import OF_TRAINING
 from seqnets.training.objectives import Forecasting, LanguageModelling, Objective
+from seqnets.training.objectives.base import BEFORE
 from seqnets.training.standardised import input_scaling
 from seqnets.typing import Batch, Known
 
@@ -247,9 +248,6 @@ class Served(nn.Module):
             _port(*pair) for pair in gave.items()
         ]
 
-
-BEFORE = "initial_"
-"""Before the name of a part of the state, where it is an input."""
 
 _OF_CRF = ("start", "transitions", "end")
 

@@ -13,7 +13,8 @@ from seqnets.layers.state import leaves
 from seqnets.models import SequenceToSequence
 from seqnets.models.decoder import Memory
 from seqnets.training.objectives import Objective
-from seqnets.training.served import BEFORE, Served, nested
+from seqnets.training.objectives.base import BEFORE
+from seqnets.training.served import Served, nested
 from seqnets.typing import END, Batch, Known
 
 

@@ -19,6 +19,10 @@ from seqnets.typing import Batch, Known
 Row = dict[str, Any]
 """A prediction as plain values, with the truth under "target"; None where unknown."""
 
+BEFORE = "initial_"
+"""Before the name of a part of a state that is given to a step, in what :meth:`Objective.served`
+gives and in the inputs of files."""
+
 
 class Outcome(NamedTuple):
     """The result of an objective on a batch.

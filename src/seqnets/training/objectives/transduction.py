@@ -29,7 +29,7 @@ from seqnets.layers.state import leaves
 from seqnets.models.decode import Decoded, beam_search, greedy
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import Mean
-from seqnets.training.objectives.base import Objective, Outcome, Row
+from seqnets.training.objectives.base import BEFORE, Objective, Outcome, Row
 from seqnets.training.objectives.rows import candidates, lengths_of, written_texts
 from seqnets.training.objectives.scoring import check_targets, perplexity
 from seqnets.typing import END, IGNORE, Batch, Known
@@ -154,7 +154,7 @@ class Transduction(Objective):
         first step.
         """
         memory, before = model.read(x, lengths)
-        names = [f"initial_{name}" for name in model.decoder.state_names]
+        names = [f"{BEFORE}{name}" for name in model.decoder.state_names]
         state = dict(zip(names, leaves(before), strict=True))
         if memory.keys is None:
             return state, None
