@@ -47,7 +47,7 @@ FLAGS = ("ragged", "resets", "reverse", "given", "strided")
 ALLOWED = {"float32": 2e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 3e-2}
 """Maximum difference from the reference, relative to its largest value."""
 
-ROUNDING = 30
+AMPLIFIED = 30
 """Maximum difference as a multiple of the plain loop's, for recurrences that amplify rounding."""
 
 LARGEST = {"float16": 2.0**11}
@@ -139,7 +139,7 @@ def check(trial: Trial, device: torch.device) -> str | None:
         if largest > LARGEST.get(trial.dtype, largest):
             raise BackendError(f"{trial.dtype} is too small for numbers of {largest:.0e}")
         rounded = cache(partial(call, backend="reference"))
-        if wrong := disagreement(got, exact, ALLOWED[trial.dtype], rounded, ROUNDING):
+        if wrong := disagreement(got, exact, ALLOWED[trial.dtype], rounded, AMPLIFIED):
             return wrong
         for what, numbers in got.items():
             if not torch.equal(numbers, again[what]):

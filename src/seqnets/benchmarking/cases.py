@@ -14,8 +14,10 @@ from seqnets.errors import ConfigError
 PASSES = ("forward", "training", "step")
 """Outputs only; outputs and all gradients; a single step that continues from the last state."""
 
-_SIZES = ("B", "T", "I", "H")
-_KEYS = {"cells", "except", "shapes", "pass", "dtype", "rows", *_SIZES}
+SIZES = ("B", "T", "I", "H")
+"""The keys of sizes."""
+
+_KEYS = {"cells", "except", "shapes", "pass", "dtype", "rows", *SIZES}
 _DEFAULTS = {
     "cells": "all",
     "except": (),
@@ -128,7 +130,7 @@ def _cases(
         sizes = {**options, **shape, **given}
         if pass_ == "step":
             sizes["T"] = 1
-        for B, T, I, H in product(*(_listed(sizes.get(key)) for key in _SIZES)):
+        for B, T, I, H in product(*(_listed(sizes.get(key)) for key in SIZES)):
             case = Case(name, B, T, H if I is None else I, H, pass_, dtype, rows)
             for key in ("B", "T", "H", "I"):  # I last, as it defaults to H
                 _check_size(key, getattr(case, key))

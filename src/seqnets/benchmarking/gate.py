@@ -10,7 +10,7 @@ ALLOWED = {"float64": 1e-10, "float32": 1e-4, "tf32": 2e-2, "float16": 2e-2, "bf
 """Maximum difference from the reference in double precision, relative to its largest value, by
 dtype. It allows for the rounding of sums over thousands of steps."""
 
-ROUNDING = 10
+AMPLIFIED = 10
 """A recurrence may amplify rounding errors: a contestant may also differ from double precision by
 this factor times the difference of the plain loop in the contestant's dtype."""
 
@@ -20,7 +20,7 @@ def disagreement(
     expected: Outcome,
     share: float,
     rounded: Callable[[], Outcome] | None = None,
-    rounding: float = ROUNDING,
+    rounding: float = AMPLIFIED,
 ) -> str | None:
     """How an outcome differs from the reference's, as text; None if it agrees.
 
@@ -29,7 +29,7 @@ def disagreement(
         expected: The reference's outcome in double precision.
         share: Maximum difference relative to the largest value: see :data:`ALLOWED`.
         rounded: Computes the plain loop's outcome in the contestant's dtype; called if needed.
-        rounding: Maximum difference relative to that outcome's: see :data:`ROUNDING`.
+        rounding: Maximum difference relative to that outcome's: see :data:`AMPLIFIED`.
     """
     for what, numbers in got.items():
         exact = expected[what]

@@ -33,6 +33,7 @@ from seqnets.benchmarking import (
     plot,
 )
 from seqnets.benchmarking.ahead import compile_ahead
+from seqnets.benchmarking.cases import SIZES
 from seqnets.benchmarking.picture import check_plotting
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
@@ -47,7 +48,6 @@ from seqnets.cli.options import Config, check_truths
 from seqnets.errors import ConfigError, DataError, DeviceError, SeqnetsError
 
 _CELLS = "model/cell"
-_SIZES = ("B", "T", "I", "H")
 
 
 def run(options: Config, *, choices: Mapping[str, Any], folders: Sequence[Path], **_: Any) -> None:
@@ -70,7 +70,7 @@ def run(options: Config, *, choices: Mapping[str, Any], folders: Sequence[Path],
         options["cells"] = [chosen]
         nodes = {chosen: options["model"]["cell"]}
     settings = _settings(options)
-    given = {key: options[key] for key in ("cells", "pass", "dtype", "rows", *_SIZES)}
+    given = {key: options[key] for key in ("cells", "pass", "dtype", "rows", *SIZES)}
     cases = cases_of(options["grid"], names, given)
     if settings.device.type == "cpu" and any(case.dtype == "tf32" for case in cases):
         raise UsageError("dtype: is tf32, which only GPUs have, expected float32 on the CPU.")

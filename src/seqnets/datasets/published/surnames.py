@@ -123,6 +123,6 @@ class Surnames(LabelledTexts):
         )
 
     def _names(self, file: Path) -> list[str]:
-        """The distinct names of a file, in alphabetical order."""
+        """The distinct names of a file, in its order."""
         names = map(self.tokens_of, read_lines(file))
         return list(dict.fromkeys(name for name in names if name))
