@@ -1,8 +1,11 @@
 """What a step does besides operations is seen when it is traced, and left to the plain loop."""
 
 import os
+import signal
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -585,6 +588,61 @@ def test_a_process_that_is_forked_while_a_thread_traces_looks_for_anomalies():
             os._exit(not (before and torch.is_anomaly_check_nan_enabled()))
         done.set()
         thread.join()
+
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_threads_that_need_the_same_equation_trace_it_once(monkeypatch):
+    class Fresh(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + uh.n) * 0.625,)
+
+    traced, trace = [], plans.trace_step
+
+    def slowly(cell):
+        traced.append(cell)
+        time.sleep(0.1)  # until the others have come
+        return trace(cell)
+
+    monkeypatch.setattr(plans, "trace_step", slowly)
+    cell = Fresh(I, H)
+    with ThreadPoolExecutor(plans._MOST_TRACES + 1) as threads:
+        made = list(threads.map(plans.plan_of, [cell] * (plans._MOST_TRACES + 1)))
+
+    assert len(traced) == 1
+    assert all(plan is made[0] for plan in made)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_is_forked_while_another_thread_traces_can_trace(monkeypatch):
+    class Fresh(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + uh.n) * 0.375,)
+
+    tracing, done, trace = threading.Event(), threading.Event(), plans.trace_step
+
+    def waiting(cell):
+        tracing.set()
+        assert done.wait(20)
+        return trace(cell)
+
+    monkeypatch.setattr(plans, "trace_step", waiting)
+    cell = Fresh(I, H)
+    thread = threading.Thread(target=plans.plan_of, args=(cell,))
+    thread.start()
+    assert tracing.wait(5)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # it would wait for ever
+        done.set()
+        plans.plan_of(cell)
+        os._exit(0)
+    done.set()
+    thread.join()
 
     assert os.waitpid(child, 0)[1] == 0
 

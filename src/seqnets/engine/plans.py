@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,6 +38,10 @@ _programs: dict[str, Program] = {}
 """By a step's text: one for equal steps, as most cells have in training and evaluation."""
 _by_equation: dict[Any, Any] = {}
 """For each equation the ``class_changes`` so far, and what was made of it, or why nothing was."""
+_locks: dict[Any, threading.RLock] = {}
+"""By equation: of threads that need the same one, the first makes it."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_locks.clear)  # no thread of a forked process holds them
 _traces: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
 """The number of equations that each cell has had: one for each mode and value of attributes."""
 _reasons: WeakKeyDictionary[Cell, dict[Any, str]] = WeakKeyDictionary()
@@ -155,14 +161,17 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
     except (TypeError, RecursionError):  # an attribute that cannot be compared
         return _each_time(cell, (what, kinds, cell.training, now), make)
     changes, found = _by_equation.get(key, (None, None))
-    if changes is None:
-        _count_equation(cell)
     if changes != now:  # the equation may read attributes of a class
-        try:
-            found = _in_own_thread(partial(make, cell))
-        except Untraceable as reason:
-            found = Untraceable(_placed(reason))  # the one raised refers to the cell
-        _by_equation[key] = now, found
+        with _locks.setdefault(key, threading.RLock()):
+            changes, found = _by_equation.get(key, (None, None))  # perhaps made meanwhile
+            if changes is None:
+                _count_equation(cell)
+            if changes != now:
+                try:
+                    found = _in_own_thread(partial(make, cell))
+                except Untraceable as reason:
+                    found = Untraceable(_placed(reason))  # the one raised refers to the cell
+                _by_equation[key] = now, found
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
     return found
