@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from seqnets.atomic import atomic
+from seqnets.atomic import _STALE, _machine, atomic
 
 
 @pytest.fixture
@@ -52,14 +53,14 @@ def test_the_partial_file_is_hidden_and_has_the_same_suffix(tmp_path):
 
 
 def test_partial_files_of_dead_processes_are_removed_and_other_files_kept(tmp_path, gone):
-    left = tmp_path / f".{gone}-0123abcd.partial.csv"
+    left = tmp_path / f".{gone}-{_machine()}-0123abcd.partial.csv"
     others = [
         tmp_path / name
         for name in (
             f"{gone}-01.partial.csv",
-            f".{gone}-notes.partial.csv",
-            f"{gone}-0123abcd.partial.csv",
-            f".{os.getpid()}-0123abcd.partial.csv",
+            f".{gone}-{_machine()}-notes.partial.csv",
+            f"{gone}-{_machine()}-0123abcd.partial.csv",
+            f".{os.getpid()}-{_machine()}-0123abcd.partial.csv",
         )
     ]
     for path in (left, *others):
@@ -71,8 +72,22 @@ def test_partial_files_of_dead_processes_are_removed_and_other_files_kept(tmp_pa
     assert {*tmp_path.iterdir()} == {tmp_path / "said.csv", *others}
 
 
+def test_partial_files_of_other_machines_are_kept_for_a_day(tmp_path, gone):
+    recent = tmp_path / f".{gone}-89abcdef-0123abcd.partial.csv"
+    old = tmp_path / f".{os.getpid()}-89abcdef-4567abcd.partial.csv"
+    for path in (recent, old):
+        path.touch()
+    before = time.time() - 2 * _STALE
+    os.utime(old, (before, before))
+
+    with atomic(tmp_path / "said.csv") as partial:
+        partial.touch()
+
+    assert {*tmp_path.iterdir()} == {tmp_path / "said.csv", recent}
+
+
 def test_no_process_is_signalled_where_that_would_interrupt_it(tmp_path, gone, monkeypatch):
-    left = tmp_path / f".{gone}-0123abcd.partial.csv"
+    left = tmp_path / f".{gone}-{_machine()}-0123abcd.partial.csv"
     left.touch()
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("Ctrl-C on Windows"))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import re
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-_NAME = re.compile(r"\.(\d+)-[0-9a-f]{8}\.partial(\..*)?", re.DOTALL)
-"""What is being written is called after the process that writes it."""
+_NAME = re.compile(r"\.(\d+)-([0-9a-f]{8})-[0-9a-f]{8}\.partial(\..*)?", re.DOTALL)
+"""What is being written is called after the process that writes it, and after its machine."""
+
+_STALE = 24 * 3600.0
+"""Seconds after which what another machine has not written to is taken to be abandoned."""
 
 
 @contextmanager
@@ -20,7 +27,8 @@ def atomic(path: Path) -> Iterator[Path]:
 
     It is hidden beside that file, then flushed to the disk and renamed over what was there: at any
     moment the name holds a whole file, the old or the new. Where writing fails nothing is left.
-    What a killed process left is cleared away by the next one that writes into the folder.
+    What a killed process left is cleared away by the next one that writes into the folder; what it
+    left on another machine that shares the folder, after a day.
 
     For instance::
 
@@ -30,7 +38,8 @@ def atomic(path: Path) -> Iterator[Path]:
     Args:
         path: Where the file goes; its folder is made if need be.
     """
-    partial = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+    writer = f"{os.getpid()}-{_machine()}-{secrets.token_hex(4)}"
+    partial = path.with_name(f".{writer}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_partials_of_the_dead(path.parent)
     try:
@@ -48,8 +57,25 @@ def _remove_partials_of_the_dead(folder: Path) -> None:
     """Unlink what processes that were killed while writing have left behind."""
     for partial in folder.glob(".*.partial*"):
         named = _NAME.fullmatch(partial.name)
-        if named and not _lives(int(named[1])):
+        if named and _is_abandoned(partial, int(named[1]), named[2]):
             partial.unlink(missing_ok=True)
+
+
+def _is_abandoned(partial: Path, process: int, machine: str) -> bool:
+    """Whether nobody writes to a file any more; of a process elsewhere, its age has to tell."""
+    if machine == _machine():
+        return not _lives(process)
+    with suppress(FileNotFoundError):  # it may have become whole meanwhile
+        return partial.stat().st_mtime < time.time() - _STALE
+    return False
+
+
+@cache
+def _machine() -> str:
+    """A digest of this machine, or container: each numbers its processes by itself."""
+    processes = "/proc/self/ns/pid"  # those that see each other
+    names = platform.node(), os.readlink(processes) if os.path.lexists(processes) else None
+    return hashlib.sha256(repr(names).encode()).hexdigest()[:8]
 
 
 def _lives(process: int) -> bool:

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from seqnets.atomic import _machine
 from seqnets.errors import CheckpointError
 from seqnets.training import AtomicCheckpointIO, checkpoint, load_checkpoint, save_checkpoint
 from seqnets.training.checkpoint import load_weights
@@ -156,8 +157,8 @@ def test_the_umask_decides_who_may_read_a_checkpoint(tmp_path):
 def test_partial_files_of_dead_processes_are_removed_and_those_of_living_ones_kept(path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead = path.parent / f".{ended.pid}-0123abcd.partial.ckpt"
-    living = path.parent / f".{os.getppid()}-0123abcd.partial.ckpt"
+    dead = path.parent / f".{ended.pid}-{_machine()}-0123abcd.partial.ckpt"
+    living = path.parent / f".{os.getppid()}-{_machine()}-0123abcd.partial.ckpt"
     dead.touch()
     living.touch()
 
