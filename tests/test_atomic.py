@@ -1,9 +1,11 @@
 """Files are written whole or not at all."""
 
+import errno
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,19 @@ def test_partial_files_of_dead_processes_are_removed_and_other_files_kept(tmp_pa
         partial.touch()
 
     assert {*tmp_path.iterdir()} == {tmp_path / "said.csv", *others}
+
+
+def test_partial_files_that_are_not_ours_to_remove_hinder_nobody(tmp_path, gone, monkeypatch):
+    def refused(path, missing_ok=False):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))  # as in /tmp
+
+    (tmp_path / f".{gone}-{_machine()}-0123abcd.partial.csv").touch()
+    monkeypatch.setattr(Path, "unlink", refused)
+
+    with atomic(tmp_path / "said.csv") as partial:
+        partial.touch()
+
+    assert (tmp_path / "said.csv").exists()
 
 
 def test_partial_files_of_other_machines_are_kept_for_a_day(tmp_path, gone):

@@ -58,7 +58,8 @@ def _remove_partials_of_the_dead(folder: Path) -> None:
     for partial in folder.glob(".*.partial*"):
         named = _NAME.fullmatch(partial.name)
         if named and _is_abandoned(partial, int(named[1]), named[2]):
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # it may be another user's
+                partial.unlink()
 
 
 def _is_abandoned(partial: Path, process: int, machine: str) -> bool:
