@@ -566,6 +566,11 @@ def changed(lines, line, text):
             "new.csv, line 20: column sales is missing, expected a number",
         ),
         (
+            changed(shops(), 22, "x,2026-01-01T20:00,1,,5"),
+            {},
+            r"column sales is missing, .*\n.*\n  If the row is of a step to come, leave price",
+        ),
+        (
             [line.replace(",promotion", ",discount") for line in shops()],
             {},
             r"new.csv, header: got the features discount, .*, expected promotion too",
@@ -578,6 +583,22 @@ def test_new_data_without_what_is_known_ahead_are_refused(table, tmp_path, lines
 
     with pytest.raises(DataError, match=message):
         data.new(tmp_path / "new.csv", data.describe())
+
+
+@pytest.mark.parametrize(
+    ("known_ahead", "said"),
+    [([], "'dataset.known_ahead=[promotion]'"), (["promotion"], "=[promotion,price]'")],
+)
+def test_what_a_row_to_come_has_is_told_to_be_known_ahead(table, known_ahead, said):
+    price = "" if not known_ahead else "5"
+    lines = changed(shops(2), 22, f"x,2026-01-01T20:00,1,,{price}")
+
+    with pytest.raises(DataError, match=r"line 22: column sales is missing") as raised:
+        table(lines, known_ahead=known_ahead).setup()
+
+    last = str(raised.value).splitlines()[-1]
+    assert last.startswith("  If the row is of a step to come, what it has is known ahead: ")
+    assert last.endswith(f"{said}.")
 
 
 def test_columns_that_cannot_be_known_ahead_are_refused(table):

@@ -193,7 +193,7 @@ class _Features:
         if missing == "error":
             advice = (
                 "dataset.missing=forward repeats the last value, dataset.missing=linear "
-                "interpolates."
+                f"interpolates.{self._if_to_come(row)}"
             )
             if column in (self.unknown or ()):
                 advice = f"The model knows no such column: {self._without(column)}."
@@ -201,6 +201,17 @@ class _Features:
                 f"{where}: column {column} is {shown(cell)}, expected a number.\n  {advice}"
             )
         return math.nan
+
+    def _if_to_come(self, row: Row) -> str:
+        """What to do if a row is of a step to come, in a line of its own; empty if it has none."""
+        there = [name for name in self.names if not is_missing(row.get(name))]
+        if not there:
+            return ""
+        if self.unknown is None:
+            option = shell(override_list("dataset.known_ahead", there))
+            return f"\n  If the row is of a step to come, what it has is known ahead: {option}."
+        extra = ", ".join(name for name in there if name in self.of_past)
+        return f"\n  If the row is of a step to come, leave {extra} empty too." * bool(extra)
 
     def _without(self, column: str) -> str:
         """The option that leaves out a column too."""
