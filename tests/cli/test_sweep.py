@@ -13,7 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import run_job
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from rich.console import Console
 
 from seqnets.cli import sweep_rows
@@ -183,6 +183,30 @@ def test_a_job_that_is_killed_or_outlives_its_sweep_has_no_end(seqnets, monkeypa
     assert done.code == 0, done.err
     assert tables == [{1: Job({"seed": "2"}, None, UNFINISHED)}, {}]
     assert "Sweep of" not in done.out, "nothing came after the table"
+
+
+def test_a_job_that_is_killed_is_told_with_the_folder_of_its_run(
+    seqnets, tmp_path, monkeypatch, elsewhere
+):
+    kept = []
+    monkeypatch.setattr(
+        "seqnets.cli.train._Training._mark_started", lambda *_: kept.append(sweep_rows.take())
+    )
+
+    seqnets("train", "-m", *PARITY, elsewhere, "seed=1")
+
+    (run,) = (tmp_path / "runs" / "parity").iterdir()
+    folder = str(run.relative_to(tmp_path))
+    assert kept[0] == {0: Job({}, None, UNFINISHED._replace(folder=folder))}
+
+
+def test_hydras_record_of_a_sweep_does_not_name_the_folder_of_its_rows(seqnets, tmp_path):
+    done = seqnets("train", "-m", *PARITY, "seed=1", f"output={tmp_path}/r u n s")
+
+    record = OmegaConf.load(tmp_path / "r u n s" / "multirun.yaml")
+    assert done.code == 0, done.err
+    assert "seed=1" in record.hydra.overrides.task
+    assert "SEQNETS_SWEEP" not in str(record)
 
 
 def test_jobs_of_a_sweep_do_not_say_what_to_do_next(seqnets):

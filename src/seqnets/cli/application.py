@@ -149,9 +149,14 @@ class _Application:
         sys.argv = [self._program, self.verb, *config_flags(self.arguments), *overrides]
         swept = swept_values(overrides, self.arguments)
         keys = ",".join(key_of(key).replace("/", ".") for key in swept)
+        number = str(HydraConfig.get().job.num) if self.sweeps else None
         self._record(sweep.Job(swept, None, sweep.UNFINISHED))
         try:
-            with _environment(sweep.SWEPT_VARIABLE, keys or None), self._in_sweep():
+            with (
+                _environment(sweep.SWEPT_VARIABLE, keys or None),
+                _environment(sweep_rows.NUMBER_VARIABLE, number),
+                self._in_sweep(),
+            ):
                 trained = self._run_verb(config)
         except BaseException as error:
             self._record(sweep.Job(swept, None, sweep.failure(error)))

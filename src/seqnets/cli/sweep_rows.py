@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
-from seqnets.cli.sweep import Failed, Job, Trained
+from seqnets.atomic import atomic
+from seqnets.cli.sweep import UNFINISHED, Failed, Job, Trained
 from seqnets.quoting import override
 
 FOLDER_VARIABLE = "SEQNETS_SWEEP_ROWS"
 """Environment variable that names the folder of the rows, to the sweep and to its jobs."""
+
+NUMBER_VARIABLE = "SEQNETS_SWEEP_JOB"
+"""Environment variable that tells what a job runs what the job's number is."""
 
 
 class Rows(Callback):
@@ -50,14 +54,36 @@ def write(number: int, job: Job) -> None:
         partial.replace(path)
 
 
+def write_folder(run: str) -> None:
+    """Write the folder of the run of the job that runs, if one does: the job may be killed."""
+    folder, number = os.environ.get(FOLDER_VARIABLE), os.environ.get(NUMBER_VARIABLE)
+    if folder is None or number is None:
+        return
+    with suppress(OSError):  # the table may have been printed
+        job = _read(Path(folder) / f"{number}.json")
+        write(int(number), job._replace(failed=UNFINISHED._replace(folder=run)))
+
+
 def take() -> dict[int, Job]:
     """The jobs that have begun, by number, of the sweep that is over; their files are removed."""
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if folder is None:
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named is None:
         return {}
-    rows = {int(path.stem): _read(path) for path in Path(folder).glob("*.json")}
+    folder = Path(named)
+    rows = {int(path.stem): _read(path) for path in folder.glob("*.json")}
     shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        _forget_folder(folder.with_name("multirun.yaml"))
     return dict(sorted(rows.items()))
+
+
+def _forget_folder(record: Path) -> None:
+    """Remove the folder of the rows, which is no more, from what Hydra records of a sweep."""
+    config = OmegaConf.load(record)
+    given = config.hydra.overrides.hydra
+    config.hydra.overrides.hydra = [option for option in given if FOLDER_VARIABLE not in option]
+    with atomic(record) as partial:
+        OmegaConf.save(config, partial)
 
 
 def _read(path: Path) -> Job:

@@ -211,6 +211,7 @@ class _Training:
             self._before = saved["seqnets"]["config"]["trainer"]
         if self.trainer.is_global_zero:
             open_log(self.folder)
+            sweep_rows.write_folder(report.shown(self.folder))
         if checkpoint is None:
             self._mark_started()
         self.console.print(f"Run folder: {report.shown(self.folder)}", soft_wrap=True)
