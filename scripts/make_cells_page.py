@@ -49,12 +49,15 @@ PURPOSES = {
         "layer_norm_lstm layer_norm_gru star rru residual_lstm"
     ),
     "few parameters": "mgu light_gru light_ru min_gru fast_grnn atr",
-    "long sequences, in parallel over time": "lru s4d s5 s6 rg_lru hgrn min_gru min_lstm sru qrnn",
+    "long sequences, in parallel over time": (
+        "lru s4d s5 linoss s6 rg_lru hgrn min_gru min_lstm sru qrnn"
+    ),
     "recall of many things seen once": "mlstm gated_delta_net kimi_delta_attention rwkv7 ssd hgrn2",
     "what happened hundreds of steps ago": "exprnn lem unicornn cornn lmu indrnn",
-    "time that passes unevenly, values that are missing": "ltc cfc phased_lstm grud",
+    "time that passes unevenly, values that are missing": "ltc ncp cfc phased_lstm grud",
     "frames of video, rows and volumes": "conv_lstm conv_gru peephole_conv_lstm",
     "models of brains, and hardware for spikes": "lif rlif cuba_lif alif li ctrnn leaky_rnn",
+    "amounts that are conserved, such as water or energy": "mass_conserving_lstm",
     "characters": "multiplicative_lstm recurrent_highway on_lstm",
     "a study of the LSTM's parts": "odyssey_vanilla odyssey_cifg no_forget_lstm janet",
 }

@@ -26,7 +26,7 @@ PUBLIC = {
         LRUCell HGRNCell RGLRUCell S4DCell S5Cell S6Cell LonghornCell TRNNCell TGRUCell TLSTMCell
         RANCell ATRCell CFNCell MinimalRNNCell STARCell LightRUCell BRCCell NBRCCell LEMCell
         UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
-        SGUCell DSGUCell ResidualLSTMCell
+        SGUCell DSGUCell ResidualLSTMCell LinOSSCell NCPCell MassConservingLSTMCell RWKV4Cell
         ONLSTMCell RRUCell
         SpikingCell LICell LIFCell RLIFCell CubaLIFCell ALIFCell
         LeakyRNNCell CTRNNCell dale reservoir block_diagonal GRUDCell

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.nn.utils import prune
 
 from seqnets import (
     Bidirectional,
@@ -29,6 +30,7 @@ from seqnets.cells import (
     LayerNorm,
     LTCCell,
     Mogrifier,
+    NCPCell,
     PhasedLSTMCell,
     Zoneout,
 )
@@ -43,7 +45,7 @@ from seqnets.models import (
 )
 from seqnets.testing import check_backend, check_cell, one_unit, step
 
-from .plain import sigmoid
+from .plain import after, numbers, sigmoid
 
 pytestmark = pytest.mark.usefixtures("plain_loop")
 
@@ -269,6 +271,110 @@ def test_a_time_step_of_zero_does_not_change_ltc():
     torch.testing.assert_close(after, h)
 
 
+CIRCUIT = {
+    "w": (-0.9,),
+    "b": (0.1,),
+    "weight_hh": 0.4,
+    "slope_ih": 3.5,
+    "slope_hh": 4.5,
+    "center_ih": 0.3,
+    "center_hh": 0.7,
+    "reversal_ih": -1.3,
+    "reversal_hh": 0.8,
+    "capacity": -0.6,
+    "leak": -0.35,
+}
+
+
+def circuit(x, h, elapsed, unfolds=6):
+    """A neuron with a synapse from the input and one from itself, as its paper has it."""
+    seen, delta = 0.9 * sigmoid(3.5 * (x - 0.3)), elapsed / unfolds
+    for _ in range(unfolds):
+        own = 0.4 * sigmoid(4.5 * (h - 0.7))
+        current = 0.1 + seen * -1.3 + own * 0.8
+        h = (0.6 * h + delta * current) / (0.6 + delta * (0.35 + seen + own))
+    return h
+
+
+def test_neural_circuit_follows_its_paper():
+    given = dict(CIRCUIT)
+    cell = one_unit(NCPCell, given.pop("w"), (given.pop("weight_hh"),), **given)
+    h = -1.5
+
+    for x in XS:
+        expected = circuit(x, h, 1.0)
+
+        assert step(cell, x, h) == near(expected)
+        h = expected
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 0.3, 2.5])
+def test_neural_circuit_moves_by_the_time_elapsed(elapsed):
+    given = dict(CIRCUIT)
+    make = partial(NCPCell, unfolds=3)
+    cell = timed_unit(make, w=given.pop("w"), u=(given.pop("weight_hh"),), **given)
+
+    assert timed_step(cell, 2.0, elapsed, -1.5) == near(circuit(2.0, -1.5, elapsed, unfolds=3))
+
+
+def test_each_synapse_of_a_neural_circuit_has_numbers_of_its_own():
+    cell = NCPCell(2, 3, unfolds=1000, dtype=torch.float64)
+    given, h, x = numbers(cell), [0.3, -0.8, 0.6], [1.3, -0.4]
+    start, steps = h, 20_000
+
+    def flows(i, h):
+        """The currents into a unit: from its bias, its leak and each synapse."""
+        yield given["bias_ih"][i] - given["leak"][i] * h[i]
+        for end, senders in (("ih", x), ("hh", h)):
+            for j, v in enumerate(senders):
+                w, slope, center, reversal = (
+                    given[f"{name}_{end}"][i][j]
+                    for name in ("weight", "slope", "center", "reversal")
+                )
+                yield w * sigmoid(slope * (v - center)) * (reversal - h[i])
+
+    for _ in range(steps):
+        h = [h[i] + sum(flows(i, h)) / given["capacity"][i] / steps for i in range(3)]
+
+    assert after(cell, x, start)[0] == pytest.approx(h, abs=2e-3)
+
+
+def test_a_synapse_without_weight_is_none():
+    cell = NCPCell(2, 3, dtype=torch.float64)
+    mask = torch.tensor([[1, 0], [1, 1], [0, 1]])
+    prune.custom_from_mask(cell, "weight_ih", mask)
+    x = torch.randn(4, 5, 2, dtype=torch.float64, requires_grad=True)
+    cell.weight_hh.data.zero_()
+
+    y, _ = unroll(cell, x)
+
+    for unit, senders in enumerate(mask):
+        (slope,) = torch.autograd.grad(y[..., unit].sum(), x, retain_graph=True)
+        assert torch.equal(slope.ne(0).any(0).any(0), senders.bool())
+
+
+def test_neural_circuit_starts_as_its_published_code_does():
+    cell = NCPCell(3, 60)
+
+    for end in ("ih", "hh"):
+        for name, least, most in (("weight", 0, 1), ("slope", 3, 8), ("center", 0.3, 0.8)):
+            drawn = getattr(cell, f"{name}_{end}")
+            assert least < drawn.min() < least + 0.2 * (most - least)
+            assert most - 0.2 * (most - least) < drawn.max() < most
+    assert set(cell.reversal_hh.unique().tolist()) == {-1.0, 1.0}
+    assert cell.reversal_hh.mean().item() == pytest.approx(1 / 3, abs=0.1)
+    assert 0.4 <= cell.capacity.min() < 0.5 < cell.capacity.max() <= 0.6
+    assert (cell.bias_ih.abs() <= 0.2 * cell.leak).all()
+    assert cell.bias_ih.min() < 0 < cell.bias_ih.max()
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_neural_circuits_run_in_the_loops(timed):
+    cell = NCPCell(3, 4, unfolds=2, timed=timed)
+
+    assert check_backend(cell, "c", steps=(1, 5)) == {}
+
+
 @pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("make", TIMED)
 def test_steps_of_time_one_are_those_of_a_cell_without_times(make):
@@ -372,6 +478,7 @@ def test_layer_norm_leaves_times_as_they_are():
         (lambda: CfCCell(1, 4, timed=True), ConfigError, "CfCCell: input_size is 1 with timed"),
         (lambda: LTCCell(1, 4, timed=True), ConfigError, "LTCCell: input_size is 1 with timed"),
         (lambda: LTCCell(3, 4, unfolds=0), ConfigError, "LTCCell: unfolds is 0, expected at"),
+        (lambda: NCPCell(3, 4, unfolds=0), ConfigError, "NCPCell: unfolds is 0, expected at"),
         (lambda: LTCCell(3, 4, unfolds=1.5), DtypeError, "LTCCell: unfolds is 1.5"),
     ],
 )
@@ -405,7 +512,7 @@ ABOVE = r"layer 1: .*Cell has timed=True, expected False.\n  It would take the l
         ),
     ],
 )
-@pytest.mark.parametrize("cell_cls", [CfCCell, LTCCell, PhasedLSTMCell, GRUDCell])
+@pytest.mark.parametrize("cell_cls", [CfCCell, LTCCell, NCPCell, PhasedLSTMCell, GRUDCell])
 def test_nothing_is_taken_for_the_time_or_changes_it_unseen(cell_cls, make, told):
     with pytest.raises(ConfigError, match=told):
         make(partial(cell_cls, timed=True))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import LonghornCell, S4DCell, S5Cell, S6Cell
+from seqnets.cells import LinOSSCell, LonghornCell, S4DCell, S5Cell, S6Cell
 from seqnets.engine.plans import plan_of
 from seqnets.errors import ConfigError
 from seqnets.testing import check_backend, check_cell, one_unit, step
@@ -94,6 +94,111 @@ def test_short_steps_lose_no_digits_of_what_enters(cell_cls):
     exact = unroll(cell.double(), x.double())[1][1]
 
     torch.testing.assert_close(entered.double(), exact, rtol=1e-6, atol=0)
+
+
+OSCILLATOR = {"w": (0.5,), "b": (0.1,), "alpha": -0.6, "delta": 0.4, "weight_y": 0.65, "D": 1.1}
+
+
+def oscillated(solver, x, y, z):
+    """Position and velocity after a step of LinOSS, as the paper has it."""
+    A, dt, force = math.exp(-0.6), sigmoid(0.4), 0.5 * x + 0.1
+    if solver == "im":
+        y_after = (y + dt * z + dt**2 * force) / (1 + dt**2 * A)  # of both equations
+        return y_after, z + dt * (-A * y_after + force)
+    z_after = z + dt * (-A * y + force)
+    return y + dt * z_after, z_after
+
+
+def as_complex(solver, y, z):
+    """The state of the cell that stands for a position and a velocity."""
+    A, dt = math.exp(-0.6), sigmoid(0.4)
+    if solver == "im":
+        return z, math.sqrt(A) * y
+    return z, math.sqrt(A / (1 - dt**2 * A / 4)) * (y - dt * z / 2)
+
+
+@pytest.mark.parametrize("solver", ["im", "imex"])
+def test_linoss_follows_its_paper(solver):
+    cell = one_unit(LinOSSCell, **OSCILLATOR)
+    cell.solver = solver
+    y, z = 0.9, -0.2
+
+    for x in XS:
+        before = as_complex(solver, y, z)
+        y, z = oscillated(solver, x, y, z)
+        expected = 0.65 * y + 1.1 * x, *as_complex(solver, y, z)
+
+        assert step(cell, x, -1.5, *before) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("inputs", "units"), [(3, 2), (4, 4)])
+@pytest.mark.parametrize("solver", ["im", "imex"])
+def test_linoss_of_several_units_follows_its_paper(solver, inputs, units):
+    cell = LinOSSCell(inputs, units, state_size=5, solver=solver, dtype=torch.float64)
+    perturb(cell)
+    p, x = arrays(cell), np.random.default_rng(0).normal(size=(9, inputs))
+    A, dt, state, expected = np.exp(p["alpha"]), 1 / (1 + np.exp(-p["delta"])), np.zeros(10), []
+    one, A, dt = np.eye(5), np.diag(A), np.diag(dt)
+    driven = [[one, dt @ A], [-dt, one]] if solver == "im" else [[one, 0 * one], [-dt, one]]
+    kept = [[one, 0 * one if solver == "im" else -dt @ A], [0 * one, one]]
+    driven, kept = np.block(driven), np.block(kept)  # of velocities, then positions
+
+    for x_t in x:
+        force = dt @ (p["weight_ih"] @ x_t + p["bias_ih"])
+        state = np.linalg.solve(driven, kept @ state + np.concatenate([force, np.zeros(5)]))
+        shown = p["D"] * (p["weight_x"] @ x_t if inputs == 3 else x_t)
+        expected.append(p["weight_y"] @ state[5:] + shown)
+
+    np.testing.assert_allclose(outputs(cell, x), expected, rtol=0, atol=1e-12)
+
+
+def test_linoss_keeps_oscillating_by_one_solver_and_comes_to_rest_by_the_other():
+    state = torch.zeros(1, 4), torch.ones(1, 4), torch.ones(1, 4)
+    x = torch.zeros(1, 5000, 4)
+
+    kept, lost = (
+        unroll(LinOSSCell(4, 4, bias=False, solver=s), x, state)[1][1:] for s in ("imex", "im")
+    )
+
+    torch.testing.assert_close(
+        torch.hypot(*kept), torch.full((1, 4), math.sqrt(2)), rtol=1e-2, atol=0
+    )
+    assert (torch.hypot(*lost) < 0.9 * math.sqrt(2)).all()
+
+
+def test_linoss_whose_frequencies_outgrow_its_steps_stays_bounded():
+    cell = LinOSSCell(3, 4, solver="imex")
+    with torch.no_grad():
+        cell.alpha.fill_(9)
+
+    y, _ = unroll(cell, torch.randn(2, 2000, 3))
+
+    assert y.isfinite().all()
+    assert y[:, 1000:].std() < 30
+
+
+def test_linoss_starts_as_its_published_code_does():
+    cell = LinOSSCell(4, 3000, state_size=2000)
+
+    for drawn in (cell.alpha.exp(), cell.delta):
+        assert 0 < drawn.min() < 0.01 < 0.99 < drawn.max() <= 1
+    assert cell.alpha.exp().mean().item() == pytest.approx(0.5, abs=0.05)
+    for weight, most in ((cell.weight_ih, 0.5), (cell.weight_y, 2000**-0.5)):
+        assert 0.99 * most < weight.abs().max() <= most
+    assert cell.D.std().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("solver", ["im", "imex"])
+def test_linoss_of_more_memories_than_outputs_obeys_the_laws_and_is_scanned(solver):
+    make = partial(LinOSSCell, hidden_size=4, state_size=6, solver=solver)
+
+    check_cell(make)
+    assert check_backend(make(3), "scan", steps=(5,), dtypes=FLOAT64) == {}
+
+
+def test_linoss_by_an_unknown_solver_is_refused():
+    with pytest.raises(ConfigError, match="LinOSSCell: solver is 'ex', expected"):
+        LinOSSCell(3, 4, solver="ex")
 
 
 def test_s5_follows_its_paper_in_complex_numbers():
@@ -296,7 +401,7 @@ def test_invalid_lengths_of_steps_are_refused(cell_cls, steps):
         cell_cls(3, 4, dt_min=steps[0], dt_max=steps[1])
 
 
-@pytest.mark.parametrize("cell_cls", [S4DCell, S5Cell, S6Cell, LonghornCell])
+@pytest.mark.parametrize("cell_cls", [LinOSSCell, S4DCell, S5Cell, S6Cell, LonghornCell])
 def test_states_of_no_size_are_refused(cell_cls):
     with pytest.raises(ConfigError, match="Cell: state_size is 0, expected at least 1"):
         cell_cls(3, 4, state_size=0)

@@ -27,15 +27,16 @@ from .final import FINAL_CELLS
 
 OTHERS = {
     "a_max": 0.99, "a_min": 0.5, "alpha": 0.5, "backbone_layers": 2, "backbone_size": 3,
-    "beta": 0.5, "bias": False, "chunk_size": 2, "context_size": 3, "decay_a": 0.5,
-    "decay_i": 0.5, "decay_v": 0.5, "depth": 2, "detach_reset": True, "dt": 0.5, "dt_max": 0.2,
-    "dt_min": 0.01, "epsilon": 0.2, "forget": "exp", "forget_bias": 2.0, "frame": (2, 2),
-    "gamma": 0.5, "highway_bias": 1.0, "inner_size": 8, "kernel_size": 5, "key_size": 3,
-    "leak": 0.01, "learn_decays": True, "learn_threshold": True, "lower_bound": 0.25,
+    "beta": 0.5, "bias": False, "chunk_size": 2, "context_size": 3, "decay_a": 0.5, "decay_i": 0.5,
+    "decay_v": 0.5, "depth": 2, "detach_reset": True, "dt": 0.5, "dt_max": 0.2, "dt_min": 0.01,
+    "epsilon": 0.2, "forget": "exp", "forget_bias": 2.0, "frame": (2, 2), "gamma": 0.5,
+    "highway_bias": 1.0, "inner_size": 8, "kernel_size": 5, "key_size": 3, "leak": 0.01,
+    "learn_decays": True, "learn_threshold": True, "lower_bound": 0.25, "mass_size": 2,
     "max_phase": 1.0, "mode": "pure", "nonlinearity": "tanh", "num_groups": 2, "num_heads": 2,
     "open_ratio": 0.1, "order": 8, "periods": (1, 3), "proj_size": 2, "r_max": 0.9, "r_min": 0.5,
-    "rank": 3, "reset": "zero", "scale": 0.5, "state_size": 3, "surrogate": "arctan", "theta": 50.0,
-    "threshold": 0.5, "timed": True, "transform_bias": -1.0, "unfolds": 3,
+    "rank": 3, "reset": "zero", "scale": 0.5, "solver": "imex", "state_size": 3,
+    "surrogate": "arctan", "theta": 50.0, "threshold": 0.5, "timed": True, "transform_bias": -1.0,
+    "unfolds": 3,
 }  # fmt: skip
 """Of each option a value that is no cell's default, but for the tanh that some have."""
 

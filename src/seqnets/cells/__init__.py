@@ -17,6 +17,7 @@ from seqnets.cells.antisymmetric import (
 from seqnets.cells.base import Cell
 from seqnets.cells.bistable import BRCCell, NBRCCell
 from seqnets.cells.block_diagonal import block_diagonal
+from seqnets.cells.circuit import NCPCell
 from seqnets.cells.clockwork import Clockwork, ClockworkRNNCell
 from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
 from seqnets.cells.continuous import CfCCell, LTCCell
@@ -41,6 +42,7 @@ from seqnets.cells.highway import IntersectionRNNCell, RecurrentHighwayCell
 from seqnets.cells.leaky import CTRNNCell, LeakyRNNCell
 from seqnets.cells.lem import LEMCell
 from seqnets.cells.linear_attention import GatedLinearAttentionCell, LinearAttentionCell
+from seqnets.cells.linoss import LinOSSCell
 from seqnets.cells.lmu import LMUCell
 from seqnets.cells.lru import LRUCell
 from seqnets.cells.lstm import (
@@ -54,6 +56,7 @@ from seqnets.cells.lstm import (
     ResidualLSTMCell,
     WMCLSTMCell,
 )
+from seqnets.cells.mass_conserving import MassConservingLSTMCell
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell
 from seqnets.cells.minimal import MinGRUCell, MinLSTMCell
 from seqnets.cells.missing import GRUDCell
@@ -86,7 +89,7 @@ from seqnets.cells.residual import RRUCell
 from seqnets.cells.retention import RetentionCell
 from seqnets.cells.rg_lru import RGLRUCell
 from seqnets.cells.rnn import IndRNNCell, IRNNCell, RNNCell
-from seqnets.cells.rwkv import RWKV6Cell, RWKV7Cell
+from seqnets.cells.rwkv import RWKV4Cell, RWKV6Cell, RWKV7Cell
 from seqnets.cells.s4d import S4DCell
 from seqnets.cells.scrn import SCRNCell
 from seqnets.cells.selective import LonghornCell, S6Cell
@@ -157,6 +160,7 @@ __all__ = [
     "LearnedState",
     "LightGRUCell",
     "LightRUCell",
+    "LinOSSCell",
     "LinearAttentionCell",
     "LipschitzRNNCell",
     "LonghornCell",
@@ -165,6 +169,7 @@ __all__ = [
     "MUT1Cell",
     "MUT2Cell",
     "MUT3Cell",
+    "MassConservingLSTMCell",
     "MatrixMemoryCell",
     "MemoryCell",
     "MinGRUCell",
@@ -174,6 +179,7 @@ __all__ = [
     "MultiplicativeLSTMCell",
     "NASCell",
     "NBRCCell",
+    "NCPCell",
     "NFGLSTMCell",
     "NIAFLSTMCell",
     "NIGLSTMCell",
@@ -192,6 +198,7 @@ __all__ = [
     "RLIFCell",
     "RNNCell",
     "RRUCell",
+    "RWKV4Cell",
     "RWKV6Cell",
     "RWKV7Cell",
     "RecurrentDropout",

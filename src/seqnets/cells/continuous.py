@@ -219,8 +219,9 @@ class LTCCell(TimedCell):
     The second line is the paper's fused solver, stable for sub-steps of any length.
 
     Differs from the paper in one place: :math:`f` is the logistic function, and so above 0, where
-    the paper has tanh too. It differs more from the model of this name in the ncps package, where
-    each synapse has a nonlinearity of its own: here :math:`f` is a function of one dense product.
+    the paper has tanh too. It differs more from the model of this name in the ncps package, which
+    is ``NCPCell``: there each synapse has a nonlinearity of its own, and here :math:`f` is a
+    function of one dense product.
 
     State: ``(h,)``, (B, H). Output: ``h``.
 

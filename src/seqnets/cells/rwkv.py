@@ -1,4 +1,4 @@
-"""RWKV-6 and RWKV-7: matrix memories whose keys fade as the input says."""
+"""RWKV-4, whose memories are means, and RWKV-6 and RWKV-7, whose memories are matrices."""
 
 from __future__ import annotations
 
@@ -11,11 +11,70 @@ from torch import Tensor, nn
 
 from seqnets import initializers
 from seqnets.cells.checks import check_size
+from seqnets.cells.gated import GatedCell
 from seqnets.cells.matrix_memory import Access, MatrixMemoryCell, unit
+from seqnets.typing import State
+
+
+class RWKV4Cell(GatedCell):
+    r"""RWKV-4: a mean of all values so far, whose weights grow with their keys and fade with time.
+
+    .. math::
+        r_t &= W_r x_t + b_r, \qquad k_t = W_k x_t + b_k, \qquad v_t = W_v x_t + b_v \\
+        h_t &= \sigma(r_t) \odot \frac{a_{t-1} + e^{u + k_t} \odot v_t}{n_{t-1} + e^{u + k_t}} \\
+        a_t &= e^{-w} \odot a_{t-1} + e^{k_t} \odot v_t \\
+        n_t &= e^{-w} \odot n_{t-1} + e^{k_t}, \qquad w = e^{\omega}
+
+    ``a`` and ``n`` are both the paper's times :math:`\exp(-m_t)`, :math:`m_t = \max(m_{t-1} - w,
+    k_t)`, so that ``h`` is the same and nothing overflows. Where nothing is stored yet,
+    :math:`n_{t-1} = 0`, :math:`m_t = k_t`. From then on :math:`n_t \ge 1`.
+
+    Differs from the paper in two places: the biases, which start at zero; and what its block has
+    around the cell, the shift of tokens before and a matrix after, is not part of it. w and u start
+    as in the published code, for a first layer; the matrices start by Xavier's rule, as in every
+    cell.
+
+    State: ``(h, a, n, m)``, (B, H) each; h is not read back. Output: ``h``.
+
+    Attributes:
+        omega: :math:`\omega`, (H,).
+        bonus: :math:`u`, (H,).
+
+    References:
+        Peng et al., 2023, "RWKV: Reinventing RNNs for the Transformer Era", arXiv:2305.13048.
+    """
+
+    gates = ("r", "k", "v")
+    recurrent = ()
+    states = ("h", "a", "n", "m")
+    output_only = True
+    per_unit = ("omega", "bonus")
+    omega: Tensor
+    bonus: Tensor
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As every gated cell, and the published code's start of w and u for a first layer."""
+        super().reset_parameters()
+        unit = torch.arange(self.hidden_size, dtype=torch.float64)
+        self.learned("omega").copy_(8 * (unit / unit[-1].clamp(min=1)) ** 0.7 - 5)
+        self.learned("bonus").copy_(math.log(0.3) + 0.5 * ((unit + 1) % 3 - 1))
+
+    def update(self, wx: Any, uh: Any, state: State) -> State:
+        """The equations above."""
+        _, a, n, m = state
+        new, empty = self.bonus + wx.k, n == 0
+        top = torch.maximum(torch.where(empty, new, m), new)
+        before, now = torch.exp(torch.where(empty, new, m) - top), torch.exp(new - top)
+        mean = (before * a + now * wx.v) / (before * n + now)
+        kept = torch.where(empty, wx.k, m - torch.exp(self.omega))
+        m = torch.maximum(kept, wx.k)
+        before, now = torch.exp(kept - m), torch.exp(wx.k - m)
+        return self.gate(wx.r) * mean, before * a + now * wx.v, before * n + now, m
 
 
 class _RWKVCell(MatrixMemoryCell):
-    """What both share: a product of low rank says how keys fade."""
+    """What RWKV-6 and RWKV-7 share: a product of low rank says how keys fade."""
 
     gates = ("v",)
     weight_w1: Tensor
