@@ -687,6 +687,20 @@ def test_a_refusal_names_the_users_line_that_it_was_found_at(cell_cls, function,
     assert told.endswith(f" (line {line} of test_honest_traces.py, in {name})")
 
 
+def test_a_refusal_names_the_cell_of_a_notebook_as_it_is_shown(monkeypatch):
+    class Another(Failing):
+        pass
+
+    names = {__file__: ("Cell", "In[3]")}  # of IPython, which keeps cells in files of other names
+    shell = SimpleNamespace(compile=SimpleNamespace(format_code_name=names.get))
+    ipython = SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+
+    told = explain(Another(I, H), torch.randn(B, T, I)).refusals["eager"]
+
+    assert told.endswith(" of Cell In[3], in update)")
+
+
 def test_what_is_true_counts_as_one_wherever_it_is_computed_with():
     class Spiking(GatedCell):
         gates = ("n",)

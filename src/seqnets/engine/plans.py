@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -210,9 +211,16 @@ def _placed(reason: Untraceable) -> str:
         for frame, line in reversed([*walk_tb(error.__traceback__)]):
             module, code = str(frame.f_globals.get("__name__")), frame.f_code
             if module.partition(".")[0] not in LIBRARIES:
-                return f"{reason} (line {line} of {Path(code.co_filename).name}, in {code.co_name})"
+                return f"{reason} (line {line} of {_file(code.co_filename)}, in {code.co_name})"
         error = error.__cause__
     return str(reason)
+
+
+def _file(name: str) -> str:
+    """The name of a file, or of a notebook's cell as it is shown, "Cell In[3]"."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    cell_of = getattr(getattr(shell, "compile", None), "format_code_name", lambda name: None)
+    return " ".join(cell_of(name) or [Path(name).name])
 
 
 def _in_own_thread(make: Callable[[], _T]) -> _T:
