@@ -190,6 +190,14 @@ def test_equal_explanations_are_printed_together():
     assert "\nlayers.2:\n  " in told
 
 
+def test_a_notebook_shows_an_explanation_as_it_is_printed():
+    for layer in (Recurrent(cells.MGUCell(I, H)), DeepRNN(cells.MGUCell, I, H, 2)):
+        told = explain(layer, torch.ones(B, T, I))
+
+        assert repr(told) == str(told)
+        assert "c: chosen\n" in repr(told)
+
+
 def test_to_explain_a_layer_changes_nothing_of_it():
     layer = DeepRNN([cells.LSTMCell, cells.GRUCell], I, H, dropout=0.5)
     model = nn.Sequential(nn.BatchNorm1d(T), layer, nn.Identity())

@@ -264,6 +264,10 @@ def test_a_stream_that_was_made_in_inference_mode_serves_outside_of_it():
     stream.reset(torch.tensor([True, False]))
 
 
+def test_a_stream_shows_its_shapes_and_what_runs_it():
+    assert repr(Stream(Recurrent(GRUCell(3, 4)), 2)) == "Stream(x=(2, 3), y=(2, 4), backend='c')"
+
+
 def test_a_stream_refuses_inputs_that_are_not_tensors():
     stream = Stream(Recurrent(GRUCell(3, 4)))
     with pytest.raises(DtypeError, match="input is ndarray, expected a tensor"):

@@ -69,7 +69,7 @@ class Explanation:
     slower: tuple[str, ...] = ()
     how: str = ""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:  # what a notebook shows
         lines = [f"{name}: could run it, and is slower" for name in self.slower]
         lines += [f"{name}: refused, {reason}" for name, reason in self.refusals.items()]
         how = f" ({self.how})" if self.how else ""

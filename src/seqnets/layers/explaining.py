@@ -27,9 +27,9 @@ from seqnets.typing import State
 
 
 class Explanations(UserDict[str, Explanation]):
-    """What runs each recurrent layer, by its name; ``print`` shows equal ones together."""
+    """What runs each recurrent layer, by its name; equal ones are shown together."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         names: dict[str, list[str]] = {}
         for name, explanation in self.items():
             names.setdefault(str(explanation), []).append(name)

@@ -74,6 +74,10 @@ class Stream:
         self.backend = "c" if self.reason is None else "reference"
         self.reset()
 
+    def __repr__(self) -> str:
+        x, y = tuple(self._x.shape), tuple(self._y.shape)
+        return f"Stream(x={x}, y={y}, backend={self.backend!r})"
+
     def __call__(self, x: Tensor) -> Tensor:
         """Take a step.
 
