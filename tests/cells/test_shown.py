@@ -19,7 +19,9 @@ from seqnets.cells import (
     RecurrentDropout,
     RNNCell,
     VariationalDropout,
+    block_diagonal,
     surrogates,
+    weight_drop,
 )
 from seqnets.cells.constructors import arguments_of
 
@@ -164,3 +166,14 @@ def test_a_function_is_shown_by_its_name_and_without_its_address(given, told):
 )
 def test_an_option_around_a_cell_shows_what_differs_from_its_defaults(around, told):
     assert around(LSTMCell(3, 4)).extra_repr() == told
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (partial(block_diagonal, num_heads=2), "num_heads=2"),
+        (partial(weight_drop, p=0.2), "p=0.2"),
+    ],
+)
+def test_a_weight_that_is_computed_shows_how(change, told):
+    assert f"({told})\n" in repr(change(LSTMCell(3, 4)))

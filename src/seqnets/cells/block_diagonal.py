@@ -76,3 +76,6 @@ class _Blocks(nn.Module):
         N = self.num_blocks
         D = weight.shape[1] // N
         return weight.view(-1, N, D, N, D).diagonal(dim1=1, dim2=3).movedim(-1, 1).reshape(-1, D)
+
+    def extra_repr(self) -> str:
+        return f"num_heads={self.num_blocks}"

@@ -305,3 +305,6 @@ class _Dropped(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
