@@ -615,6 +615,15 @@ def test_what_decides_the_parameters_of_a_module_cannot_be_set_to_something_else
         setattr(module, name, value)
 
 
+@pytest.mark.parametrize("change", [("input_size", 2), ("hidden_size", 2), ("bias", False)])
+def test_what_decides_the_parameters_of_a_step_cannot_be_set_to_something_else(change):
+    name, value = change
+    step = seqnets.RNNCell(I, H)
+
+    with pytest.raises(ConfigError, match=f"RNNCell: {name} is set to {value}, expected "):
+        setattr(step, name, value)
+
+
 def test_what_decides_the_parameters_of_a_module_may_be_set_to_what_it_is():
     module = seqnets.LSTM(I, H, num_layers=2)
 

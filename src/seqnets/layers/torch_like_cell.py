@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, overload
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
     Raises:
         TypeError: An option is unknown.
     """
+
+    _fixed: ClassVar[tuple[str, ...]] = ("input_size", "hidden_size", "bias")
 
     _checked_kinds: tuple[Any, ...] = ()  # the class's for modules pickled by earlier versions
 

@@ -116,7 +116,7 @@ class RNNCell(TorchLikeCell[Tensor], cell=cells.RNNCell):
         dtype: Their floating-point type.
     """
 
-    _fixed = ("nonlinearity",)
+    _fixed = (*TorchLikeCell._fixed, "nonlinearity")
 
     def __init__(
         self,
