@@ -151,6 +151,13 @@ def test_a_loss_that_is_no_scalar_with_a_gradient_is_refused(x, loss, got):
         gradient_flow(layer, lambda: loss(layer(x)[0]))
 
 
+def test_a_loss_that_was_computed_before_is_refused(x):
+    layer = Recurrent(GRUCell(4, 5))
+
+    with pytest.raises(ConfigError, match="gradient_flow: loss is Tensor, expected a function"):
+        gradient_flow(layer, layer(x)[0].sum())
+
+
 def test_a_model_without_recurrent_layers_is_refused(x):
     model = nn.Linear(4, 5)
 

@@ -260,6 +260,15 @@ def test_a_model_without_recurrent_layers_has_nothing_to_watch(x):
         watch_layers(layer, lambda: layer.step(x[:, 0]))
 
 
+def test_what_is_watched_is_a_model_while_it_runs(x):
+    layer = Recurrent(GRUCell(I, H, dtype=torch.float64))
+
+    with pytest.raises(ConfigError, match="watch_layers: call is Tensor, expected a function"):
+        watch_layers(layer, x)
+    with pytest.raises(ConfigError, match="names_of_calls: cell is Recurrent, expected a cell"):
+        names_of_calls(layer)
+
+
 def test_what_was_watched_is_printed_by_its_shapes(x):
     layer = Recurrent(MGUCell(I, H)).double()
     kept = (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell, GatedCell
+from seqnets.cells.checks import check_is_cell
 from seqnets.layers.watching import step_with_calls
 
 
@@ -23,6 +24,7 @@ def names_of_calls(cell: Cell) -> dict[str, list[str]]:
     Args:
         cell: The recurrence, in evaluation mode; where it draws noise calls have numbers.
     """
+    check_is_cell("names_of_calls", cell)
     like, generator = cell._like, torch.Generator("cpu").manual_seed(0)
 
     def drawn(shaped: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqnets.errors import ConfigError
 from seqnets.layers.recurrent import Recurrent
-from seqnets.layers.stand_ins import ran_none, running
+from seqnets.layers.stand_ins import check_calls_a_model, ran_none, running
 from seqnets.layers.watching import Recorder
 from seqnets.typing import State
 
@@ -52,6 +52,7 @@ def gradient_flow(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Ten
         Pascanu et al., 2013, "On the difficulty of training recurrent neural networks",
         arXiv:1211.5063.
     """
+    check_calls_a_model("gradient_flow", "loss", loss)
     runs: dict[str, list[_Run]] = {}
     recorded = running(model, lambda name, layer: partial(_run, layer, runs, name))
     with torch.enable_grad(), recorded:

@@ -78,6 +78,15 @@ def _layers_of(name: str, module: TorchLike[Any]) -> Iterator[tuple[str, Recurre
         yield each, Recurrent(cell, reverse=reverse).train(module.training)
 
 
+def check_calls_a_model(who: str, name: str, given: Any) -> None:
+    """Raise ConfigError unless ``given`` is a function, which is called while the model is seen."""
+    if not callable(given):
+        raise ConfigError(
+            f"{who}: {name} is {type(given).__name__}, expected a function that runs the model.\n"
+            f"  The model has to run while it is watched: {who}(model, lambda: …)."
+        )
+
+
 def ran_none(who: str, what: str, model: nn.Module) -> ConfigError:
     """The error for something that runs no recurrent layer of a model over a sequence."""
     return ConfigError(

@@ -16,7 +16,7 @@ from seqnets.checks import name_of
 from seqnets.engine.request import make_request
 from seqnets.engine.unroll import unroll
 from seqnets.layers.recurrent import Recurrent
-from seqnets.layers.stand_ins import ran_none, running
+from seqnets.layers.stand_ins import check_calls_a_model, ran_none, running
 from seqnets.typing import State
 
 ROLES = ("gate", "candidate", "squash")
@@ -116,6 +116,7 @@ def watch_layers(model: nn.Module, call: Callable[[], Any]) -> dict[str, Watched
         >>> seen = layers.watch_layers(net, lambda: net(x))
         >>> seen["layers.1"].states["c"]  # (4, 100, 16)
     """
+    check_calls_a_model("watch_layers", "call", call)
     seen: dict[str, WatchedLayer] = {}
     with running(model, lambda name, layer: partial(_watch, seen, name, layer)):
         call()
