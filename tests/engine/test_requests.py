@@ -26,9 +26,18 @@ X = torch.randn(B, T, I)
 ZERO = torch.zeros(B, H)
 
 REFUSED = {
-    "x is no tensor": ({"x": [[1.0]]}, DtypeError, "input is list, expected a tensor"),
+    "x is no tensor": (
+        {"x": [[1.0]]},
+        DtypeError,
+        "input is list, expected a tensor(.|\n)*as_tensor",
+    ),
     "x without time": ({"x": X[:, 0]}, ShapeError, r"shape \(3, 4\), expected \(B, T, I\)"),
     "x too wide": ({"x": torch.randn(B, T, 9)}, ShapeError, r"9\), expected .* with I = 4"),
+    "x with features second": (
+        {"x": X.mT},
+        ShapeError,
+        r"with I = 4(.|\n)*x.transpose\(1, 2\) has the features last",
+    ),
     "x of integers": (
         {"x": torch.ones(B, T, I).long()},
         DtypeError,
@@ -43,6 +52,21 @@ REFUSED = {
         {"state": (ZERO, torch.zeros(B + 1, H))},
         ShapeError,
         r"state 'c' has shape \(4, 2\), expected \(B, H\) = \(3, 2\)",
+    ),
+    "a state of the rows of an x with the time first": (
+        {"x": X.transpose(0, 1), "state": (ZERO, ZERO)},
+        ShapeError,
+        r"expected \(B, H\) = \(5, 2\)(.|\n)*pass x.transpose\(0, 1\)",
+    ),
+    "lengths of the rows of an x with the time first": (
+        {"x": X.transpose(0, 1), "lengths": torch.ones(B).long()},
+        ShapeError,
+        r"expected \(B,\) = \(5,\)(.|\n)*pass x.transpose\(0, 1\)",
+    ),
+    "a state with a dimension of layers": (
+        {"state": (ZERO[None], ZERO[None])},
+        ShapeError,
+        r"\(1, 3, 2\), expected \(B, H\) = \(3, 2\)(.|\n)*one layer has no dimension of layers",
     ),
     "a state of other units": (
         {"state": (ZERO, torch.zeros(B, H + 1))},

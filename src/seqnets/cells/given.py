@@ -55,7 +55,7 @@ class ChecksGiven(Bindable):
             came = "a nested tensor" if isinstance(x, Tensor) else type(x).__name__
             raise DtypeError(
                 f"{self._name}: input is {came}, expected a tensor ({', '.join(legend)})."
-                + _how_to_pad(x)
+                + _how_to_make_a_tensor(x, self._like.dtype)
             )
         if x.dim() != len(legend) or x.shape[-1] != self.input_size:
             lacks_one = x.dim() == len(legend) - 1 and x.shape[-1] == self.input_size
@@ -64,6 +64,7 @@ class ChecksGiven(Bindable):
                 f"with I = {self.input_size}.\n"
                 f"  I is the input_size this cell was built with."
                 + (_how_to_batch(legend) if lacks_one else "")
+                + (_FEATURES_LAST if x.dim() == 3 and x.shape[1] == self.input_size else "")
             )
         self._check_kind("input", x, self._like, "the parameters have")
 
@@ -72,7 +73,8 @@ class ChecksGiven(Bindable):
         if isinstance(state, Tensor) or not isinstance(state, Sequence):
             raise ShapeError(
                 f"{self._name}: state is {type(state).__name__}, expected a tuple of "
-                f"{len(self.states)}: {as_tuple(self.states)}." + _name_of_argument(state)
+                f"{len(self.states)}: {as_tuple(self.states)}."
+                + (_name_of_argument(state) or _in_a_tuple(state, self.states))
             )
         if len(state) != len(self.states):
             raise ShapeError(
@@ -86,11 +88,14 @@ class ChecksGiven(Bindable):
                 )
             if tuple(part.shape) != (x.shape[0], size):
                 rows = f", or a batch of {len(part)}" if part.shape[1:] == (size,) else ""
+                if part.shape == (1, x.shape[0], size):
+                    rows = ", or each part as (B, H): one layer has no dimension of layers"
                 raise ShapeError(
                     f"{self._name}: state '{name}' has shape {tuple(part.shape)}, "
                     f"expected (B, H) = {(x.shape[0], size)}.\n"
                     f"  B = {x.shape[0]} comes from x, shape {tuple(x.shape)}.\n"
                     f"  Pass state=None at the start of a batch{rows}."
+                    + how_to_put_batch_first(part, x)
                 )
             self._check_kind(f"state '{name}'", part, x, "the input has")
         return tuple(state)
@@ -153,13 +158,28 @@ def _how_to_batch(legend: Sequence[str]) -> str:
     return "\n  x.unsqueeze(0) is one sequence, x.unsqueeze(1) one step of each row."
 
 
-def _how_to_pad(x: Any) -> str:
-    """Advice on how to pad packed and nested sequences; empty for anything else."""
+_FEATURES_LAST = "\n  x.transpose(1, 2) has the features last, if they are second in x."
+
+
+def how_to_put_batch_first(of_rows: Tensor, x: Tensor) -> str:
+    """Advice where a tensor with B rows fits an ``x`` whose time is first; else empty."""
+    if x.dim() != 3 or not of_rows.dim() or len(of_rows) != x.shape[1]:
+        return ""
+    return "\n  Layers are batch first: if x is (T, B, I), pass x.transpose(0, 1)."
+
+
+def _in_a_tuple(given: Any, states: Sequence[str]) -> str:
+    """Advice where the only part of a state is given by itself; else empty."""
+    return "\n  Pass (state,)." if isinstance(given, Tensor) and len(states) == 1 else ""
+
+
+def _how_to_make_a_tensor(x: Any, dtype: torch.dtype) -> str:
+    """Advice on how to make a tensor of something else, such as packed and nested sequences."""
     if isinstance(x, PackedSequence):
         return "\n  pad_packed_sequence(x, batch_first=True) gives one, and lengths."
     if isinstance(x, Tensor):
         return "\n  x.to_padded_tensor(0.0) is one; its lengths are x.offsets().diff()."
-    return ""
+    return f"\n  torch.as_tensor(x, dtype={dtype}) makes one of numbers."
 
 
 def _name_of_argument(given: Any) -> str:

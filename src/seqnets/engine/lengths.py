@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from seqnets.cells.given import how_to_put_batch_first
 from seqnets.engine.modes import under_transform
 from seqnets.errors import DtypeError, ShapeError
 from seqnets.typing import State
@@ -30,7 +31,7 @@ def checked_lengths(name: str, lengths: Tensor, x: Tensor) -> Tensor:
         )
     if tuple(lengths.shape) != (B,):
         is_mask = lengths.shape == x.shape[:2]
-        remedy = f"\n  A {_MASK}." if is_mask else ""
+        remedy = f"\n  A {_MASK}." if is_mask else how_to_put_batch_first(lengths, x)
         raise ShapeError(
             f"{name}: lengths have shape {tuple(lengths.shape)}, expected (B,) = ({B},).\n"
             f"  B = {B} comes from x, shape {tuple(x.shape)}.{remedy}"
