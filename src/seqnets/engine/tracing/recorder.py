@@ -1,11 +1,8 @@
 """The tracer: a dispatch mode that records aten operations on stand-in tensors as graph nodes.
 
-``trace.py`` runs a step under a subclass: ``preparing.py`` adds operations on parameters alone,
-``moving.py`` operations that move units, ``folding.py`` units before rows in one dimension,
-``stretching.py`` operations that repeat units, ``placing.py`` data-dependent indices,
-``surrogate.py`` custom gradients. What an operation means is told by its
-family: ``views.py``, ``pointwise.py`` and ``reductions.py``. Operations of no family are decomposed
-into ones that have one.
+``trace.py`` runs a step under a subclass, which knows more operations. What an operation means is
+told by its family: ``views.py``, ``pointwise.py`` and ``reductions.py``. Operations of no family
+are decomposed into ones that have one.
 """
 
 from __future__ import annotations
