@@ -26,7 +26,7 @@ def nodes_to_save(stages: Sequence[Stage], crossing: set[Node]) -> list[Node]:
     for node in early:
         network.add((node, "after"), (node, "before"), node.width)
         for arg in node.args:
-            if arg.width and arg not in crossing:
+            if arg.width:
                 network.add((node, "before"), (arg, "after"))
         if node in needed:
             network.add("needed", (node, "after"))
