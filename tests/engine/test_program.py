@@ -95,6 +95,17 @@ def test_where_the_products_gradient_is_the_inputs_they_share_it():
     assert program(LSTMCell, proj_size=2).shared == {0}
 
 
+def test_a_product_that_is_narrower_than_the_input_has_a_gradient_of_its_own():
+    class HalfRead(GatedCell):
+        gates = ("h", "unread")
+        recurrent = ("h",)
+
+        def update(self, wx, uh, state):
+            return ((wx.h + uh.h).tanh(),)
+
+    assert program(HalfRead).shared == set()
+
+
 def test_a_reset_before_the_product_makes_two_stages_in_both_passes():
     plan = program(OriginalGRUCell)
 
@@ -157,7 +168,8 @@ def test_columns_that_nothing_reads_are_gaps():
         def update(self, wx, uh, state):
             return ((wx.h + uh.h).tanh(),)
 
-    assert program(Halved).gaps == {Buffer("dwx"), Buffer("dz", 0)}
+    for units in (1, H):
+        assert program_of(Halved(I, units)).gaps == {Buffer("dwx"), Buffer("dz", 0)}
     assert program(GRUCell).gaps == set()
 
 
@@ -200,6 +212,20 @@ def test_a_bias_beside_the_input_has_its_gradient_and_no_sums_of_its_own():
 class Negative(RNNCell):
     def step(self, wx, state):
         return (torch.tanh(wx - F.linear(state[0], self.weight_hh, self.bias_hh)),)
+
+
+@pytest.mark.parametrize("again", ["bias", "input"])
+def test_a_bias_beside_the_input_of_which_another_stage_reads_one_too_has_its_own_sums(again):
+    class Twice(user_cells.BareCell):
+        def make(self, I, H):
+            self.bias, self.weight_hh = self.weight(H), self.weight(H, H)
+
+        def step(self, x, state):
+            r = torch.sigmoid(x + self.bias)
+            more = self.bias if again == "bias" else x
+            return (torch.tanh(F.linear(r * state[0], self.weight_hh) + more),)
+
+    assert check_backend(Twice(H, H), "eager", steps=(4,)) == {}
 
 
 class EulerCell(GatedCell):
@@ -275,6 +301,20 @@ def test_units_of_two_widths_have_stages_of_their_own():
     ]
     for backend in ("eager", "c"):
         assert check_backend(Apart(I, H, bias=False), backend, steps=(1, 4)) == {}
+
+
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_a_number_for_all_units_is_computed_by_the_stage_that_reads_it(backend):
+    class Scaled(user_cells.BareCell):
+        def make(self, I, H):
+            self.weight_hh, self.scale = self.weight(H, H), self.weight(1)
+
+        def step(self, x, state):
+            r = torch.sigmoid(x + state[0])
+            return (torch.tanh(F.linear(r * state[0], self.weight_hh) * self.scale.exp()),)
+
+    assert program_of(Scaled(H, H)).crossing == 0
+    assert check_backend(Scaled(H, H), backend, steps=(4,), dtypes=(torch.float64,)) == {}
 
 
 def first_filled(m, number=0.5):
