@@ -232,7 +232,7 @@ class ForwardPrinter(PassPrinter):
     def keep_before(self, parts: Sequence[int], time: str, i: str, when: str) -> None:
         """Print stores of the state before a step, for other programs and the backward pass."""
         for p in parts:
-            if p not in self.program.befores and p not in self.multiplied():
+            if p not in self.program.befores:  # which has all that are multiplied
                 continue
             size = self.step.state_sizes[p]
             row = f"(b * kept_b + ({time} if SAVE else {i} % 2) * turn_t)"

@@ -28,6 +28,7 @@ class PassPrinter:
         name: "forward" or "backward".
         layout: The buffer that determines the storage dtype.
         alone: Whether no program reads what another one wrote: mode "rows".
+        meets: Whether programs synchronise after each stage: mode "grid".
         steps: Whether a launch is one stage of one step: mode "step".
         kernel: The kernel under construction.
         names: Variables or expressions of the nodes that it has computed.
@@ -42,8 +43,8 @@ class PassPrinter:
         self.widths = sorted({*self.step.state_sizes, *(stage.width for stage in self.stages)})
         self.units = dict(tiles.units)
         self.alone = tiles.mode == "rows"
+        self.meets = tiles.mode == "grid"
         self.steps = tiles.mode == "step"
-        self.exchanges = bool(self.step.products or self.step.reductions)
         self.kernel = Kernel(self.name)
         self.names: dict[Node, str] = {}
 
@@ -228,11 +229,6 @@ class PassPrinter:
         if tiles.split > 1:
             self.kernel.line(f"{z} = shares_added({z}, {tiles.rows}, {units}, {tiles.split})")
         return z
-
-    @property
-    def meets(self) -> bool:
-        """Whether programs synchronise."""
-        return self.tiles.mode == "grid" and self.exchanges
 
     def arrive(self) -> None:
         """Print the signal that this program's results are visible to those that share its rows."""
