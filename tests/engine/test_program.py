@@ -317,6 +317,19 @@ def test_a_number_for_all_units_is_computed_by_the_stage_that_reads_it(backend):
     assert check_backend(Scaled(H, H), backend, steps=(4,), dtypes=(torch.float64,)) == {}
 
 
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_states_that_a_later_stage_compares_alone_get_their_gradients_from_others(backend):
+    late, early = program_of(user_cells.LevelsCell(H, H)).backward
+    carried = [
+        {s.buffer.key: (s.node is None, s.add) for s in stage.stores if s.buffer.kind == "carry"}
+        for stage in (late, early)
+    ]
+
+    assert carried[0][1] == carried[0][2] == (True, False)
+    assert (carried[1][1], carried[1][2]) == ((False, True), (True, True))
+    assert check_backend(user_cells.LevelsCell(H, H), backend, steps=(4,)) == {}
+
+
 def first_filled(m, number=0.5):
     m = m.clone()
     m[:, 0] = number

@@ -559,6 +559,23 @@ class TorchCell(BareCell):
         return self.gru(h, c), c
 
 
+class LevelsCell(BareCell):
+    """States that a product's stage only compares, and that are made before it, one of no other."""
+
+    states = ("h", "low", "high")
+
+    def make(self, I, H):
+        self.weight_ih, self.weight_hh = self.weight(H, I), self.weight(H, H)
+
+    def project(self, x):
+        return F.linear(x, self.weight_ih)
+
+    def step(self, wx, state):
+        h, low, high = state
+        a = F.linear(torch.sigmoid(wx + h) * h, self.weight_hh)
+        return torch.where((low < a) & (a < high), a, 0.5 * a) + wx, 0.9 * low - wx, wx
+
+
 USER_CELLS = tuple(
     cell
     for cell in list(globals().values())
