@@ -266,11 +266,6 @@ INLINE vec v_clamp(vec x, real low, real high) {
 
 /* Arithmetic. */
 
-INLINE vec v_add(vec a, vec b) { return a + b; }
-INLINE vec v_sub(vec a, vec b) { return a - b; }
-INLINE vec v_mul(vec a, vec b) { return a * b; }
-INLINE vec v_div(vec a, vec b) { return a / b; }
-INLINE vec v_neg(vec x) { return -x; }
 INLINE vec v_abs(vec x) { return (vec)((ivec)x & ~(ivec)v_set(-0.0f)); }
 INLINE vec v_signed(vec x, vec s) { return (vec)((ivec)x ^ ((ivec)s & (ivec)v_set(-0.0f))); }
 INLINE vec v_sign(vec x) { return v_gt(x, v_set(0)) - v_lt(x, v_set(0)); }
@@ -421,8 +416,6 @@ INLINE vec v_log1p(vec x) {
     vec y = x + 1, lost = (x - (y - 1)) / y;
     return v_log(y) + v_pick(lost == lost, lost, v_set(0));
 }
-
-INLINE vec v_softplus(vec x) { return v_relu(x) + v_log1p(v_exp(-v_abs(x))); }
 
 __attribute__((cold, noinline, unused)) static vec v_far_sin(vec x, vec y, int quarter) {
     for (int i = 0; i < LANES; i++)
