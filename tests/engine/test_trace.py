@@ -325,19 +325,36 @@ def test_what_an_output_does_not_depend_on_has_no_derivative():
     ("op", "args", "simplest"),
     [
         ("add", ("x", 0.0), "x"),
+        ("add", (0.0, "x"), "x"),
         ("mul", (1.0, "x"), "x"),
+        ("mul", ("x", 1.0), "x"),
         ("mul", ("x", 0.0), 0.0),
+        ("mul", (0.0, "x"), 0.0),
         ("sub", ("x", 0.0), "x"),
+        ("sub", (0.0, "-x"), "x"),
+        ("neg", ("-x",), "x"),
+        ("detach", ("detached",), "detached"),
+        ("detach", ("x > 0",), "x > 0"),
         ("div", ("x", 1.0), "x"),
         ("add", (2.0, 3.0), 5.0),
+        ("sub", (2.0, 3.0), -1.0),
+        ("mul", (2.0, 3.0), 6.0),
+        ("neg", (2.0,), -2.0),
     ],
 )
 def test_a_node_is_made_in_its_simplest_form(op, args, simplest):
     graph = Graph()
     x = graph.leaf(Columns("state", 0), 4)
 
+    made = {
+        "x": x,
+        "-x": graph.apply("neg", x),
+        "detached": graph.apply("detach", x),
+        "x > 0": graph.apply("gt", x, graph.const(0)),
+    }
+
     def node(what):
-        return x if what == "x" else graph.const(what)
+        return made[what] if isinstance(what, str) else graph.const(what)
 
     assert graph.apply(op, *map(node, args)) is node(simplest)
 
