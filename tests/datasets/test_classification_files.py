@@ -404,6 +404,14 @@ def test_without_a_split_column_parts_are_stratified(table):
         assert data.part(part).y.bincount().tolist() == [count] * 3
 
 
+def test_of_a_class_none_is_held_out_if_training_would_lack_it(table):
+    text = many("a", 8) + "b,b,1\n" + "".join(f"c{n},c,{n}\n" for n in range(2))
+    data = table(text=text)
+
+    counts = {part: data.class_counts(part).tolist() for part in ("train", "val", "test")}
+    assert counts == {"train": [4, 1, 1], "val": [2, 0, 0], "test": [2, 0, 1]}
+
+
 def test_the_test_fraction_does_not_change_the_validation_part(table):
     data = table(text=many("xy", 100), validation_fraction=0.2, test_fraction=0.2)
 
