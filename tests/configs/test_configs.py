@@ -10,6 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from seqnets.cells import initialize
+from seqnets.datasets.readers import LogMel
 from seqnets.models import Encoder
 from tests.cells.final import FINAL_CELLS
 
@@ -144,6 +145,13 @@ def test_every_argument_of_a_dataset_can_be_overridden(dataset):
     node = compose(f"dataset={dataset}").dataset
 
     assert set(node) - {"_target_"} == accepted(class_of(node))
+
+
+@pytest.mark.parametrize("dataset", ["classification", "regression", "transcription"])
+def test_an_option_of_sound_can_be_overridden(dataset):
+    node = compose(f"dataset={dataset}", "dataset.audio.bands=20").dataset
+
+    assert hydra.utils.instantiate(node.audio) == LogMel(bands=20)
 
 
 @pytest.mark.parametrize("option", sorted((CONFIGS / "model").glob("*.yaml")), ids=lambda o: o.stem)
