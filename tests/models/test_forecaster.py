@@ -179,6 +179,16 @@ def test_with_reversible_normalization_scaling_the_input_scales_the_forecast(hea
     torch.testing.assert_close(model(x * 3)[0], model(x)[0] * 3, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_moved_features_are_of_the_forecast_moved(head):
+    output, shift, scale = head(), torch.tensor([[5.0], [-1.0]]), torch.tensor([[2.0], [0.5]])
+    y = torch.randn(2, output.size)
+
+    moved = output(output.moved(y, shift, scale))
+
+    torch.testing.assert_close(moved, shift + scale * output(y))
+
+
 def test_an_independent_column_is_forecast_from_its_own_past_with_shared_weights():
     model = forecaster(independent=True, outputs=2)
     x = windows()
