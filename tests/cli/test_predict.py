@@ -649,6 +649,22 @@ def test_words_of_new_data_are_read_as_in_training_or_not_at_all(seqnets, tmp_pa
     assert same.code == 0, same.err
 
 
+@pytest.mark.parametrize("model", ["tagger", "crf_tagger"])
+def test_words_are_written_as_they_are_in_the_file(model, seqnets, tmp_path):
+    words = ["Dog", "rare", "Flüssiggasflaschenlager"]
+    text = "".join(f"{word}\t{label}\n" for word, label in zip(words, "XYX", strict=True))
+    (tmp_path / "mine.conll").write_text(f"{text}\n" * 20, encoding="utf-8")
+    (tmp_path / "new.txt").write_text("Flüssiggasflaschenlager\n\nDog\nneu\n", encoding="utf-8")
+    seqnets("train", *SMALL, "dataset=tagging", "dataset.path=mine.conll", f"model={model}")
+
+    test, new = tmp_path / "test.jsonl", tmp_path / "new.jsonl"
+    for more in ([f"to={test}"], [f"to={new}", "input=new.txt"]):
+        seqnets("predict", "checkpoint=last", *more)
+
+    assert [row["tokens"] for row in rows_of(test)] == [words] * 2
+    assert [row["tokens"] for row in rows_of(new)] == [["Flüssiggasflaschenlager"], ["Dog", "neu"]]
+
+
 def test_a_dataset_that_reads_no_new_file_says_so(seqnets, tmp_path):
     seqnets("train", *SMALL, "dataset=parity", "dataset.train_size=64", "dataset.test_size=16")
 

@@ -30,7 +30,7 @@ class Sequences:
             none.
         stepwise: Whether each step has its own target.
         ids: Identifiers from the file, plain values; None if it has none.
-        texts: Verbatim texts from the file, by column, such as "source".
+        texts: Verbatim texts from the file, or lists of them, by column, such as "source".
         gaps: Whether features may be missing, NaN.
         weights: How much each sequence counts in the loss, (N,), at least 0; only their proportions
             matter. None if all count alike.
@@ -43,7 +43,7 @@ class Sequences:
     y: Tensor
     stepwise: bool = False
     ids: list[Any] | None = None
-    texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     gaps: bool = False
     weights: Tensor | None = None
 

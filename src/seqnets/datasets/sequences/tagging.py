@@ -256,6 +256,7 @@ def _encode(inputs: Inputs, sequences: list[Tagged], labels: list[str]) -> Seque
         torch.tensor([numbers.get(label, IGNORE) for s in sequences for label in s.labels]),
         stepwise=True,
         ids=ids_of(sequences),
+        texts={"tokens": [s.steps for s in sequences]} if isinstance(inputs, Words) else {},
     )
 
 
