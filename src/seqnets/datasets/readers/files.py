@@ -70,12 +70,13 @@ def read_text(path: Path) -> Iterator[str]:
     Raises:
         DataError: The file cannot be read or is not UTF-8; the message gives byte and line.
     """
-    position, line, rest, held = 0, 1, b"", ""
+    position, line, rest, held, ascii_only = 0, 1, b"", "", True
     try:
         with path.open("rb") as file:
             while block := file.read(BLOCK):
                 data = rest + block
                 text, used = codecs.utf_8_decode(data, "strict", len(block) < BLOCK)
+                ascii_only = ascii_only and text.isascii()
                 text = held + (text.removeprefix("\ufeff") if position == 0 else text)
                 held = "\r" if text.endswith("\r") else ""  # its \n may begin the next block
                 yield text[: len(text) - len(held)].replace("\r\n", "\n")
@@ -89,11 +90,16 @@ def read_text(path: Path) -> Iterator[str]:
         utf_16 = position == 0 and error.object.startswith(
             (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         )
-        encoding = "utf-16" if utf_16 else "latin1"
+        encoding = "utf-16" if utf_16 else "cp1252"
+        advice = f"Convert the file first, for example: iconv -f {encoding} -t utf-8 OLD > NEW"
+        if not ascii_only or not error.object[: error.start].isascii():
+            advice = (
+                "What comes before is UTF-8, with letters beyond ASCII: the file is damaged or of "
+                "several encodings.\n  Convert each part from its own."
+            )
         raise DataError(
             f"{path}: byte {position + error.start:,} (line {line:,}) is "
-            f"0x{error.object[error.start]:02x}, expected UTF-8 text.\n"
-            f"  Convert the file first, for example: iconv -f {encoding} -t utf-8"
+            f"0x{error.object[error.start]:02x}, expected UTF-8 text.\n  {advice}"
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
@@ -133,7 +139,7 @@ def check_text(path: Path, nul: bool = False) -> None:
             line += block.count("\n", 0, block.index("\0"))
             raise DataError(
                 f"{path}, line {line:,}: has a NUL character, expected text.\n"
-                "  If the file is UTF-16, convert it first: iconv -f utf-16le -t utf-8"
+                "  If the file is UTF-16, convert it first: iconv -f utf-16le -t utf-8 OLD > NEW"
             )
         line += block.count("\n")
     if not has_text:
