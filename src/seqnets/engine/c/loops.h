@@ -62,19 +62,25 @@
 
 typedef void (*Product)(const real *, long, const real *, long, const real *, real *);
 
-/* Pack a panel of a weight (blocks * width, K), transposed: its rows become columns, by block; and
- * so few of their numbers at a time that what is written stays in the cache. */
+INLINE int lanes(long left) { return (int)(left < LANES ? left : LANES); }
+
+/* Pack a panel of a weight (blocks * width, K), transposed: its rows become columns, by block. */
 APART void pack_rows(const real *w, long K, long width, int blocks, int vectors, long unit,
                      real *panel) {
-    enum { AT_ONCE = 32 };
-    for (long first = 0; first < K; first += AT_ONCE)
-        for (int g = 0; g < blocks; g++)
-            for (int lane = 0; lane < vectors * LANES; lane++) {
-                real *to = panel + g * vectors * LANES + lane;
-                const real *from = w + (g * width + unit + lane) * K;
-                const int there = unit + lane < width;
-                for (long k = first; k < least(first + AT_ONCE, K); k++)
-                    to[k * blocks * vectors * LANES] = there ? from[k] : 0;
+    const long wide = (long)blocks * vectors;
+    for (long k = 0; k < K; k += LANES)
+        for (long g = 0; g < blocks; g++)
+            for (long v = 0; v < vectors; v++) {
+                const long first = unit + v * LANES;
+                const real *from = w + (g * width + first) * K + k;
+                real *to = panel + (k * wide + g * vectors + v) * LANES;
+                const int n = lanes(K - k);
+                vec x[LANES];
+                UNROLL for (int i = 0; i < LANES; i++)
+                    x[i] = v_load_n(from + i * K, first + i < width ? n : 0);
+                v_transpose(x);
+                UNROLL for (int i = 0; i < LANES; i++)
+                    if (i < n) v_store(to + i * wide * LANES, x[i]);
             }
 }
 
@@ -164,8 +170,6 @@ INLINE long tile(long left, long most) {
     const long tiles = (left + most - 1) / most, rows = (left + tiles - 1) / tiles;
     return rows == 4 && left > 4 && most > 4 ? 5 : rows;
 }
-
-INLINE int lanes(long left) { return (int)(left < LANES ? left : LANES); }
 
 INLINE real larger(real a, real b) { return a != a || a > b ? a : b; }
 

@@ -15,6 +15,7 @@
 #ifdef SEQNETS_DOUBLE
 typedef double real;
 typedef long long word;
+#define REAL_BYTES 8
 #define LIBM(name) name
 #define X86_TYPE pd
 #define MANTISSA 52             /* bits */
@@ -58,6 +59,7 @@ static const real ATAN[] = {
 #else
 typedef float real;
 typedef int32_t word;
+#define REAL_BYTES 4
 #define LIBM(name) name##f
 #define X86_TYPE ps
 #define MANTISSA 23
@@ -115,7 +117,7 @@ typedef word ivec __attribute__((vector_size(VECTOR_BYTES)));
 /* A vector at any place. A store of it changes reals alone, while memcpy might change all else. */
 typedef real placed __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real))));
 
-#define LANES ((int)(sizeof(vec) / sizeof(real)))
+#define LANES (VECTOR_BYTES / REAL_BYTES)
 
 /* Instructions of x86 that the vector extensions cannot express. GCC's builtins are called by name:
  * it needs longer to read immintrin.h than to compile a small loop. Clang's have other names. */
@@ -222,6 +224,39 @@ INLINE real v_sum(vec x) {
 #else
     return (s[0] + s[2]) + (s[1] + s[3]);
 #endif
+}
+
+/* The first halves of two vectors, a number of each in turn, and their second halves. */
+#if LANES == 16
+#define FIRST_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SECOND_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif LANES == 8
+#define FIRST_HALVES 0, 8, 1, 9, 2, 10, 3, 11
+#define SECOND_HALVES 4, 12, 5, 13, 6, 14, 7, 15
+#elif LANES == 4
+#define FIRST_HALVES 0, 4, 1, 5
+#define SECOND_HALVES 2, 6, 3, 7
+#else
+#define FIRST_HALVES 0, 2
+#define SECOND_HALVES 1, 3
+#endif
+
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
+
+/* Transpose LANES vectors, each time by one bit of the place of a number. */
+INLINE void v_transpose(vec *x) {
+    UNROLL for (int bit = 1; bit < LANES; bit *= 2) {
+        vec y[LANES];
+        UNROLL for (int i = 0; i < LANES / 2; i++) {
+            y[2 * i] = SHUFFLE(x[i], x[i + LANES / 2], FIRST_HALVES);
+            y[2 * i + 1] = SHUFFLE(x[i], x[i + LANES / 2], SECOND_HALVES);
+        }
+        UNROLL for (int i = 0; i < LANES; i++) x[i] = y[i];
+    }
 }
 
 /* Choice. */
