@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import seqnets
-from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell
+from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell, block_diagonal
 from seqnets.engine import measured, preference
 from seqnets.engine.request import Request, make_request
 
@@ -197,3 +197,30 @@ def test_on_the_cpu_the_loops_come_first_where_there_is_padding(monkeypatch):
     ]
 
     assert firsts == ["native", "c"]
+
+
+@pytest.mark.parametrize(
+    ("training", "speed", "first"),
+    [(True, 1.05, "c"), (True, 1.2, "native"), (False, 1.2, "c"), (False, 1.3, "native")],
+)
+def test_heads_take_the_loops_which_skip_their_zeros_unless_torch_leads_by_more(
+    training, speed, first, monkeypatch
+):
+    table(monkeypatch, speed)
+    x = torch.randn(2, 5, 3)
+
+    with torch.set_grad_enabled(training):
+        whole, heads = LSTMCell(3, 4), block_diagonal(LSTMCell(3, 4), 2)
+        chosen = seqnets.explain(whole, x).chosen, seqnets.explain(heads, x).chosen
+
+    assert chosen == ("native", first)
+
+
+def test_an_explanation_says_that_zeros_between_heads_are_left_out(monkeypatch):
+    table(monkeypatch, 1.05)
+
+    told = str(seqnets.explain(block_diagonal(LSTMCell(3, 4), 2), torch.randn(2, 5, 3)))
+
+    assert told.startswith(
+        "c: chosen (without the zeros between its 2 heads)\nnative: could run it"
+    )

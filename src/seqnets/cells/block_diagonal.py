@@ -54,6 +54,16 @@ def split_into_heads(cell: GatedCell, num_heads: int) -> None:
     register_initializer(cell, _start)
 
 
+def heads_of(cell: Cell) -> int:
+    """The heads N that a cell's units are split into; 1 if all of them recur together."""
+    cell = cell.origin
+    if cell._is_parametrised and "weight_hh" in cell.parametrizations:
+        for part in cell.parametrizations["weight_hh"]:
+            if isinstance(part, _Blocks):
+                return part.num_blocks
+    return 1
+
+
 @torch.no_grad()
 def _start(cell: GatedCell) -> None:
     weight = cell.learned("weight_hh")

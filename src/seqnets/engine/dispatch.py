@@ -26,7 +26,7 @@ from seqnets.typing import State
 class Backend(Protocol):
     """A way to run requests: a module with a name and two functions.
 
-    An optional third, ``detail(request)``, describes how the work is divided.
+    An optional third, ``detail(request)``, describes how the work is divided, or what is left out.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Explanation:
         chosen: The backend's name.
         refusals: The reason of each backend that refuses.
         slower: Those that could run it too but are expected to be slower, fastest first.
-        how: How the backend divides the work, if it has a choice.
+        how: How the backend divides the work if it has a choice, or what it leaves out.
     """
 
     chosen: str

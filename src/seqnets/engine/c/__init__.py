@@ -12,6 +12,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from seqnets.cells.block_diagonal import heads_of
 from seqnets.cells.given import autocasts
 from seqnets.engine import compiling, fused, printed
 from seqnets.engine.c.compiler import NoCompiler
@@ -41,6 +42,12 @@ def refusal(request: Request) -> str | None:
         _say_once(str(reason))
         return str(reason)
     return None
+
+
+def detail(request: Request) -> str:
+    """What the loops leave out, in a few words; empty if nothing."""
+    heads = heads_of(request.cell)
+    return f"without the zeros between its {heads} heads" if heads > 1 else ""
 
 
 @cache
