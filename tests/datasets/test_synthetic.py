@@ -158,3 +158,9 @@ def test_data_out_of_range_are_refused_in_setup(options, message):
 
 def test_steps_without_a_label_are_allowed_where_each_step_has_one():
     Given(y=(0, IGNORE, 1), stepwise=True).setup()
+
+
+def test_a_dataset_is_printed_by_the_sizes_of_its_parts():
+    data = Parity(train_size=1024, test_size=64)
+
+    assert str(data) == "Parity: train 1,024, val 64, test 64 sequences"

@@ -37,6 +37,10 @@ class DataModule(LightningDataModule, ABC):
     folder_of_new: Path | None = None
     """Where names of files in a table of new data lead from; the table's folder if None."""
 
+    def __str__(self) -> str:  # Lightning's asks of batches what ours lack
+        counts = ", ".join(f"{part} {count:,}" for part, count in self.counts().items())
+        return f"{type(self).__name__}: {counts} {self.unit}"
+
     @property
     @abstractmethod
     def sizes(self) -> Sizes:
