@@ -581,3 +581,28 @@ def test_times_are_read_as_the_data_have_them_or_refused(cell, timed, stamps, to
     refused = pytest.raises(ConfigError, match=f"(?s){told}")
     with nullcontext() if told is None else refused:
         fit(make, data, tmp_path, max_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda given: {"model": SequenceClassifier}, "model is the class SequenceClassifier"),
+        (lambda given: {"objective": Classification}, "objective is the class Classification"),
+        (lambda given: {"known": parity_data()}, "known is Parity, expected .* describe"),
+        (
+            lambda given: {"optimizer": torch.optim.SGD(given["model"].parameters())},
+            "optimizer is SGD, expected .* partial",
+        ),
+    ],
+)
+def test_what_a_module_is_made_of_is_told_from_what_makes_it(change, told):
+    data = parity_data()
+    given = {
+        "model": SequenceClassifier(GRUCell, **data.sizes, hidden_size=4),
+        "objective": Classification(),
+        "known": data.describe(),
+        "optimizer": torch.optim.SGD,
+    }
+
+    with pytest.raises(ConfigError, match=f"SequenceModule: {told}"):
+        SequenceModule(**given | change(given))

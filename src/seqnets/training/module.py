@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 import seqnets
 from seqnets.datasets import SequenceData
 from seqnets.datasets.loader import Loader
-from seqnets.errors import CheckpointError
+from seqnets.errors import CheckpointError, ConfigError
 from seqnets.layers import Recurrent, detach, map_state
 from seqnets.training import random_state
 from seqnets.training.averaging import NonMonotonicASGD
@@ -97,6 +97,7 @@ class SequenceModule(LightningModule):
         learning: Callable[[Recurrent], nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        _check_given(model, objective, known, optimizer)
         self.model = model
         self.objective = objective
         self.optimizer_factory = optimizer
@@ -397,3 +398,22 @@ class SequenceModule(LightningModule):
             self.log("step", float(self.global_step))
         self.log_dict({f"{part}/{name}": value for name, value in figures.items()})
         return figures["loss"]
+
+
+def _check_given(model: Any, objective: Any, known: Any, optimizer: Any) -> None:
+    """Raise ConfigError for a class in place of an object, or an object in place of what makes it.
+
+    Objectives and optimizers may be of any class, or functions.
+    """
+    made = callable(objective) and not isinstance(objective, type)
+    makes = "what makes one of parameters, such as partial(torch.optim.Adam, lr=1e-3)"
+    for name, given, fits, expected in (
+        ("model", model, isinstance(model, nn.Module), "a module"),
+        ("objective", objective, made, "an objective, such as Classification()"),
+        ("known", known, isinstance(known, Mapping), "the description of a dataset, describe()"),
+        ("optimizer", optimizer, callable(optimizer), makes),
+    ):
+        if not fits:
+            is_class = isinstance(given, type)
+            came = f"the class {given.__name__}" if is_class else type(given).__name__
+            raise ConfigError(f"SequenceModule: {name} is {came}, expected {expected}.")
