@@ -1,6 +1,9 @@
 """The loops in C against the reference: sizes, options, threads, layouts and memory."""
 
+import os
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -418,6 +421,7 @@ def nothing_compiled(monkeypatch):
     monkeypatch.setattr(loops.C_LOOPS, "_libraries", {})
     monkeypatch.setattr(loops.C_LOOPS, "_refused", {})
     monkeypatch.setattr(loops.compiler, "_loaded", {})
+    monkeypatch.setattr(loops.compiler, "_refused", {})
     seqnets.engine.c._say_once.cache_clear()
 
 
@@ -450,6 +454,18 @@ def test_where_a_compiler_fails_another_is_advised(tmp_path, monkeypatch, nothin
     with pytest.warns(
         UserWarning, match=r"exit status 1\. Another C compiler than .*false .* CC\.$"
     ):
+        seqnets.explain(RNNCell(3, 4, nonlinearity="relu", bias=False), torch.randn(2, 5, 3))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where file systems tell it")
+def test_where_code_runs_from_no_folder_another_folder_is_advised(
+    tmp_path, monkeypatch, nothing_compiled
+):
+    noexec = SimpleNamespace(f_flag=os.ST_NOEXEC)
+    monkeypatch.setattr(loops.compiler.os, "statvfs", lambda folder: noexec)
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
+
+    with pytest.warns(UserWarning, match=r"mounted noexec: \S+\. A folder .* SEQNETS_CACHE\.$"):
         seqnets.explain(RNNCell(3, 4, nonlinearity="relu", bias=False), torch.randn(2, 5, 3))
 
 

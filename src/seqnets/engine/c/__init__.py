@@ -15,7 +15,7 @@ from torch import Tensor
 from seqnets.cells.block_diagonal import heads_of
 from seqnets.cells.given import autocasts
 from seqnets.engine import compiling, fused, printed
-from seqnets.engine.c.compiler import NoCompiler
+from seqnets.engine.c.compiler import NOEXEC, NoCompiler
 from seqnets.engine.c.compiler import compiler as system_compiler
 from seqnets.engine.c.loops import C_LOOPS, TILED_LOOPS, CLoops
 from seqnets.engine.c.tiles import has_tiles
@@ -55,6 +55,8 @@ def _say_once(reason: str) -> None:
     try:
         command = " ".join(system_compiler())
         advice = f"Another C compiler than {command} may make them fast: set CC."
+        if NOEXEC in reason:
+            advice = "A folder elsewhere makes them fast: set SEQNETS_CACHE."
     except NoCompiler:
         advice = "A C compiler makes them fast: apt install gcc, xcode-select --install, or set CC."
         if sys.platform == "win32":

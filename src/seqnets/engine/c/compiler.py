@@ -33,6 +33,9 @@ FLAGS = (
 TIMEOUT = 60.0
 """The most seconds that a compilation may take."""
 
+NOEXEC = "Code cannot be run from a file system that is mounted noexec"
+"""Why a folder is of no use, as /tmp is in many containers: a compiler is not to blame."""
+
 _DIGEST = hashlib.sha256().digest_size
 _POLL = 0.2  # seconds until it is asked whether a compiler has ended
 _STALE = 24 * 3600.0  # seconds after which a build folder is abandoned
@@ -217,6 +220,8 @@ def _load_from(folder: Path, key: str, source: str, command: tuple[str, ...]) ->
     try:
         return _opened(folder, target)
     except FileNotFoundError:
+        if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):  # Linux alone tells it
+            raise PermissionError(errno.EACCES, NOEXEC, str(folder)) from None
         _make(target, source, command)
     return ctypes.CDLL(str(target))
 
