@@ -20,8 +20,8 @@ def relu(x):
 
 @triton.jit
 def sign(x):
-    """-1, 0 or 1."""
-    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x * 0.0))
+    """-1, 0 or 1; 0 for NaN."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0))
 
 
 @triton.jit
@@ -126,9 +126,13 @@ def acos(x):
 
 @triton.jit
 def remainder(a, b):
-    """What is left of a without whole b, with the sign of b; twice, as a quotient is rounded."""
+    """What is left of a without whole b, with the sign of b; twice, as a quotient is rounded.
+
+    What is left may be rounded to b, and stays that. It is wrong for infinite b, and may be for
+    quotients above 2^24.
+    """
     r = tl.fma(-tl.floor(a / b), b, a)
-    return tl.fma(-tl.floor(r / b), b, r)
+    return tl.where(r == b, r, tl.fma(-tl.floor(r / b), b, r))
 
 
 @triton.jit
