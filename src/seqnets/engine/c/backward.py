@@ -139,7 +139,7 @@ class BackwardPrinter(PassPrinter):
         """A step past a row's end: the gradient of the state passes through."""
         for store in stage.stores:
             passes = store.buffer.kind == "carry" and store.buffer.key in stage.state
-            if store.buffer.kind != "unit" and not store.add and not passes:
+            if not store.add and not passes:  # units are added to, all of them
                 for place in self._places(store.buffer, store.offset):
                     self.line(stored(place, ZERO))
         for p in stage.state:
