@@ -33,3 +33,21 @@ def test_rolls_share_their_steps_and_keys():
     assert first.get_title(loc="left") == "target"
     assert first.get_xlim() == second.get_xlim() == (-0.5, 7.5)
     assert "C4" in [label.get_text() for label in first.get_yticklabels()]
+
+
+def test_a_key_is_drawn_at_its_number_even_the_highest():
+    roll = np.zeros((2, 88), np.float32)
+    roll[:, 87] = 1  # C8, MIDI 108
+
+    axis, _ = draw_rolls({"target": roll}, lowest=21).axes
+
+    (image,) = axis.images
+    drawn, (*_, bottom, top) = image.get_array(), image.get_extent()
+    assert len(drawn) == top - bottom
+    assert np.flatnonzero(drawn[:, 0]) + bottom + 0.5 == 108
+
+
+def test_a_silent_roll_is_drawn_with_all_its_keys():
+    axis, _ = draw_rolls({"target": np.zeros((2, 12))}, lowest=60).axes
+
+    assert axis.get_ylim() == (59.5, 71.5)

@@ -70,9 +70,9 @@ def _quartiles(norms: np.ndarray) -> np.ndarray:
     """
     norms = norms.astype(np.float64)
     first = norms[:, :1]
-    counted = (np.isfinite(first) & (first > 0))[:, 0]
-    if counted.any():
-        scaled = norms[counted] / first[counted] * np.median(first[counted])
+    starting = (np.isfinite(first) & (first > 0))[:, 0]
+    if starting.any():
+        scaled = norms[starting] / first[starting] * np.median(first[starting])
         # steps of the others alone; if no row has a number there, gradients are NaN
         norms = scaled[:, ~np.isnan(scaled).all(0) | np.isnan(norms).all(0)]
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):  # between infinities: NaN

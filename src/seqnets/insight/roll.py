@@ -29,8 +29,9 @@ def draw_rolls(rolls: Mapping[str, np.ndarray], lowest: int) -> Figure:
         lowest: MIDI number of the first key.
     """
     shown = {name: roll[:_STEPS] for name, roll in rolls.items()}
-    used = np.flatnonzero(np.max([roll.max(0) for roll in shown.values()], axis=0) > 0.05)
-    low, high = (max(0, used[0] - 2), used[-1] + 3) if len(used) else (0, 88)
+    loudest = np.max([roll.max(0) for roll in shown.values()], axis=0)
+    used, K = np.flatnonzero(loudest > 0.05), len(loudest)
+    low, high = (max(0, used[0] - 2), min(K, used[-1] + 3)) if len(used) else (0, K)
     figure, axes = new_figure(8, 1 + 2.2 * len(shown), nrows=len(shown), sharex=True, squeeze=False)
     for axis, (name, roll) in zip(axes[:, 0], shown.items(), strict=True):
         extent = (-0.5, len(roll) - 0.5, lowest + low - 0.5, lowest + high - 0.5)
