@@ -42,6 +42,15 @@ def test_the_averages_are_what_is_validated_and_kept_and_a_resumed_run_ends_with
         assert torch.equal(mine, other)
 
 
+def test_training_goes_on_from_the_weights_and_not_from_their_averages(tmp_path):
+    data = text_data(tmp_path)
+    fit(language_module, data, tmp_path, averaging(), **OPTIONS)
+    _, plain = fit(language_module, data, tmp_path / "plain", **OPTIONS)
+
+    kept = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["current_model_state"]
+    assert all(torch.equal(kept[name], weight) for name, weight in plain.state_dict().items())
+
+
 @pytest.mark.parametrize("other", [WeightAveraging(), StochasticWeightAveraging(swa_lrs=0.1)])
 def test_of_two_callbacks_that_average_one_is_too_many(other, tmp_path):
     said = f"got MovingAverage and {type(other).__name__}, expected one that averages the weights"
