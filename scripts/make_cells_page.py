@@ -53,6 +53,7 @@ PURPOSES = {
         "lru s4d s5 linoss s6 rg_lru hgrn min_gru min_lstm sru qrnn"
     ),
     "recall of many things seen once": "mlstm gated_delta_net kimi_delta_attention rwkv7 ssd hgrn2",
+    "states that must be tracked, in parallel over time": "delta_product rwkv7",
     "what happened hundreds of steps ago": "exprnn lem unicornn cornn lmu indrnn",
     "time that passes unevenly, values that are missing": "ltc ncp cfc phased_lstm grud",
     "frames of video, rows and volumes": "conv_lstm conv_gru peephole_conv_lstm",

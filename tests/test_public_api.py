@@ -27,7 +27,7 @@ PUBLIC = {
         RANCell ATRCell CFNCell MinimalRNNCell STARCell LightRUCell BRCCell NBRCCell LEMCell
         UnICORNNCell SCRNCell LipschitzRNNCell NASCell LMUCell WMCLSTMCell IntersectionRNNCell
         SGUCell DSGUCell ResidualLSTMCell LinOSSCell NCPCell MassConservingLSTMCell RWKV4Cell
-        ONLSTMCell RRUCell
+        DeltaProductCell ONLSTMCell RRUCell
         SpikingCell LICell LIFCell RLIFCell CubaLIFCell ALIFCell
         LeakyRNNCell CTRNNCell dale reservoir block_diagonal GRUDCell
         Zoneout RecurrentDropout VariationalDropout InputDropout weight_drop orthogonal

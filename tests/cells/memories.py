@@ -12,7 +12,7 @@ def run(cell, x):
     state, outputs = (np.zeros((N, V, K)), np.zeros((N, K))), []
     for x_t in x:
         ih = columns(p, x_t, "ih").reshape(-1, N, V)
-        qk = columns(p, x_t, "qk").reshape(2, -1, K)
+        qk = columns(p, x_t, "qk").reshape(1 + (cell.writes or 1), -1, K)
         heads = columns(p, x_t, "heads").reshape(-1, N, 1) if "weight_heads" in p else ()
         h, state = STEPS[type(cell)](p, x_t, state, *ih, *qk, *heads)
         outputs.append(h)
@@ -98,6 +98,18 @@ def kimi_delta_attention(p, x, state, v, q, k, beta):
     return read(C, unit(silu(q)) / np.sqrt(k.shape[-1])), (C, None)
 
 
+def delta_product(p, x, state, *parts):
+    n = (len(parts) - 1) // 3
+    v, q, k, beta = parts[:n], parts[n], parts[n + 1 : 2 * n + 1], parts[2 * n + 1 :]
+    kept, new = np.eye(q.shape[-1]), np.zeros_like(state[0])
+    for v_j, k_j, beta_j in zip(v, map(unit, map(silu, k)), beta, strict=True):
+        rate = 2 * sigmoid(beta_j)
+        mirror = np.eye(q.shape[-1]) - rate[..., None] * np.einsum("nk,nl->nkl", k_j, k_j)
+        kept, new = kept @ mirror, new @ mirror + outer(rate * v_j, k_j)
+    C = state[0] @ kept + new
+    return read(C, unit(silu(q)) / np.sqrt(q.shape[-1])), (C, None)
+
+
 def hgrn2(p, x, state, i, o, f):
     gamma = sigmoid(p["beta"]).reshape(f.shape)
     f = gamma + (1 - gamma) * sigmoid(f)
@@ -136,6 +148,7 @@ STEPS = {
     cells.LinearAttentionCell: linear_attention,
     cells.GatedLinearAttentionCell: gated_linear_attention,
     cells.DeltaNetCell: delta_net,
+    cells.DeltaProductCell: delta_product,
     cells.GatedDeltaNetCell: gated_delta_net,
     cells.KimiDeltaAttentionCell: kimi_delta_attention,
     cells.HGRN2Cell: hgrn2,

@@ -2,14 +2,25 @@
 
 import copy
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from seqnets import unroll
-from seqnets.cells import DeltaNetCell, GatedDeltaNetCell, KimiDeltaAttentionCell, RWKV7Cell
-from seqnets.testing import one_unit, step
+from seqnets.cells import (
+    DeltaNetCell,
+    DeltaProductCell,
+    GatedDeltaNetCell,
+    KimiDeltaAttentionCell,
+    RWKV7Cell,
+)
+from seqnets.errors import ConfigError
+from seqnets.testing import check_backend, check_cell, one_unit, step
+from seqnets.testing.laws import perturb
 
+from . import memories
 from .plain import sigmoid
 
 XS = (2.0, -0.7, 0.4)
@@ -36,6 +47,57 @@ def test_delta_net_follows_its_paper():
 
         assert step(cell, x, -1.5, s) == pytest.approx((q * s_after, s_after))
         s = s_after
+
+
+def test_delta_product_follows_its_paper():
+    keys = {"weight_qk": (0.8, -1.3, 0.6), "bias_qk": (-0.2, 0.3, 0.7)}
+    heads = {"weight_heads": (0.9, -0.4), "bias_heads": (0.5, 0.2)}
+    cell = one_unit(DeltaProductCell, w=(0.5, -1.1), b=(0.1, 0.35), **keys, **heads)
+    s = 0.9
+
+    for x in XS:
+        before, q = s, unit(0.8 * x - 0.2)
+        for key, v, rate in (
+            (-1.3 * x + 0.3, 0.5 * x + 0.1, 0.9 * x + 0.5),
+            (0.6 * x + 0.7, -1.1 * x + 0.35, -0.4 * x + 0.2),
+        ):
+            k = unit(key)
+            s += 2 * sigmoid(rate) * (v - s * k) * k
+
+        assert step(cell, x, -1.5, before) == pytest.approx((q * s, s))
+
+
+@pytest.mark.parametrize("writes", [1, 3])
+@pytest.mark.parametrize("backend", ["reference", "scan"])
+def test_delta_product_of_several_heads_follows_its_paper(writes, backend):
+    cell = DeltaProductCell(3, 6, num_heads=2, key_size=4, writes=writes, dtype=torch.float64)
+    perturb(cell)
+    x = np.random.default_rng(0).normal(size=(9, 3))
+
+    found = unroll(cell, torch.tensor(x)[None], backend=backend)[0][0].detach().numpy()
+
+    np.testing.assert_allclose(found, memories.run(cell, x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("writes", [1, 3])
+def test_delta_product_of_any_writes_obeys_the_laws_and_is_scanned(writes):
+    make = partial(DeltaProductCell, hidden_size=4, num_heads=2, writes=writes)
+
+    check_cell(make)
+    assert check_backend(make(3), "scan", steps=(1, 40), dtypes=(torch.float64,)) == {}
+
+
+def test_each_write_of_delta_product_starts_as_the_one_of_delta_net_does():
+    cell = DeltaProductCell(40, 40, num_heads=40, writes=3)
+
+    for weight in (cell.weight_ih, cell.weight_qk, cell.weight_heads):
+        for block in weight.split(40):
+            assert 0.95 < block.abs().max() / math.sqrt(6 / 80) <= 1
+
+
+def test_delta_product_without_writes_is_refused():
+    with pytest.raises(ConfigError, match="DeltaProductCell: writes is 0, expected at least 1"):
+        DeltaProductCell(3, 4, writes=0)
 
 
 def test_gated_delta_net_follows_its_paper():

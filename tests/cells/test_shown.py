@@ -38,7 +38,7 @@ OTHERS = {
     "open_ratio": 0.1, "order": 8, "periods": (1, 3), "proj_size": 2, "r_max": 0.9, "r_min": 0.5,
     "rank": 3, "reset": "zero", "scale": 0.5, "solver": "imex", "state_size": 3,
     "surrogate": "arctan", "theta": 50.0, "threshold": 0.5, "timed": True, "transform_bias": -1.0,
-    "unfolds": 3,
+    "unfolds": 3, "writes": 3,
 }  # fmt: skip
 """Of each option a value that is no cell's default, but for the tanh that some have."""
 

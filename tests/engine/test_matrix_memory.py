@@ -136,6 +136,31 @@ class ErasingReadFirstCell(ErasingCell):
     reads_first = True
 
 
+def twice(at):
+    """Writes as they are, and once more with keys, values and what finds them the other way."""
+    written = {n: part for n, part in at._asdict().items() if n not in ("q", "log_decay")}
+    pairs = {n: (part, part.flip(-1)) for n, part in written.items() if part is not None}
+    return at._replace(**{n: torch.stack(pair, -3) for n, pair in pairs.items()})
+
+
+class TwiceReplacingCell(ReplacingKeysCell):
+    """Each step writes twice."""
+
+    writes = 2
+
+    def access(self, wx):
+        return twice(super().access(wx))
+
+
+class TwiceErasingCell(ErasingReadFirstCell):
+    """Each step writes twice once the memory was read."""
+
+    writes = 2
+
+    def access(self, wx):
+        return twice(super().access(wx))
+
+
 FADING = [
     (FadingCell, 0, 4),
     (FadingHeadsCell, 0, 2),
@@ -146,6 +171,8 @@ FADING = [
     (ReadFirstCell, 0, 4),
     (ReplacingReadFirstCell, 2, 2),
     (ErasingReadFirstCell, 8, 4),
+    (TwiceReplacingCell, 2, 4),
+    (TwiceErasingCell, 8, 4),
 ]
 
 
@@ -642,9 +669,20 @@ class ReplacingAndErasingCell(DeltaNetCell):
         return at._replace(erase_q=at.k, erase_k=at.k)
 
 
+class OneWriteCell(DeltaNetCell):
+    """It says that a step writes twice, and gives one write."""
+
+    writes = 2
+
+
 @pytest.mark.parametrize("backend", ["scan", "reference"])
 def test_what_access_gives_is_checked(backend):
     x = torch.randn(2, 5, 3)
+
+    with pytest.raises(
+        ShapeError, match=r"access gives k of .*, expected \(..., writes, N, K\) = "
+    ):
+        unroll(OneWriteCell(3, 4), x, backend=backend)
 
     with pytest.raises(ShapeError, match=r"FlatDecayCell: access gives log_decay of shape \(2, "):
         unroll(FlatDecayCell(3, 4), x, backend=backend)
@@ -661,3 +699,11 @@ def test_a_normalised_memory_cannot_be_read_first():
 
         class EarlyCell(MLSTMCell):
             reads_first = True
+
+
+def test_a_normalised_memory_is_written_to_once_a_step():
+    class BusyCell(MLSTMCell):
+        writes = 2
+
+    with pytest.raises(ConfigError, match="BusyCell: writes is 2, expected None"):
+        BusyCell(3, 4)

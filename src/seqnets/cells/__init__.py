@@ -23,7 +23,12 @@ from seqnets.cells.composite import DeepTransition, Dilated, Mogrifier
 from seqnets.cells.continuous import CfCCell, LTCCell
 from seqnets.cells.convolutional import ConvGRUCell, ConvLSTMCell, PeepholeConvLSTMCell
 from seqnets.cells.dale import dale
-from seqnets.cells.delta import DeltaNetCell, GatedDeltaNetCell, KimiDeltaAttentionCell
+from seqnets.cells.delta import (
+    DeltaNetCell,
+    DeltaProductCell,
+    GatedDeltaNetCell,
+    KimiDeltaAttentionCell,
+)
 from seqnets.cells.exponential import SLSTMCell
 from seqnets.cells.fast import FastGRNNCell, FastRNNCell
 from seqnets.cells.gated import GatedCell
@@ -127,6 +132,7 @@ __all__ = [
     "DSGUCell",
     "DeepTransition",
     "DeltaNetCell",
+    "DeltaProductCell",
     "Dilated",
     "ExpRNNCell",
     "FGRLSTMCell",

@@ -130,6 +130,97 @@ class GatedDeltaNetCell(DeltaNetCell):
         return super().access(wx)._replace(log_decay=-fades)
 
 
+class DeltaProductCell(MatrixMemoryCell):
+    r"""Several steps of the delta rule in one: a step replaces what is found under several keys.
+
+    .. math::
+        q_t &= \mathrm{unit}(W_q x_t + b_q) / \sqrt K \\
+        k_{t,j} &= \mathrm{unit}(W_{k,j} x_t + b_{k,j}), \qquad
+        v_{t,j} = W_{v,j} x_t + b_{v,j}, \qquad
+        \beta_{t,j} = 2\, \sigma(w_{\beta,j}^\top x_t + b_{\beta,j}) \\
+        S &\leftarrow S + \beta_{t,j}\, k_{t,j} (v_{t,j} - S^\top k_{t,j})^\top,
+        \qquad j = 1 \text{ to } n \\
+        h_t &= S_t^\top q_t
+
+    for each head, with :math:`\mathrm{unit}(a) = u / \sqrt{u^\top u + 10^{-6}}` and :math:`u =
+    a\,\sigma(a)`. What n writes do to the memory is a product of n matrices :math:`1 - \beta k
+    k^\top`, which can be any rotation of n dimensions.
+
+    Differs from the paper in two places: the biases, which start at zero; and what its block has
+    around the cell, convolutions of q, k and v before with the SiLU of v, and a norm after, is not
+    part of it. :math:`\beta` is that of its models of [-1, 1], where a write may also reverse what
+    it finds; the factor of q and the :math:`10^{-6}` are those of the published code.
+
+    State: ``(h, S)``, (B, H) and (B, N*K*V); h is not read back. Output: ``h``.
+
+    Attributes:
+        weight_ih: Of v, one block of rows for each write, (n*H, I).
+        weight_qk: Of q, then of k for each write, ((1 + n)*N*K, I).
+        weight_heads: :math:`w_\beta`, likewise, (n*N, I).
+        bias_heads: :math:`b_\beta`, (n*N,).
+
+    Args:
+        input_size: Features of the input, I.
+        hidden_size: Units, H.
+        num_heads: Heads N, a divisor of H.
+        key_size: Numbers in a key of one head, K; as in the paper H/N if omitted.
+        writes: How many keys a step writes under, n. Time grows with it.
+        options: ``bias``, of q, k and v, ``device`` and ``dtype``, as for every
+            :class:`GatedCell`.
+
+    Raises:
+        ConfigError: ``num_heads`` does not divide H, or another size is below 1.
+
+    References:
+        Siems et al., 2025, "DeltaProduct: Improving State-Tracking in Linear RNNs via Householder
+        Products", arXiv:2502.10297.
+    """
+
+    gates = ("v",)
+    head_gates: ClassVar[tuple[str, ...]] = ("beta",)
+    writes: int
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, writes: int = 2, **options: Any
+    ) -> None:
+        self.writes = check_size(self, "writes", writes)  # read by super().__init__
+        super().__init__(input_size, hidden_size, **options)
+
+    def block_shape(self, features: int) -> tuple[int, ...]:
+        """Shape of the values' rows, for all writes."""
+        return self.writes * self.hidden_size, features
+
+    def add_parameters(self, parameter: Any) -> None:
+        """What makes queries, and for each write keys and how much is replaced."""
+        super().add_parameters(parameter)
+        I, heads = self.input_size, self.writes * self.num_heads
+        keys = (heads + self.num_heads) * self.key_size
+        self.weight_qk = parameter(keys, I)
+        self.register_parameter("bias_qk", None if self.bias_ih is None else parameter(keys))
+        self.weight_heads, self.bias_heads = parameter(heads, I), parameter(heads)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Xavier, for each write by itself, and zero for the biases."""
+        super().reset_parameters()
+        initializers.xavier_(self.learned("weight_ih"), self.writes)
+        initializers.xavier_(self.learned("weight_qk"), 1 + self.writes)
+        initializers.xavier_(self.learned("weight_heads"), self.writes)
+
+    def parts(self, wx: Tensor) -> Any:
+        """Name the parts of the projected input: ``parts(wx).v`` is (..., n, N, V)."""
+        n, N, K, V = self.writes, self.num_heads, self.key_size, self.value_size
+        v, q, k, beta = wx.split([n * N * V, N * K, n * N * K, n * N], -1)
+        v, k, beta = (part.unflatten(-1, (n, N, -1)) for part in (v, k, beta))
+        return self._parts(v, q.unflatten(-1, (N, K)), k, beta)
+
+    def access(self, wx: Tensor) -> Access:
+        """The equations of q, k, v and what is replaced; nothing fades."""
+        at = self.parts(wx)
+        q, k, rate = unit(F.silu(at.q)), unit(F.silu(at.k)), 2 * self.gate(at.beta)
+        return Access(q * self.key_size**-0.5, k, at.v, torch.zeros_like(q[..., :1]), rate=rate)
+
+
 class KimiDeltaAttentionCell(DeltaNetCell):
     r"""Kimi delta attention: the delta rule in a memory whose keys fade one by one (KDA).
 

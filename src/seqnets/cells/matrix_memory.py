@@ -18,6 +18,9 @@ from seqnets.typing import HALF, State
 class Access(NamedTuple):
     """What steps read from a matrix memory and write to it, by head; it follows from the input.
 
+    Where a cell says how often a step ``writes``, all but ``q`` and ``log_decay`` have one more
+    dimension before the heads, of that size.
+
     Attributes:
         q: Queries, by which the memory is read, (..., N, K).
         k: Keys, under which it is written, (..., N, K).
@@ -63,7 +66,8 @@ class MatrixMemoryCell(GatedCell):
         S_t = (1 - e_t z_t^\top)\, \mathrm{diag}(a_t)\, S_{t-1} + k_t v_t^\top
 
     A cell that ``reads_first`` finds what was there before its step: :math:`h_t = S_{t-1}^\top
-    q_t`.
+    q_t`. One of several ``writes`` fades once a step, and then does the rest of it once for each
+    write.
 
     A subclass declares its gates and writes :meth:`access`, in which queries, keys, values and
     decays follow from the input alone, and :meth:`readout` if the output is more than what is
@@ -94,6 +98,7 @@ class MatrixMemoryCell(GatedCell):
         epsilon: What the sum that divides counts as at least, where the memory is normalised.
         reads_first: Whether the memory is read before it fades and is written to, which is for
             memories that are not normalised.
+        writes: How often a step writes, likewise; None if once, without a dimension for it.
         weight_ih: (G*H, I).
         weight_qk: Of queries and keys, (2*N*K, I).
         bias_qk: (2*N*K,), or None.
@@ -108,7 +113,8 @@ class MatrixMemoryCell(GatedCell):
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
     Raises:
-        ConfigError: ``num_heads`` does not divide H, or ``key_size`` is below 1.
+        ConfigError: ``num_heads`` does not divide H, ``key_size`` is below 1, or a memory that is
+            normalised has several ``writes``.
     """
 
     output_only = True
@@ -117,6 +123,7 @@ class MatrixMemoryCell(GatedCell):
     normalised: ClassVar[bool] = False
     epsilon: ClassVar[float] = 1.0
     reads_first: ClassVar[bool] = False
+    writes: int | None = None
     states: tuple[str, ...] = ("h", "S")
     weight_qk: Tensor
     bias_qk: Tensor | None
@@ -146,6 +153,12 @@ class MatrixMemoryCell(GatedCell):
         key_size: int | None = None,
         **options: Any,
     ) -> None:
+        if self.writes is not None and self.normalised:
+            raise ConfigError(
+                f"{self._name}: writes is {self.writes}, expected None.\n"
+                f"  Its class says normalised = True, and the scale of a normalised memory counts "
+                f"one write a step."
+            )
         check_divides(self, "num_heads", num_heads, hidden_size=hidden_size)
         # read by super().__init__
         self.num_heads, self.value_size = num_heads, hidden_size // num_heads
@@ -221,13 +234,15 @@ class MatrixMemoryCell(GatedCell):
             )
         K = self.key_size
         by_key = at.log_decay.shape[-1:] == (K,) and K > 1
-        sizes, rows = {"K": K, "V": self.value_size, "1": 1}, (*wx.shape[:-1], self.num_heads)
+        sizes, rows = {"K": K, "V": self.value_size, "1": 1}, wx.shape[:-1]
         letters = "K", "K", "V", "K" if by_key else "1", "1", "1", "K", "K"
         for name, part, letter in zip(Access._fields, at, letters, strict=True):
-            if part is not None and part.shape != (*rows, sizes[letter]):
+            several = [self.writes] if self.writes is not None and name in _WRITTEN else []
+            shape = (*rows, *several, self.num_heads, sizes[letter])
+            if part is not None and part.shape != shape:
                 raise ShapeError(
                     f"{self._name}: access gives {name} of shape {tuple(part.shape)}, expected "
-                    f"(..., N, {letter}) = {(*rows, sizes[letter])}.\n"
+                    f"(..., {'writes, ' * len(several)}N, {letter}) = {shape}.\n"
                     f"  The first sizes come from wx, shape {tuple(wx.shape)}; N is num_heads, K "
                     f"key_size, V value_size."
                 )
@@ -265,13 +280,19 @@ class MatrixMemoryCell(GatedCell):
             at = scaled(at, at.log_write, state[3][..., None], m)
         before = self.memory(state)
         memory = torch.exp(at.log_decay)[..., None] * before
-        if at.erase_q is not None and at.erase_k is not None:
-            memory = memory - at.erase_k[..., None] * recall(memory, at.erase_q)[..., None, :]
-        v = at.v if at.rate is None else at.rate * (at.v - recall(memory, at.k))
-        memory = memory + at.k[..., None] * v[..., None, :]
+        for write in self.each_write(at):
+            memory = written(memory, write)
         found = recall(before if self.reads_first else memory, at.q)
         found = found if m is None else divided(found, m, self.epsilon)
         return self.readout(found, wx), *self.carried(memory, m)
+
+    def each_write(self, at: Access) -> list[Access]:
+        """What steps do, one write after the other."""
+        if self.writes is None:
+            return [at]
+        parts = parts_written(at)
+        each = zip(*(part.unbind(-3) for part in parts.values()), strict=True)
+        return [at._replace(**dict(zip(parts, write, strict=True))) for write in each]
 
     def memory(self, state: State) -> Tensor:
         """The matrices of a state, (B, N, K, V); if normalised, the sum of keys as last column."""
@@ -293,6 +314,21 @@ class MatrixMemoryCell(GatedCell):
 
 
 _CHANGING = "rate", "erase_q", "erase_k"
+_WRITTEN = "k", "v", *_CHANGING
+
+
+def parts_written(at: Access) -> dict[str, Tensor]:
+    """The parts that each of several writes has for itself, by name."""
+    named = zip(Access._fields, at, strict=True)
+    return {name: part for name, part in named if name in _WRITTEN and part is not None}
+
+
+def written(memory: Tensor, at: Access) -> Tensor:
+    """Matrices (..., K, V) after what is taken from them and what is written."""
+    if at.erase_q is not None and at.erase_k is not None:
+        memory = memory - at.erase_k[..., None] * recall(memory, at.erase_q)[..., None, :]
+    v = at.v if at.rate is None else at.rate * (at.v - recall(memory, at.k))
+    return memory + at.k[..., None] * v[..., None, :]
 
 
 def recall(memory: Tensor, key: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seqnets.cells import Cell, Wrapper
 from seqnets.cells.given import autocasts
-from seqnets.cells.matrix_memory import MatrixMemoryCell, divided, recall
+from seqnets.cells.matrix_memory import MatrixMemoryCell, divided, parts_written, recall
 from seqnets.cells.metaclass import users_classes
 from seqnets.engine.lengths import last_step, with_filled_padding
 from seqnets.engine.matrix_memory.remember import Found, Task, as_operator, remembered
@@ -146,12 +147,31 @@ def _all_steps(request: Request, cell: MatrixMemoryCell, wx: Tensor) -> tuple[Te
     anew = cell.memory(start) if start and not request.cell.starts_at_zero else None
     task = Task(cell.checked_access(wx), cell.memory(initial), m, anew, start_m, valid, resets)
     run = as_operator if torch.compiler.is_compiling() and not under_transform() else remembered
+    if cell.writes is not None:
+        run = partial(_by_write, run=run, writes=cell.writes)
     found, memory, m = _reading_first(task, run) if cell.reads_first else run(task)
     y = cell.readout(found if m is None else divided(found, m, cell.epsilon), wx)
 
     y = y.flip(1) if request.reverse else y
     last = last_step(y, initial[0], request.lengths, reverse=request.reverse)
     return y, (last, *cell.carried(memory, None if m is None else m[:, -1]))
+
+
+def _by_write(task: Task, run: Callable[[Task], Found], writes: int) -> Found:
+    """Run a task whose steps write so often: each write as a step, of which the last is read."""
+
+    def once(part: Tensor) -> Tensor:
+        """What is done before the first write, and by no other."""
+        others = part.new_zeros(*part.shape[:2], writes - 1, *part.shape[2:])
+        return torch.cat([part.unsqueeze(2), others], 2).flatten(1, 2)
+
+    q, log_decay = task.at.q.repeat_interleave(writes, 1), once(task.at.log_decay)
+    written = {name: part.flatten(1, 2) for name, part in parts_written(task.at).items()}
+    at = task.at._replace(q=q, log_decay=log_decay, **written)
+    valid = None if task.valid is None else task.valid.repeat_interleave(writes, 1)
+    resets = None if task.resets is None else once(task.resets)
+    done = run(task._replace(at=at, valid=valid, resets=resets))
+    return done._replace(found=done.found[:, writes - 1 :: writes])
 
 
 def _reading_first(task: Task, run: Callable[[Task], Found]) -> Found:
