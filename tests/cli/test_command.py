@@ -685,6 +685,23 @@ def test_what_a_command_leaves_behind_is_finalized_before_its_process_ends(tmp_p
     assert (tmp_path / "log").exists()
 
 
+def test_output_is_line_by_line_where_a_notebook_shows_it(tmp_path):
+    ipykernels = {"TERM": "xterm-color", "GIT_PAGER": "cat", "FORCE_COLOR": "1"}
+    elsewhere = {"MPLBACKEND": "module://missing.backend"}  # where the kernel has another Python
+
+    done = subprocess.run(
+        [sys.executable, "-m", "seqnets", "train", "dataset=parity", "trainer.max_steps=2"],
+        cwd=tmp_path,
+        env={**os.environ, **ipykernels, **elsewhere},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "\nstep 2  loss " in done.stdout
+
+
 def test_characters_that_the_output_cannot_hold_are_escaped(tmp_path):
     rows = [f"{n},{('größer', 'kleiner')[n % 2]},{n},{n}" for n in range(20) for _ in range(n + 1)]
     (tmp_path / "mine.csv").write_text("\n".join(["sequence,label,x,y", *rows]), encoding="utf-8")

@@ -65,6 +65,7 @@ def main() -> None:
     written as escapes: no run should fail because of the lines of a table.
     """
     open_streams()
+    leave_notebook()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -89,6 +90,17 @@ def open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for the whole process)
+
+
+def leave_notebook() -> None:
+    """Print line by line where the command was called after ``!`` in a notebook.
+
+    ipykernel calls it a terminal with colours, but shows each line that is drawn again as another
+    one. Its backend for matplotlib may be missing in the Python that runs here, and none is needed.
+    """
+    if (os.environ.get("TERM"), os.environ.get("GIT_PAGER")) == ("xterm-color", "cat"):
+        os.environ["TERM"] = "dumb"
+        os.environ.pop("MPLBACKEND", None)
 
 
 def _format_warning(
