@@ -110,7 +110,7 @@ def _reads(code: CodeType) -> list[tuple[bool, tuple[str, ...]]]:
         elif operation in ("STORE_GLOBAL", "STORE_DEREF"):
             written.add(name)
             names = ()
-        elif operation != "PUSH_NULL":
+        elif operation not in ("EXTENDED_ARG", "PUSH_NULL"):
             names = ()
         if names:
             found[is_global, names] = None
