@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GatedCell, LSTMCell, Zoneout
 from seqnets.engine import plans
 from seqnets.engine.plans import program_of
+from seqnets.engine.tracing.trace import trace_step
 from seqnets.errors import BackendError, DtypeError, ShapeError
 
 from .user_cells import BareCell
@@ -1017,6 +1018,20 @@ def test_the_code_of_a_function_that_is_an_attribute_may_change():
 
     torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
     assert not torch.allclose(before, unroll(cell, x)[0])
+
+
+def test_functions_of_installed_packages_are_not_looked_into(monkeypatch):
+    installed = inner.__code__.replace(co_filename="/lib/site-packages/theirs.py")
+    theirs = FunctionType(installed, {"scaled": scaled})
+    traced = []
+    monkeypatch.setattr(plans, "trace_step", lambda cell: traced.append(cell) or trace_step(cell))
+    cell, x = cell_of(lambda a, h: theirs(a)), torch.randn(B, T, I)
+
+    unroll(cell, x)
+    theirs.__globals__["scaled"] = lambda a: 2 * a
+    unroll(cell, x)
+
+    assert len(traced) == 1
 
 
 def test_what_a_step_counts_outside_its_cell_makes_no_other_equation(monkeypatch):

@@ -23,6 +23,7 @@ LIBRARIES = {"seqnets", "torch", *sys.stdlib_module_names}
 _Place = tuple[dict[str, Any] | CellType, tuple[str, ...]]
 """A function's globals, or a variable of one around it; and names: ("config", "rate")."""
 _NOTHING = object()
+_INSTALLED = ("site-packages", "dist-packages")
 _MOST_ITEMS = 64  # of a list or dictionary, which is looked through at every call
 
 
@@ -167,7 +168,10 @@ def _compared(value: Any) -> Any:
 
 
 def _is_followed(value: Any) -> bool:
-    return isinstance(value, FunctionType) and not _is_librarys(str(value.__module__))
+    """Whether it is a function that its user may change: none of a package that is installed."""
+    if not isinstance(value, FunctionType) or _is_librarys(str(value.__module__)):
+        return False
+    return not any(folder in value.__code__.co_filename for folder in _INSTALLED)
 
 
 def _is_librarys(module: str) -> bool:
