@@ -125,6 +125,21 @@ def test_the_source_distribution_can_build_and_test_the_project(tmp_path):
     assert expected <= held
 
 
+def test_a_wheel_that_is_imported_as_it_is_says_that_it_must_be_installed(wheel, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "seqnets", "list"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(wheel)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert f"{wheel / 'seqnets' / 'configs'} is not a folder, expected" in done.stderr
+    assert "install the wheel" in done.stderr
+
+
 def test_an_installed_wheel_is_what_is_imported(scripts, tmp_path):
     where = call(scripts / "python", "-c", "import seqnets; print(seqnets.__file__)", cwd=tmp_path)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from seqnets.cli.lines import hanging
 from seqnets.cli.names import UsageError, near
+from seqnets.errors import ConfigError
 
 KINDS = {
     "models": "model",
@@ -34,11 +35,21 @@ KINDS = {
 
 
 def configs() -> Path:
-    """The folder of the configuration files: the package's, or a source tree's."""
+    """The folder of the configuration files: the package's, or a source tree's.
+
+    Raises:
+        ConfigError: There is none: the package is in a zip archive, or its files were left behind.
+    """
     try:
-        return Path(str(files("seqnets.configs") / "train.yaml")).parent
+        folder = Path(str(files("seqnets.configs") / "train.yaml")).parent
     except ModuleNotFoundError:
-        return Path(__file__).parents[3] / "configs"
+        folder = Path(__file__).parents[3] / "configs"
+    if not folder.is_dir():
+        raise ConfigError(
+            f"seqnets: {folder} is not a folder, expected the configurations that come with it.\n"
+            "  The command line does not run from a zip archive: install the wheel by pip."
+        )
+    return folder
 
 
 def options(group: str, own: Sequence[Path] = ()) -> dict[str, str]:
