@@ -82,7 +82,8 @@ class _Piece(NamedTuple):
         size: Number of elements.
         of_wx: Whether the sums are ``Gradients.total``; else they are ``Gradients.units``.
         first: First column among the sums.
-        sums: Number of columns; a single element's gradient may be the total of several.
+        sums: Number of columns, as many as elements; that of a parameter's only element may be the
+            total of several.
     """
 
     offset: int
@@ -94,8 +95,7 @@ class _Piece(NamedTuple):
     def before(self, other: _Piece) -> bool:
         """Whether another piece is adjacent, both in the parameter and among the sums."""
         ends = self.offset + self.size, self.of_wx, self.first + self.sums
-        goes_on = ends == (other.offset, other.of_wx, other.first)
-        return goes_on and self.size == self.sums and other.size == other.sums
+        return ends == (other.offset, other.of_wx, other.first)
 
     def of(self, found: Gradients) -> Tensor:
         """Its gradient, (size)."""
