@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from seqnets.cells import LearnedState, LSTMCell
 from seqnets.datasets import TextFiles
 from seqnets.errors import ConfigError
+from seqnets.models import LanguageModel
 from seqnets.training.dynamic_evaluation import dynamically
 from seqnets.typing import Batch
 
@@ -124,6 +126,18 @@ def test_its_steps_follow_the_paper(tmp_path):
     assert found == pytest.approx(expected, abs=1e-6)
     assert reached == pytest.approx(w, abs=1e-6)
     assert model.w.item() == pytest.approx(0.3)
+
+
+def test_a_chunk_that_goes_on_from_a_state_teaches_no_initial_one(tmp_path):
+    data = repetitive(tmp_path)
+    module = prepared(data)
+    module.model = LanguageModel(
+        lambda **sizes: LearnedState(LSTMCell(**sizes)), data.sizes["vocab_size"], hidden_size=8
+    )
+    plain = score(module, data, tmp_path)
+
+    with dynamically(module, lr=1.0):
+        assert score(module, data, tmp_path) < plain
 
 
 def test_only_language_models_support_it():
