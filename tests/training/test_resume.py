@@ -562,6 +562,24 @@ def test_a_schedule_that_holds_the_number_of_steps_goes_on_for_more(tmp_path):
     assert config.scheduler.get_last_lr()[0] < 0.01  # the end of its cycle
 
 
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        ({"max_epochs": 1, "limit_train_batches": 7, "accumulate_grad_batches": 3}, 3),
+        ({"max_epochs": 2, "limit_train_batches": 3}, 6),
+        ({"max_epochs": 2, "limit_train_batches": 3, "max_steps": 4}, 4),
+    ],
+)
+def test_a_schedule_is_told_how_many_steps_the_run_takes(limits, steps, tmp_path):
+    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
+    make = partial(language_module, scheduler=schedule)
+
+    running, _ = fit(make, text_data(tmp_path), tmp_path, **limits)
+
+    (config,) = running.lr_scheduler_configs
+    assert running.global_step == config.scheduler.total_steps == steps
+
+
 def test_another_highest_rate_of_a_cycle_takes_effect_when_a_run_is_resumed(tmp_path):
     before, now = ({"_target_": "OneCycleLR", "max_lr": rate} for rate in (0.1, 0.2))
     optimizer = torch.optim.Adam([torch.zeros(1)])
