@@ -864,13 +864,22 @@ def test_a_malformed_folder_is_refused(tmp_path, change, message):
         ClassificationFiles(str(folder)).setup()
 
 
+def test_new_data_in_folders_of_classes_are_refused(tmp_path):
+    folder = write_folder(tmp_path, write_text)
+    data = ClassificationFiles(str(folder))
+
+    with pytest.raises(DataError, match=r"got a folder, expected files there.\n  New data are one"):
+        data.new(folder, data.describe())
+
+
 def test_sound_of_another_sample_rate_is_refused(tmp_path):
     soundfile = pytest.importorskip("soundfile")
     folder = write_folder(tmp_path, write_sound)
     soundfile.write(folder / "up" / "a.wav", np.zeros(100), 16_000)
 
     with pytest.raises(
-        DataError, match=r"a.wav: got sample rate 16000, expected 8000 as in .*0.wav"
+        DataError,
+        match=r"a.wav: got sample rate 16000, expected 8000 as in .*0.wav.\n.* -ar 8000 NEW$",
     ):
         ClassificationFiles(str(folder)).setup()
 

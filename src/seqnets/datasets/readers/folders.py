@@ -19,6 +19,8 @@ from seqnets.errors import DataError
 TRANSCRIPT = ".txt"
 """Suffix of a file with the transcript of the file beside it."""
 
+_RATE = "sample rate"
+
 Read = Callable[[Path, Wanted], "tuple[np.ndarray | str, dict[str, Any]]"]
 
 
@@ -105,10 +107,13 @@ def read_files(files: list[Path], wanted: Wanted) -> Source:
 def _each(files: list[Path], wanted: Wanted) -> Iterator[tuple[str, Record, dict[str, Any]]]:
     for file in files:
         if file.is_dir():
-            raise DataError(
-                f"{file}: got a folder, expected files there.\n"
-                "  If each part has a folder, name them: path=FOLDER/train test_path=FOLDER/test."
-            )
+            advice = "New data are one file, or a folder of files: name such folders one by one."
+            if wanted.needs_targets:
+                advice = (
+                    "If each part has a folder, name them: "
+                    "path=FOLDER/train test_path=FOLDER/test."
+                )
+            raise DataError(f"{file}: got a folder, expected files there.\n  {advice}")
         steps, facts = read_file(file, wanted)
         yield str(file), Record(str(file), steps, id=str(file)), facts
 
@@ -157,7 +162,10 @@ def check_facts(who: str, facts: dict[str, Any], other: str, expected: dict[str,
     for name in {**expected, **facts}:
         found, wanted = facts.get(name, "none"), expected.get(name, "none")
         if found != wanted:
-            raise DataError(f"{who}: got {name} {found}, expected {wanted} as in {other}.")
+            advice = ""
+            if name == _RATE and "none" not in (found, wanted):
+                advice = f"\n  Resample it first, for example: ffmpeg -i OLD -ar {wanted} NEW"
+            raise DataError(f"{who}: got {name} {found}, expected {wanted} as in {other}.{advice}")
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -170,7 +178,7 @@ def _visible(folder: Path) -> list[Path]:
 
 def _read_sound(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]:
     samples, rate = audio.read_audio(path)
-    return wanted.audio(samples, rate), {"kind": "sound", "sample rate": rate}
+    return wanted.audio(samples, rate), {"kind": "sound", _RATE: rate}
 
 
 def _read_image(path: Path, wanted: Wanted) -> tuple[np.ndarray, dict[str, Any]]:
