@@ -100,7 +100,7 @@ def test_the_benchmark_of_a_cell_with_an_option_has_sizes_that_go_together(tmp_p
 
 
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
-KEY = re.compile(rf"(?<![\w./])\+*((?:{'|'.join(GROUPS)})(?:\.[a-z]\w*)+)(?![\w/(])")
+KEY = re.compile(rf"(?<![\w./])(\+?)\+?((?:{'|'.join(GROUPS)})(?:\.[a-z]\w*)+)(?![\w/(])")
 CHOICE = re.compile(rf"(?<![\w./])((?:{'|'.join(GROUPS)})(?:/\w+)*)=([a-z_]\w*)(?![\w(])")
 OTHERS = (  # of Python; files; what a configuration may add; what an option names
     *("model.encoder", "model.eval", "trainer.fit"),
@@ -121,7 +121,7 @@ def inline(text):
 
 @cache
 def declared():
-    """Every key that a configuration file declares, or that the class that it names takes."""
+    """Every key that a configuration file declares, and with a plus those that its class takes."""
     keys = set()
 
     def add(prefix, config):
@@ -132,7 +132,7 @@ def declared():
         module, _, name = str(config.get("_target_", "")).rpartition(".")
         if module.startswith(("seqnets", "torch", "lightning")):
             taken = inspect.signature(getattr(import_module(module), name)).parameters
-            keys.update(f"{prefix}.{key}" for key in taken)
+            keys.update(f"+{prefix}.{key}" for key in taken)
 
     for path in CONFIGS.rglob("*.yaml"):
         config = OmegaConf.to_container(OmegaConf.load(path))
@@ -149,8 +149,9 @@ def declared():
 def test_the_keys_and_choices_that_a_page_names_exist(name):
     text = inline(PAGES[name])
 
-    for key in set(KEY.findall(text)):
-        assert key in declared() or key.startswith(OTHERS), f"{name}: no configuration has {key}"
+    for plus, key in set(KEY.findall(text)):
+        known = {key, f"{plus}{key}"} & declared()
+        assert known or key.startswith(OTHERS), f"{name}: no configuration has {plus}{key}"
     for group, choice in set(CHOICE.findall(text)):
         there = (CONFIGS / group / f"{choice}.yaml").is_file()
         assert there or choice in OWN, f"{name}: {group}={choice}"
