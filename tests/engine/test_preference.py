@@ -224,3 +224,25 @@ def test_an_explanation_says_that_zeros_between_heads_are_left_out(monkeypatch):
     assert told.startswith(
         "c: chosen (without the zeros between its 2 heads)\nnative: could run it"
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "training", "slow", "first"),
+    [
+        (128, False, True, "c"),
+        (128, False, False, "native"),
+        (32, False, True, "native"),
+        (128, True, True, "native"),
+        (2048, True, True, "c"),
+    ],
+)
+def test_a_single_step_of_many_rows_takes_the_loops_where_torchs_products_are_slow(
+    rows, training, slow, first, monkeypatch
+):
+    monkeypatch.setattr(preference, "torch_is_slow", lambda: slow)
+    cell, x = LSTMCell(64, 64), torch.zeros(rows, 1, 64)
+
+    with torch.set_grad_enabled(training):
+        chosen = seqnets.explain(cell, x).chosen
+
+    assert chosen == first

@@ -16,6 +16,7 @@ from seqnets.engine import native, scan
 from seqnets.engine.families import family
 from seqnets.engine.measured import for_processor, nearest, table
 from seqnets.engine.modes import is_exporting
+from seqnets.engine.products import torch_is_slow
 from seqnets.engine.request import Request
 from seqnets.typing import HALF
 
@@ -52,10 +53,27 @@ def _faster_on_a_cpu(family: type[GatedCell], request: Request) -> bool:
     if request.lengths is not None:
         return False  # the loops skip padding, which torch's kernel computes
     if native.one_step_kernel(request.cell, request.x):
-        return True
+        return not _pays_for_one_step(family, request)
     kind = "cpu" if torch.get_num_threads() > 1 else "cpu_alone"
     has_heads = heads_of(request.cell) > 1
     return _was_faster(kind, family, request, _lead_over_heads() if has_heads else 1.0)
+
+
+def _pays_for_one_step(family: type[GatedCell], request: Request) -> bool:
+    """Whether the loops are expected to be faster for a single step, too.
+
+    Entering them, and packing the weights, takes longer than the step of a few rows. It pays where
+    torch's products are slow and there are many.
+    """
+    (B, _, I), H = request.x.shape, request.cell.hidden_size
+    if not (isinstance(B, int) and torch_is_slow()):
+        return False
+    rows, products = _WORTH_A_STEP[torch.is_grad_enabled()]
+    return B >= rows and B * len(family.gates) * H * (I + H) >= products
+
+
+_WORTH_A_STEP = {False: (32, 2**21), True: (64, 2**26)}
+"""Rows and multiplications of a single step, without and with gradients, from which it pays."""
 
 
 def _lead_over_heads() -> float:
