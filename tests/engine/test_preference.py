@@ -110,6 +110,14 @@ def test_the_nearest_measured_sizes_decide():
     assert measured.nearest(rows, (40, 10, 300)) == 1.5
 
 
+def test_what_was_measured_of_single_steps_does_not_decide_on_two(monkeypatch):
+    known = measured_on("AVX2", 0)
+    known["speed_of_native"]["training"]["LSTMCell"][:] = [[1, 1, 4, 1.5], [1, 100, 4, 0.5]]
+    let_tables(monkeypatch, {"cpu": known, "cpu_alone": known})
+
+    assert seqnets.explain(LSTMCell(3, 4), torch.randn(1, 2, 3)).chosen == "c"
+
+
 def test_an_export_takes_torchs_own_operators_where_it_can():
     layer, x = seqnets.Recurrent(GRUCell(3, 4)), torch.randn(2, 5, 3)
 

@@ -156,5 +156,7 @@ def _speed(kind: str, family: str, training: bool, sizes: tuple[int, int, int]) 
         passes = for_processor(kind)["speed_of_native"]
     else:
         passes = table()["cuda"]["speed_of_native"].get(kind, {})
-    points = passes.get("training" if training else "forward", {})
-    return nearest(points[family], sizes) if family in points else 0.0
+    points = passes.get("training" if training else "forward", {}).get(family, [])
+    if sizes[1] > 1:  # a single step has a kernel of its own in torch, which says nothing of others
+        points = [point for point in points if point[1] > 1] or points
+    return nearest(points, sizes) if points else 0.0
