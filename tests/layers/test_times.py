@@ -18,6 +18,7 @@ from seqnets.cells import (
     LayerNorm,
     LSTMCell,
     LTCCell,
+    NCPCell,
     PhasedLSTMCell,
     Zoneout,
     optioned,
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("plain_loop")
 B, T, I, H = 3, 7, 4, 5
 LENGTHS = torch.tensor([7, 0, 4])
 BOTH_WAYS = ("chunks", "steps", "causality")
-TIMED = [CfCCell, LTCCell, GRUDCell, PhasedLSTMCell]
+TIMED = [CfCCell, LTCCell, NCPCell, GRUDCell, PhasedLSTMCell]
 
 
 @pytest.fixture
