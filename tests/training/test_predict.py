@@ -8,7 +8,7 @@ from torch import nn
 
 from seqnets.cells import GRUCell
 from seqnets.datasets.text.streams import EvaluationStream
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import ConfigError, DataError, DtypeError
 from seqnets.models import LanguageModel
 from seqnets.training import (
     Classification,
@@ -108,6 +108,11 @@ def test_an_objective_without_predictions_raises_an_error():
 
 def outcome_of(predictions, targets):
     return Outcome(torch.zeros(()), torch.tensor(len(targets)), predictions, targets, None)
+
+
+def test_tensors_in_place_of_batches_are_refused():
+    with pytest.raises(DtypeError, match="batches has a Tensor, expected a Batch"):
+        list(predict(nn.Linear(1, 1), Regression(), torch.rand(3, 1), {}))
 
 
 def test_a_class_is_written_with_the_probabilities_of_the_likeliest():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from seqnets.datasets.loader import Loader
+from seqnets.errors import DtypeError
 from seqnets.layers import detach
 from seqnets.training.evaluating import evaluating
 from seqnets.training.objectives import Objective, Row
@@ -36,9 +37,15 @@ def predict(
 
     Raises:
         ConfigError: The objective writes no predictions.
+        DtypeError: Tensors are given in place of batches.
     """
     state: Any = None
     for batch in batches:
+        if isinstance(batch, torch.Tensor):
+            raise DtypeError(
+                "predict: batches has a Tensor, expected a Batch.\n"
+                "  A loader has them: data.loader('test').in_order(). The model takes tensors."
+            )
         there = batch.map(lambda tensor: tensor.to(device))
         with evaluating(model), torch.no_grad():
             outcome = objective(model, there, state if there.carry else None)
