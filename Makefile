@@ -57,6 +57,9 @@ $(USABLE): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[plot]'
+	@# Else the folder of this tree, if it is named seqnets, is imported from the folder that holds it.
+	@$(BIN)/python -c 'import os, sysconfig; folder = sysconfig.get_path("purelib"); \
+	    open(os.path.join(folder, "seqnets.pth"), "w").write(os.path.abspath("src"))'
 	@touch $(USABLE)
 
 $(READY): $(USABLE)

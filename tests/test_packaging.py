@@ -140,6 +140,16 @@ def test_a_wheel_that_is_imported_as_it_is_says_that_it_must_be_installed(wheel,
     assert "install the wheel" in done.stderr
 
 
+def test_a_folder_named_as_the_project_does_not_hide_what_make_has_installed(tmp_path):
+    if not Path(sysconfig.get_path("purelib"), "seqnets.pth").exists():
+        pytest.skip("needs an environment that the Makefile has set up")
+    (tmp_path / "seqnets").mkdir()
+
+    where = call(sys.executable, "-c", "import seqnets; print(seqnets.__file__)", cwd=tmp_path)
+
+    assert Path(where.strip()).is_relative_to(ROOT)
+
+
 def test_an_installed_wheel_is_what_is_imported(scripts, tmp_path):
     where = call(scripts / "python", "-c", "import seqnets; print(seqnets.__file__)", cwd=tmp_path)
 
