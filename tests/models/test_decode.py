@@ -255,6 +255,36 @@ def test_the_penalty_of_length_is_that_of_the_paper():
     assert math.isfinite(penalty)
 
 
+class Chain:
+    """Tokens whose chances depend on the token before alone; a row of them for each."""
+
+    def __init__(self, chances):
+        self.logits = torch.tensor(chances).log()
+
+    def read(self, x, lengths):
+        return self, torch.zeros(len(x), 1)
+
+    def select(self, rows):
+        return self
+
+    def write(self, last, memory, state):
+        return self.logits[last], None, state
+
+
+def test_a_long_sequence_stays_in_the_beam_by_its_score_for_its_length():
+    a, c = 1, 3
+    chain = Chain([[0.3, 0.7, 0, 0], [0, 0, 0.6, 0.4], [0.25] * 4, [1.0, 0, 0, 0]])
+
+    plain, divided = (
+        beam_search(chain, X[:1], LENGTHS[:1], max_length=6, beam_size=2, length_penalty=alpha)
+        for alpha in (0.0, 1.0)
+    )
+
+    assert written(plain, 0) == [END], "0.3 is more than the 0.28 of a, c"
+    assert written(divided, 0) == [a, c, END]
+    assert float(divided.scores[0]) == pytest.approx(math.log(0.28) / (8 / 6))
+
+
 @pytest.mark.parametrize(
     "options", [{"beam_size": 0}, {"length_penalty": -1.0}, {"max_length": 0}], ids=str
 )
