@@ -567,6 +567,7 @@ def test_a_schedule_that_holds_the_number_of_steps_goes_on_for_more(tmp_path):
     [
         ({"max_epochs": 1, "limit_train_batches": 7, "accumulate_grad_batches": 3}, 3),
         ({"max_epochs": 2, "limit_train_batches": 3}, 6),
+        ({"max_epochs": 1, "limit_train_batches": 0.5}, 10),
         ({"max_epochs": 2, "limit_train_batches": 3, "max_steps": 4}, 4),
     ],
 )
