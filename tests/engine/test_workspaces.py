@@ -168,3 +168,8 @@ def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch):
     monkeypatch.setattr(workspaces.mmap, "mmap", WithoutLargePages)
 
     assert room(LIKE, N).zero_().sum() == 0
+
+
+def test_more_memory_than_there_is_is_an_error_of_torchs_which_says_how_much():
+    with pytest.raises(RuntimeError, match=f"tried to allocate {2**47} bytes"):
+        room(LIKE, 2**45)

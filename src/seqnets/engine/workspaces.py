@@ -116,7 +116,10 @@ def room(like: Tensor, *shape: int) -> Tensor:
     if size < _LARGE or not like.is_cpu or not _free_blocks.limit or not _PRIVATE:
         return like.new_empty(shape)
     step = 2 ** max(size.bit_length() - 4, 12)  # size classes at most an eighth apart
-    block = _free_blocks.take(-(-size // step) * step)
+    try:
+        block = _free_blocks.take(-(-size // step) * step)
+    except OSError:  # no memory is left, which torch's error says in its own way
+        return like.new_empty(shape)
     loan = (ctypes.c_char * len(block)).from_buffer(block)
     weakref.finalize(loan, _free_blocks.give_back, block).atexit = False
     return torch.frombuffer(loan, dtype=like.dtype, count=count).view(shape)
