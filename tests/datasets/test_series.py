@@ -208,6 +208,10 @@ def rows(*changed):
         (rows((5, "2026-01-01 01:00:00,3")), r"line 5: .* expected a later one.\n  Sort"),
         (["time,a", "1,0", "2,0", "4,0"], "line 4: .* a step of 2, expected 1, the length of"),
         (rows((5, "2026-01-01 03:30:00,3")), r"line 5: .* a step of 1:30:00, expected 1:00:00"),
+        (
+            ["time,a", "2026-01-01,1", "2026-01-02,2", "2026-01-04,4"],
+            r"a step of 2 days, expected 1 day, the length",
+        ),
         (["time,series", "1,a"], "header: got the columns time, series"),
         (["series,a", "x,1", ",2"], "line 3: column series is missing"),
         (["a", *"1234567"], r"the train part of the series has steps 0 to 5 of 7, too few"),

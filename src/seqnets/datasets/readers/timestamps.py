@@ -146,7 +146,9 @@ def _tolerance(step: float, seconds: float) -> float:
 
 def _duration(length: float, kind: str) -> str:
     """The length of a step as text."""
-    return f"{length:g}" if kind == _NUMBER else str(timedelta(seconds=length))
+    if kind == _NUMBER:
+        return f"{length:g}"
+    return str(timedelta(seconds=length)).removesuffix(", 0:00:00")  # of whole days
 
 
 def insert_steps(path: Path, steps: Steps, kind: str) -> Steps:
