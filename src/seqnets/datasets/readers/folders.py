@@ -110,8 +110,7 @@ def _each(files: list[Path], wanted: Wanted) -> Iterator[tuple[str, Record, dict
             advice = "New data are one file, or a folder of files: name such folders one by one."
             if wanted.needs_targets:
                 advice = (
-                    "If each part has a folder, name them: "
-                    "path=FOLDER/train test_path=FOLDER/test."
+                    "If each part has a folder, name them: path=FOLDER/train test_path=FOLDER/test."
                 )
             raise DataError(f"{file}: got a folder, expected files there.\n  {advice}")
         steps, facts = read_file(file, wanted)
