@@ -229,6 +229,17 @@ def test_rare_words_and_those_of_other_parts_are_unknown(words):
     assert words(min_count=2, lowercase=False).inputs.encode(["ada", "Ada"]).tolist() == [0, 2]
 
 
+def test_a_metric_of_a_label_that_the_validation_part_lacks_is_refused(write):
+    common = {"tokens": ["a", "b"], "labels": ["x", "y"]}
+    rare = {**common, "labels": ["x", "z"]}
+    rows = [{**row, "split": split} for split in ("train", "test") for row in (common, rare)]
+    path = str(write("a.jsonl", by_sequence(*rows, {**common, "split": "val"})))
+
+    assert TaggingFiles(path, metric="f1_y").splits.labels == ["x", "y", "z"]
+    with pytest.raises(DataError, match=r"line 5: the val part has no label 'z', expected some"):
+        TaggingFiles(path, metric="f1_z").setup()
+
+
 def test_features_are_scaled_by_the_training_part(write):
     train, other = write("a.csv", CSV), write("b.csv", CSV.replace("9,70", "99,70"))
     data = TaggingFiles(str(train), str(train), str(other))

@@ -148,8 +148,20 @@ class TaggedData(SequenceData):
                 _check_sequence(part, sequence, train[0], labels)
         odd = next((label for label in labels if not is_bio(label)), labels[0])
         check_labels(places[odd], self.metric, labels)
+        self._check_scored()
         parts = {part: _encode(self.inputs, self.parts[part], labels) for part in PARTS}
         return Splits(parts, labels)
+
+    def _check_scored(self) -> None:
+        """Raise DataError if the metric is that of a label which the validation part lacks."""
+        validation, label = self.parts["val"], self.metric.removeprefix(LABEL_F1)
+        if self.metric.startswith(LABEL_F1) and not any(label in s.labels for s in validation):
+            raise DataError(
+                f"{validation[0].where}: the val part has no label {label!r}, expected some, since "
+                f"dataset.metric is {self.metric}.\n"
+                "  It would be 0 whatever is learned, and chooses the best checkpoint. A column "
+                "split or dataset.validation_path says which sequences are in the part."
+            )
 
     def new(self, path: Path, known: Known) -> Loader:
         """Batches of a file, with those of its labels that the model knows.
