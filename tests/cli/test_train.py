@@ -19,6 +19,7 @@ from textwrap import dedent
 import hydra
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy
 from lightning_utilities.core.imports import RequirementCache
 from omegaconf import OmegaConf
@@ -674,6 +675,22 @@ def test_a_run_that_is_stopped_after_its_test_is_not_finished(
 
     assert (trained.code, resumed.code) == (143, 0), trained.err + resumed.err
     assert (only_run(tmp_path) / "result.json").exists()  # of one run, not of a new one beside it
+
+
+def test_only_the_first_of_several_processes_that_are_stopped_ends_with_the_signals_code(
+    seqnets, small_text, write_module, monkeypatch
+):
+    stop = ["import signal", "from lightning.pytorch import Callback"]
+    stop += ["class Stop(Callback):", "    def on_before_backward(self, *_):"]
+    stop += ["        signal.raise_signal(signal.SIGTERM)"]
+    write_module("stops", *stop)
+    command = ["train", *small_text, "+callbacks.stop._target_=stops.Stop", "allow=[stops]"]
+
+    first = seqnets(*command)
+    monkeypatch.setattr(Trainer, "is_global_zero", False)
+    another = seqnets(*command)
+
+    assert (first.code, another.code) == (143, 0), first.err + another.err
 
 
 IN_A_TERMINAL = """

@@ -226,7 +226,8 @@ class _Training:
         if stop is not None and stop.received is not None:
             name, step = signal.Signals(stop.received).name, self.trainer.global_step
             self._report_stop(f"Stopped by {name} at step {step}", "to continue:")
-            return trained._replace(code=128 + stop.received)
+            # the code is the first process's: Lightning kills it, if others end with one meanwhile
+            return trained._replace(code=128 + stop.received if self.trainer.is_global_zero else 0)
 
         if self.module.last_loss is None and checkpoint is None:
             raise ConfigError(
