@@ -313,7 +313,7 @@ def test_a_cell_without_a_docstring_has_a_module_too(monkeypatch):  # python -OO
     monkeypatch.setattr(seqnets.cells.MGUCell, "__doc__", None)
     monkeypatch.setattr(torch_modules, "MGU", None)  # made anew below, and as it was afterwards
 
-    assert torch_modules.__getattr__("MGU").__doc__.startswith("MGUCell\n\nCalled as torch.nn.")
+    assert torch_modules.__getattr__("MGU").__doc__.startswith("MGU\n\nCalled as torch.nn.")
 
 
 def test_a_modules_docstring_lists_its_cells_arguments():

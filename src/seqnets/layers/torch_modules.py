@@ -176,7 +176,7 @@ def _made(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     one_step = name.endswith("Cell")
     base = TorchLikeCell if one_step else TorchLike
-    summary = (cell.__doc__ or cell.__name__).strip().splitlines()[0]
+    summary = (cell.__doc__ or name).strip().splitlines()[0]
     interface = "One step, called as torch.nn.LSTMCell" if one_step else "Called as torch.nn.LSTM"
     members = {
         "__module__": __name__,
