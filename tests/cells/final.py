@@ -33,6 +33,9 @@ TRACED_CELLS = [
 ]
 """Cells whose step the engine traces: all but convolutions and those that keep matrices."""
 
+PAIRING_CELLS = [cells.MassConservingLSTMCell, cells.NCPCell]
+"""Cells with a number for each pair of units, of which a traced step may have up to 1024."""
+
 ONE_OF_EACH_KIND = (
     cells.ClockworkRNNCell,  # units that rest, and know the time
     cells.ConvLSTMCell,  # frames, which no loop is compiled for
