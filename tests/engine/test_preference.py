@@ -11,7 +11,15 @@ import pytest
 import torch
 
 import seqnets
-from seqnets.cells import GRUCell, LSTMCell, PeepholeLSTMCell, RNNCell, block_diagonal
+from seqnets.cells import (
+    GRUCell,
+    LSTMCell,
+    NCPCell,
+    ONLSTMCell,
+    PeepholeLSTMCell,
+    RNNCell,
+    block_diagonal,
+)
 from seqnets.engine import measured, preference
 from seqnets.engine.request import Request, make_request
 
@@ -254,3 +262,8 @@ def test_a_single_step_of_many_rows_takes_the_loops_where_torchs_products_are_sl
         chosen = seqnets.explain(cell, x).chosen
 
     assert chosen == first
+
+
+@pytest.mark.parametrize(("cell", "slowest"), [(ONLSTMCell, "reference"), (NCPCell, "eager")])
+def test_without_a_compiler_the_plain_loop_runs_steps_that_mostly_move_units(cell, slowest):
+    assert seqnets.explain(cell(3, 8), torch.randn(2, 5, 3)).slower[-1] == slowest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import attrgetter
@@ -78,6 +78,8 @@ class Plan(NamedTuple):
             computed from inputs before the loop; else None.
         draws: Whether the projection draws random numbers.
         per_step: Whether the projection maps the input of each step alone; False if it draws.
+        mostly_moves: Whether a step's products by constants, which move units from place to place,
+            are of more numbers than those by parameters.
     """
 
     step: Step
@@ -88,6 +90,7 @@ class Plan(NamedTuple):
     projection: tuple[str, str | None] | None
     draws: bool
     per_step: bool
+    mostly_moves: bool
 
 
 def plan_of(cell: Cell, tensors: Mapping[str, Tensor] | None = None) -> Plan:
@@ -115,10 +118,21 @@ def _plan(cell: Cell) -> Plan:
     with torch.random.fork_rng(devices=[], enabled=draws):  # keep the caller's random state
         step, preparation = trace_step(cell)
         ahead = computed_ahead(step, preparation.constants)
-        program = _program(step if ahead is None else ahead.rest)
+        rest = step if ahead is None else ahead.rest
+        program = _program(rest)
         projection = trace_projection(cell) if per_step and ahead is None else None
         pieces = pieces_of(cell.state_sizes, step.state_sizes)
-        return Plan(step, preparation, program, ahead, pieces, projection, draws, per_step)
+        moves = _mostly_moves(rest, preparation.constants)
+        return Plan(step, preparation, program, ahead, pieces, projection, draws, per_step, moves)
+
+
+def _mostly_moves(step: Step, constants: Container[str]) -> bool:
+    """Whether products by constants are of more numbers than those by parameters."""
+    numbers = [0, 0]
+    for weight in (product.weight for product in step.products):
+        numbers[weight.name in constants] += weight.rows * weight.columns
+    learned, constant = numbers
+    return constant > learned
 
 
 def _streaming_program(cell: Cell) -> tuple[Program, Preparation]:
