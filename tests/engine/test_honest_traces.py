@@ -5,7 +5,9 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import FunctionType, SimpleNamespace
 
 import numpy as np
@@ -953,15 +955,32 @@ def test_what_a_cell_is_made_of_may_change_without_being_a_cells(what, monkeypat
 
 
 factor, named = 0.5, {"factor": 0.5}
+beside = {"factor": 0.5, "a tensor": torch.zeros(())}
 held = SimpleNamespace(factor=0.5, inside=SimpleNamespace(factor=0.5))
+all_held = [SimpleNamespace(factor=0.5)]
 
 
 class Held:
     factor = 0.5
 
+    @staticmethod
+    def scaled(a):
+        return factor * a
 
-def scaled(a, factor=0.5):
-    return factor * a
+    @property
+    def known(self):
+        return factor
+
+
+class Slot:
+    __slots__ = ("factor",)
+
+    def __init__(self):
+        self.factor = 0.5
+
+
+def scaled(a, factor=0.5, *, more=1.0):
+    return factor * more * a
 
 
 def inner(a):
@@ -972,21 +991,31 @@ def with_factor(factor):
     return lambda a: factor * a
 
 
+slot, an_object = Slot(), Held()
 bend = torch.tanh
 once_scaled = with_factor(0.5)
+in_part, by_name = partial(inner), {"inner": inner}
 HERE = sys.modules[__name__]
 
 READ = {
     "a global": (lambda a: factor * a, (HERE, "factor", 2.0)),
     "one in a comprehension": (lambda a: sum([factor * a for _ in "ab"]), (HERE, "factor", 2.0)),
     "a dictionary": (lambda a: named["factor"] * a, (named, "factor", 2.0)),
+    "one with tensors": (lambda a: beside["factor"] * a, (beside, "factor", 2.0)),
+    "an object in a list": (lambda a: all_held[0].factor * a, (all_held[0], "factor", 2.0)),
+    "a slot": (lambda a: slot.factor * a, (slot, "factor", 2.0)),
+    "a static method's global": (lambda a: Held.scaled(a), (HERE, "factor", 2.0)),
+    "a property's global": (lambda a: an_object.known * a, (HERE, "factor", 2.0)),
     "an object's attribute": (lambda a: held.factor * a, (held, "factor", 2.0)),
     "one of its attribute": (lambda a: held.inside.factor * a, (held.inside, "factor", 2.0)),
     "a class's attribute": (lambda a: Held.factor * a, (Held, "factor", 2.0)),
     "a function": (lambda a: scaled(a), (HERE, "scaled", lambda a: 2 * a)),
     "its default": (lambda a: scaled(a), (scaled, "__defaults__", (2.0,))),
+    "its default by name": (lambda a: scaled(a), (scaled, "__kwdefaults__", {"more": 2.0})),
     "its code": (lambda a: scaled(a, 1), (scaled, "__code__", (lambda a, b: 2 * a).__code__)),
     "a function's function": (lambda a: inner(a), (HERE, "scaled", lambda a: 2 * a)),
+    "that of one in part": (lambda a: in_part(a), (HERE, "scaled", lambda a: 2 * a)),
+    "one in a dictionary": (lambda a: by_name["inner"](a), (HERE, "scaled", lambda a: 2 * a)),
     "a variable around one": (lambda a: once_scaled(a), (HERE, "once_scaled", with_factor(2.0))),
     "a function of torch": (lambda a: bend(a), (HERE, "bend", torch.sin)),
 }
@@ -998,7 +1027,7 @@ def test_what_a_step_reads_outside_its_cell_may_change(what, monkeypatch):
     cell, x = cell_of(lambda a, h: function(a)), torch.randn(B, T, I)
     before, _ = unroll(cell, x)
 
-    change = monkeypatch.setitem if owner is named else monkeypatch.setattr
+    change = monkeypatch.setitem if isinstance(owner, dict) else monkeypatch.setattr
     change(owner, name, value)
 
     torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
@@ -1034,17 +1063,76 @@ def test_functions_of_installed_packages_are_not_looked_into(monkeypatch):
     assert len(traced) == 1
 
 
-def test_what_a_step_counts_outside_its_cell_makes_no_other_equation(monkeypatch):
+steps, counted, seen, meter = 0, Counter(), [], SimpleNamespace(steps=0)
+
+
+def count_in_a_global():
+    global steps
+    steps += 1
+
+
+def count_in_a_dictionary():
+    counted["steps"] += 1
+
+
+def count_in_a_list():
+    seen.append(len(seen))
+
+
+def count_in_an_attribute():
+    meter.steps = meter.steps + 1
+
+
+COUNTS = count_in_a_global, count_in_a_dictionary, count_in_a_list, count_in_an_attribute
+
+
+@pytest.mark.parametrize("count", COUNTS, ids=lambda count: count.__name__)
+def test_what_a_step_counts_outside_its_cell_makes_no_other_equation(count, monkeypatch):
     monkeypatch.setattr(plans, "_MOST_TRACES", 4)
-    steps = 0
-
-    def counted(a, h):
-        nonlocal steps
-        steps += 1
-        return a
-
-    cell, x = cell_of(counted), torch.randn(B, T, I)
+    cell, x = cell_of(lambda a, h: count() or a), torch.randn(B, T, I)
     for _ in range(6):
         unroll(cell, x)
 
     assert explain(cell, x).chosen == "c"
+
+
+in_itself = {"factor": 0.5}
+in_itself["itself"] = in_itself
+
+
+def traces_of(function, monkeypatch):
+    """A cell's call, and the cells that were traced in it."""
+    traced = []
+    monkeypatch.setattr(plans, "trace_step", lambda cell: traced.append(cell) or trace_step(cell))
+    cell, x = cell_of(function), torch.randn(B, T, I)
+    return lambda: unroll(cell, x), traced
+
+
+def test_a_dictionary_that_is_in_itself_is_no_other_one_at_every_call(monkeypatch):
+    call, traced = traces_of(lambda a, h: in_itself["factor"] * a, monkeypatch)
+
+    call()
+    call()
+
+    assert len(traced) == 1
+
+
+def test_what_is_long_in_a_dictionary_is_not_looked_through_at_every_call(monkeypatch):
+    long = {"factor": 0.5, "names": [*range(1000)]}
+    call, traced = traces_of(lambda a, h: long["factor"] * a, monkeypatch)
+
+    call()
+    long["names"][0] = -1
+    call()
+
+    assert len(traced) == 1
+
+
+def test_equations_that_are_refused_leave_no_locks(monkeypatch):
+    monkeypatch.setattr(plans, "_MOST_TRACES", 2)
+    cell, x = cell_of(lambda a, h: a), torch.randn(B, T, I)
+    for n in range(5):
+        cell.count = [n]
+        unroll(cell, x)
+
+    assert not plans._locks

@@ -89,6 +89,16 @@ _outside = lru_cache(maxsize=1024)(Outside)
 """What methods read outside them, as it was found at the last call."""
 
 
+def leave_out_what_tracing_changed(cell: nn.Module) -> None:
+    """Let an equation no more depend on what was changed outside since it was asked for.
+
+    A step that was traced meanwhile did it, as one that counts its calls does.
+    """
+    for kind in set(map(parametrize.type_before_parametrizations, cell.modules())):
+        if methods := _methods(kind):
+            _outside(methods).leave_out_what_changed()
+
+
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 

@@ -47,7 +47,7 @@ def frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
         return kind, parts
     if isinstance(value, Sequence):
         return kind, tuple(frozen(part, owners) for part in value)
-    if isinstance(value, (Tensor, nn.Module)) or not _is_only_a_dict(value):
+    if not is_only_a_dict(value):
         raise TypeError(f"{type(value).__name__} is not compared")
     return kind, frozen(vars(value), owners)
 
@@ -66,11 +66,12 @@ class _Plain:
     """A class with a ``__dict__`` and nothing else."""
 
 
-def _is_only_a_dict(value: Any) -> bool:
-    """Whether an object's state is its ``__dict__`` alone, without slots or C fields."""
+def is_only_a_dict(value: Any) -> bool:
+    """Whether an object's state is its ``__dict__`` alone, without tensors, slots or C fields."""
     kind = type(value)
     return (
-        hasattr(value, "__dict__")
+        not isinstance(value, (Tensor, nn.Module))
+        and hasattr(value, "__dict__")
         and kind.__basicsize__ <= _Plain.__basicsize__
         and not any(base.__dict__.get("__slots__") for base in kind.__mro__)
     )

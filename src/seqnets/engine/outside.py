@@ -10,12 +10,12 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import is_
-from types import CellType, CodeType, FunctionType, ModuleType
-from typing import Any
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
+from typing import Any, NamedTuple
 
-from seqnets.engine.frozen import COMPARED, frozen
+from seqnets.engine.frozen import COMPARED, frozen, is_only_a_dict
 
 LIBRARIES = {"seqnets", "torch", *sys.stdlib_module_names}
 """Packages that users do not change."""
@@ -24,7 +24,19 @@ _Place = tuple[dict[str, Any] | CellType, tuple[str, ...]]
 """A function's globals, or a variable of one around it; and names: ("config", "rate")."""
 _NOTHING = object()
 _INSTALLED = ("site-packages", "dist-packages")
+_HOLDS = (list, tuple, dict, partial)
 _MOST_ITEMS = 64  # of a list or dictionary, which is looked through at every call
+_MOST_INSIDE = 512  # of one and those in it
+
+
+class _Seen(NamedTuple):
+    """What was read when a key was made."""
+
+    functions: list[FunctionType]
+    places: list[_Place]
+    values: list[Any]
+    items: dict[int, list[Any]]  # of a place's value that holds others
+    key: tuple[Any, ...]
 
 
 class Outside:
@@ -39,45 +51,92 @@ class Outside:
         self._methods = methods
         self._others: list[Any] = []
         self._changes = 0
-        self._last: tuple[list[FunctionType], list[_Place], list[Any], tuple[Any, ...]]
-        self._last = [], [], [], ()
+        self._written: set[tuple[int, tuple[str, ...]]] = set()
+        self._seen = _Seen([], [], [], {}, ())
 
     def key(self) -> tuple[Any, ...]:
         """A key of the functions' code and defaults, and of the values that they read.
 
         Of an object that cannot be compared, only that it is another one counts.
         """
-        functions, places, values, key = self._last  # at once: another thread may set it
-        if key and all(map(is_, values, _values(functions, places))):
+        functions, places, values, items, key = self._seen  # at once: another thread may set it
+        now = _values(functions, places)
+        if key and _same(values, now) and all(_same(_items(now[n]), items[n]) for n in items):
             return key
         functions, places = self._found()
         values = _values(functions, places)
+        items = {n: _items(values[n]) for n in range(len(places)) if isinstance(values[n], _HOLDS)}
         parts, others = [], []
-        for value in (*values, *[function.__kwdefaults__ for function in functions]):
-            try:
-                parts.append(_compared(value))
-            except TypeError:
-                others.append(value)
-        if len(others) != len(self._others) or not all(map(is_, others, self._others)):
+        for value in values:
+            for item in (value, *_items(value)):
+                try:
+                    parts.append(_compared(item))
+                except TypeError:
+                    others.append(item)
+        if not _same(others, self._others):
             self._others, self._changes = others, self._changes + 1
-        key = *parts, self._changes
-        lasting = not any(isinstance(value, (list, dict)) for value in values)
-        self._last = functions, places, values, key if lasting else ()
-        return key
+        self._seen = _Seen(functions, places, values, items, (*parts, self._changes))
+        return self._seen.key
+
+    def leave_out_what_changed(self) -> None:
+        """Leave out what was changed since the last key: while a step is traced, by itself."""
+        functions, places, values, items, _ = self._seen
+        now = _values(functions, places)
+        for n, (root, names) in enumerate(places):
+            if now[n] is not values[n] or not _same(_items(now[n]), items.get(n, [])):
+                self._written.add((id(root), names))
+                self._seen = _Seen([], [], [], {}, ())
 
     def _found(self) -> tuple[list[FunctionType], list[_Place]]:
         """The methods and the functions that they call, and all places that these read."""
         functions = [*self._methods]
         places: list[_Place] = []
         for function in functions:  # grows
-            if function.__name__.startswith("__"):
+            name = function.__name__
+            if name.startswith("__") and name.endswith("__"):
                 continue
-            for place in _places(function):
-                places.append(place)
-                value = _value(*place)
-                if _is_followed(value) and value not in functions:
-                    functions.append(value)
+            for root, names in _places(function):
+                if (id(root), names) in self._written:
+                    continue
+                places.append((root, names))
+                value = _value(root, names)
+                for item in (value, *_items(value)):
+                    if _is_followed(item) and item not in functions:
+                        functions.append(item)
         return functions, places
+
+
+def _same(values: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(values) == len(others) and all(map(is_, values, others))
+
+
+def _items(value: Any) -> list[Any]:
+    """What a list or dictionary holds, and what those in it hold; empty for other values."""
+    found: list[Any] = []
+    if not isinstance(value, _HOLDS):
+        return found
+    _add_items(found, value)
+    known = {id(value)}
+    for item in found:  # grows
+        if type(item) not in COMPARED and id(item) not in known and len(found) < _MOST_INSIDE:
+            known.add(id(item))
+            _add_items(found, item)
+    return found
+
+
+def _add_items(found: list[Any], value: Any) -> None:
+    if isinstance(value, partial):
+        found += value.func, value.args, value.keywords
+    elif isinstance(value, dict):
+        if len(value) <= _MOST_ITEMS:
+            found += [*value, *value.values()]
+    elif isinstance(value, (list, tuple)):
+        if len(value) <= _MOST_ITEMS:
+            found += value
+    elif is_only_a_dict(value):
+        held = vars(value)
+        if all(isinstance(part, COMPARED) for part in held.values()):  # as settings have
+            found += [*held, *held.values()]
 
 
 def _places(function: FunctionType) -> Iterator[_Place]:
@@ -126,6 +185,7 @@ def _values(functions: Sequence[FunctionType], places: Sequence[_Place]) -> list
     values = [_value(*place) for place in places]
     values += [function.__code__ for function in functions]
     values += [function.__defaults__ for function in functions]
+    values += [function.__kwdefaults__ for function in functions]
     return values
 
 
@@ -145,12 +205,26 @@ def _member(value: Any, name: str) -> Any:
     for owner in owners:
         held = getattr(owner, "__dict__", {})
         if name in held:
-            return held[name]
+            return _as_read(held[name], value)
     return _NOTHING
 
 
+def _as_read(member: Any, value: Any) -> Any:
+    """What a member of a class is for a value, as far as that runs none of a user's code."""
+    if isinstance(member, (staticmethod, classmethod)):
+        return member.__func__
+    if isinstance(member, property):
+        return member.fget
+    if isinstance(member, MemberDescriptorType) and isinstance(value, member.__objclass__):
+        try:
+            return member.__get__(value)  # of a class with slots
+        except AttributeError:
+            return _NOTHING
+    return member
+
+
 def _compared(value: Any) -> Any:
-    """A value as a part of a key.
+    """A value as a part of a key; of one that holds others, how many.
 
     Raises:
         TypeError: It cannot be compared, or has attributes, which are places of their own.
@@ -159,10 +233,11 @@ def _compared(value: Any) -> Any:
         return FunctionType  # its code is a part of the key
     if value is _NOTHING or isinstance(value, CodeType):
         return value
-    if isinstance(value, (list, dict, tuple)):
-        if len(value) > _MOST_ITEMS:
-            raise TypeError(f"{len(value)} items are not compared at every call")
-    elif not isinstance(value, (type, *COMPARED)):
+    if isinstance(value, partial):
+        return partial
+    if isinstance(value, (list, dict, tuple)) and len(value) <= _MOST_ITEMS:
+        return len(value), frozen(type(value), ())
+    if not isinstance(value, (FunctionType, type, *COMPARED)):
         raise TypeError(f"{type(value).__name__} is not compared")
     return frozen(value, ())
 

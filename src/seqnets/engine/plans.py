@@ -20,7 +20,7 @@ from torch import Tensor
 from seqnets.cells import Cell, MatrixMemoryCell
 from seqnets.cells.metaclass import class_changes
 from seqnets.engine.ahead import Ahead, computed_ahead
-from seqnets.engine.equation import equation_of
+from seqnets.engine.equation import equation_of, leave_out_what_tracing_changed
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.modes import anomaly_mode
 from seqnets.engine.outside import LIBRARIES
@@ -179,17 +179,27 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
     if changes != now:  # the equation may read attributes of a class
         with _locks.setdefault(key, threading.RLock()):
             changes, found = _by_equation.get(key, (None, None))  # perhaps made meanwhile
-            if changes is None:
-                _count_equation(cell)
-            if changes != now:
-                try:
-                    found = _in_own_thread(partial(make, cell))
-                except Untraceable as reason:
-                    found = Untraceable(_placed(reason))  # the one raised refers to the cell
-                _by_equation[key] = now, found
+            try:
+                if changes is None:
+                    _count_equation(cell)
+                if changes != now:
+                    found = _made(cell, make)
+                    _by_equation[key] = now, found
+            finally:
+                _locks.pop(key, None)
     if isinstance(found, Untraceable):
         raise Untraceable(str(found))
     return found
+
+
+def _made(cell: Cell, make: Callable[[Cell], _T]) -> _T | Untraceable:
+    """What is made of a cell, or why nothing is."""
+    try:
+        return _in_own_thread(partial(make, cell))
+    except Untraceable as reason:
+        return Untraceable(_placed(reason))  # the one raised refers to the cell
+    finally:
+        leave_out_what_tracing_changed(cell)
 
 
 def _count_equation(cell: Cell) -> None:
