@@ -677,7 +677,7 @@ def test_a_run_that_is_stopped_after_its_test_is_not_finished(
     assert (only_run(tmp_path) / "result.json").exists()  # of one run, not of a new one beside it
 
 
-def test_only_the_first_of_several_processes_that_are_stopped_ends_with_the_signals_code(
+def test_only_the_first_process_of_each_machine_that_is_stopped_ends_with_the_signals_code(
     seqnets, small_text, write_module, monkeypatch
 ):
     stop = ["import signal", "from lightning.pytorch import Callback"]
@@ -688,9 +688,12 @@ def test_only_the_first_of_several_processes_that_are_stopped_ends_with_the_sign
 
     first = seqnets(*command)
     monkeypatch.setattr(Trainer, "is_global_zero", False)
-    another = seqnets(*command)
+    of_another_machine = seqnets(*command)
+    monkeypatch.setattr(Trainer, "local_rank", 1)
+    second = seqnets(*command)
 
-    assert (first.code, another.code) == (143, 0), first.err + another.err
+    codes = [first.code, of_another_machine.code, second.code]
+    assert codes == [143, 143, 0], first.err + of_another_machine.err + second.err
 
 
 IN_A_TERMINAL = """

@@ -226,8 +226,7 @@ class _Training:
         if stop is not None and stop.received is not None:
             name, step = signal.Signals(stop.received).name, self.trainer.global_step
             self._report_stop(f"Stopped by {name} at step {step}", "to continue:")
-            # the code is the first process's: Lightning kills it, if others end with one meanwhile
-            return trained._replace(code=128 + stop.received if self.trainer.is_global_zero else 0)
+            return self._stopped(trained, 128 + stop.received)
 
         if self.module.last_loss is None and checkpoint is None:
             raise ConfigError(
@@ -243,8 +242,15 @@ class _Training:
             self._conclude(trained)
         except Stopped as stopped:
             self._report_stop(f"{stopped} after training", "to score what was trained:")
-            return trained._replace(code=stopped.code)
+            return self._stopped(trained, stopped.code)
         return trained._replace(test=report.figures(self.trainer, "test").get(trained.metric))
+
+    def _stopped(self, trained: Trained, code: int) -> Trained:
+        """End with a signal's code in the first process of each machine.
+
+        Lightning, which started the machine's others, kills it if they end with one meanwhile.
+        """
+        return trained._replace(code=0 if self.trainer.local_rank else code)
 
     def _mark_started(self, *_: Any) -> None:
         mark_started(self.options, self.folder, self.trainer)
