@@ -159,8 +159,9 @@ class TaggedData(SequenceData):
             raise DataError(
                 f"{validation[0].where}: the val part has no label {label!r}, expected some, since "
                 f"dataset.metric is {self.metric}.\n"
-                "  It would be 0 whatever is learned, and chooses the best checkpoint. A column "
-                "split or dataset.validation_path says which sequences are in the part."
+                "  It would be 0 whatever is learned, and chooses the best checkpoint.\n"
+                "  Another dataset.seed, or a larger dataset.validation_fraction, holds out other "
+                "sequences; a column split or dataset.validation_path names them."
             )
 
     def new(self, path: Path, known: Known) -> Loader:
