@@ -101,6 +101,15 @@ def test_partial_files_of_other_machines_are_kept_for_a_day(tmp_path, gone):
     assert {*tmp_path.iterdir()} == {tmp_path / "said.csv", recent}
 
 
+def test_a_system_that_does_not_show_who_sees_whom_hinders_nobody(monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "readlink", refused)
+
+    assert len(_machine.__wrapped__()) == 8
+
+
 def test_no_process_is_signalled_where_that_would_interrupt_it(tmp_path, gone, monkeypatch):
     left = tmp_path / f".{gone}-{_machine()}-0123abcd.partial.csv"
     left.touch()

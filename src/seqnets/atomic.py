@@ -66,7 +66,7 @@ def _is_abandoned(partial: Path, process: int, machine: str) -> bool:
     """Whether nobody writes to a file any more; of a process elsewhere, its age has to tell."""
     if machine == _machine():
         return not _lives(process)
-    with suppress(FileNotFoundError):  # it may have become whole meanwhile
+    with suppress(OSError):  # it may have become whole meanwhile
         return partial.stat().st_mtime < time.time() - _STALE
     return False
 
@@ -74,9 +74,10 @@ def _is_abandoned(partial: Path, process: int, machine: str) -> bool:
 @cache
 def _machine() -> str:
     """A digest of this machine, or container: each numbers its processes by itself."""
-    processes = "/proc/self/ns/pid"  # those that see each other
-    names = platform.node(), os.readlink(processes) if os.path.lexists(processes) else None
-    return hashlib.sha256(repr(names).encode()).hexdigest()[:8]
+    processes = None
+    with suppress(OSError):  # not every system has it, or shows it
+        processes = os.readlink("/proc/self/ns/pid")  # those that see each other
+    return hashlib.sha256(repr((platform.node(), processes)).encode()).hexdigest()[:8]
 
 
 def _lives(process: int) -> bool:
