@@ -1,5 +1,7 @@
 """Functions as kernels have them, against float64, and against torch where numbers are special."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 launch = pytest.importorskip("seqnets.engine.triton.launch", reason="Triton is not installed")
 from seqnets.engine import graph  # noqa: E402
 from seqnets.engine.graph import Columns, Graph  # noqa: E402
+from seqnets.engine.triton import functions  # noqa: E402
 from seqnets.engine.triton.passes import _expression  # noqa: E402
 from seqnets.engine.triton.tiles import power_of_two  # noqa: E402
 
@@ -109,3 +112,27 @@ def test_two_numbers_give_what_torch_gives(name):
     found, wanted = compute(name, a, b), expected(name, a, b).float()
 
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0, equal_nan=True)
+
+
+class OnAGPU(torch.Tensor):
+    """Quotients are as far below the exact ones as a GPU's may be."""
+
+    def __truediv__(self, other):
+        exact = self.as_subclass(torch.Tensor) / other.as_subclass(torch.Tensor)
+        below = exact.nextafter(torch.zeros_like(exact))
+        return torch.where(self == other, exact, below).as_subclass(OnAGPU)
+
+
+def test_a_remainder_is_right_though_a_gpus_quotients_are_not(monkeypatch):
+    def fma(a, b, c):
+        return (a.double() * b.double() + c.double()).float()
+
+    given = SimpleNamespace(fma=fma, floor=torch.floor, where=torch.where)
+    monkeypatch.setattr(functions, "tl", given)
+    b = torch.tensor([3.0, 0.7, -3.0, -0.7, 1.0, 1.0])
+    a = torch.cat([*[n * b[:4] for n in (1, 2, 3, 5)], b[:4] / 2, torch.tensor([-1e-10, 1e-10])])
+    b = torch.cat([*[b[:4]] * 5, b[4:]])
+
+    found = functions.remainder.fn(a.as_subclass(OnAGPU), b.as_subclass(OnAGPU))
+
+    torch.testing.assert_close(found.as_subclass(torch.Tensor), torch.remainder(a, b))

@@ -128,11 +128,11 @@ def acos(x):
 def remainder(a, b):
     """What is left of a without whole b, with the sign of b; twice, as a quotient is rounded.
 
-    What is left may be rounded to b, and stays that. It is wrong for infinite b, and may be for
-    quotients above 2^24.
+    Where rounding loses a beside b, what is left stays what it is, which may be b. It is wrong for
+    infinite b, and may be for quotients above 2^24.
     """
     r = tl.fma(-tl.floor(a / b), b, a)
-    return tl.where(r == b, r, tl.fma(-tl.floor(r / b), b, r))
+    return tl.where(a + b == b, r, tl.fma(-tl.floor(r / b), b, r))
 
 
 @triton.jit
