@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from functools import partial
 from types import FunctionType, SimpleNamespace
 
@@ -987,12 +988,20 @@ def inner(a):
     return scaled(a)
 
 
+def double(a):
+    return 2 * a
+
+
+def by_default(a, function=inner):
+    return function(a)
+
+
 def with_factor(factor):
     return lambda a: factor * a
 
 
 slot, an_object = Slot(), Held()
-bend = torch.tanh
+bend, either = torch.tanh, inner
 once_scaled = with_factor(0.5)
 in_part, by_name = partial(inner), {"inner": inner}
 HERE = sys.modules[__name__]
@@ -1015,6 +1024,8 @@ READ = {
     "its code": (lambda a: scaled(a, 1), (scaled, "__code__", (lambda a, b: 2 * a).__code__)),
     "a function's function": (lambda a: inner(a), (HERE, "scaled", lambda a: 2 * a)),
     "that of one in part": (lambda a: in_part(a), (HERE, "scaled", lambda a: 2 * a)),
+    "one of two": (lambda a: inner(a) - double(a) + either(a), (HERE, "either", double)),
+    "one by default": (lambda a: by_default(a), (by_default, "__defaults__", (double,))),
     "one in a dictionary": (lambda a: by_name["inner"](a), (HERE, "scaled", lambda a: 2 * a)),
     "a variable around one": (lambda a: once_scaled(a), (HERE, "once_scaled", with_factor(2.0))),
     "a function of torch": (lambda a: bend(a), (HERE, "bend", torch.sin)),
@@ -1098,6 +1109,7 @@ def test_what_a_step_counts_outside_its_cell_makes_no_other_equation(count, monk
 
 in_itself = {"factor": 0.5}
 in_itself["itself"] = in_itself
+mode = None
 
 
 def traces_of(function, monkeypatch):
@@ -1126,6 +1138,22 @@ def test_what_is_long_in_a_dictionary_is_not_looked_through_at_every_call(monkey
     call()
 
     assert len(traced) == 1
+
+
+class Mode(Enum):
+    BENT = "bent"
+    PLAIN = "plain"
+
+
+def test_one_of_an_enumeration_is_the_same_each_time_that_it_comes_back(monkeypatch):
+    call, traced = traces_of(lambda a, h: a.sin() if mode is Mode.BENT else a, monkeypatch)
+
+    for _ in range(3):
+        for now in Mode:
+            monkeypatch.setitem(globals(), "mode", now)
+            call()
+
+    assert len(traced) == 2
 
 
 def test_equations_that_are_refused_leave_no_locks(monkeypatch):

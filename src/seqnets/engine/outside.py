@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from functools import lru_cache, partial
 from operator import is_
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
@@ -69,6 +70,9 @@ class Outside:
         parts, others = [], []
         for value in values:
             for item in (value, *_items(value)):
+                if isinstance(item, FunctionType) and item in functions:
+                    parts.append(functions.index(item))  # its code is a part of the key
+                    continue
                 try:
                     parts.append(_compared(item))
                 except TypeError:
@@ -95,11 +99,13 @@ class Outside:
             name = function.__name__
             if name.startswith("__") and name.endswith("__"):
                 continue
+            known = len(places)
             for root, names in _places(function):
                 if (id(root), names) in self._written:
                     continue
                 places.append((root, names))
-                value = _value(root, names)
+            given = function.__defaults__, function.__kwdefaults__
+            for value in (*given, *[_value(*place) for place in places[known:]]):
                 for item in (value, *_items(value)):
                     if _is_followed(item) and item not in functions:
                         functions.append(item)
@@ -229,9 +235,7 @@ def _compared(value: Any) -> Any:
     Raises:
         TypeError: It cannot be compared, or has attributes, which are places of their own.
     """
-    if _is_followed(value):
-        return FunctionType  # its code is a part of the key
-    if value is _NOTHING or isinstance(value, CodeType):
+    if value is _NOTHING or isinstance(value, (CodeType, Enum)):
         return value
     if isinstance(value, partial):
         return partial
