@@ -78,6 +78,21 @@ def test_what_enters_is_stored_or_let_out():
     assert stored.min() > 0
 
 
+@pytest.mark.parametrize("backend", ["reference", "c"])
+def test_gradients_are_finite_when_nothing_has_entered_for_long(backend):
+    cell = MassConservingLSTMCell(3, 4)
+    with torch.no_grad():
+        cell.bias_ih.zero_()  # half of what is held is let out
+    x = torch.randn(2, 250, 3)
+    x[:, :, 2] = 0
+    x[:, [0, -1], 2] = 1.0  # until less is left than float32 has normal numbers for
+    x.requires_grad_()
+
+    unroll(cell, x, backend=backend)[0].sum().backward()
+
+    assert all(given.grad.isfinite().all() for given in (x, *cell.parameters()))
+
+
 def test_mass_conserving_lstm_starts_by_keeping_what_it_holds_where_it_is():
     cell = MassConservingLSTMCell(3, 4)
 

@@ -30,7 +30,8 @@ class MassConservingLSTMCell(GatedCell):
     :math:`x_t` are the masses among the features, such as rain, and :math:`a_t` the others, which
     say where the masses go: mass j is spread over the units by :math:`i_{t,j}`, and what unit k
     holds by :math:`R_{t,k}`. What is in all units grows by what enters, and shrinks by what is
-    output. Where nothing is stored, p is zero. Masses are not to be standardised.
+    output. Where all units store nothing, or at most :math:`10^{-20}` together, p is c. Masses are
+    not to be standardised, and dropout of inputs, zoneout and a mogrifier do not conserve them.
 
     As in the paper, which has no d; it starts at zero. As in its published code, :math:`b_R` starts
     as the identity matrix, and :math:`b_o` at -3. The paper's model of rivers makes i and R by
@@ -114,7 +115,7 @@ class MassConservingLSTMCell(GatedCell):
         H, M = self.hidden_size, self.mass_size
         wx, spread, mass = wx.split([H, (M + H) * H, M], -1)
         total = c.abs().sum(-1, keepdim=True)
-        p = c / torch.where(total == 0, 1, total)
+        p = c / torch.where(total > 1e-20, total, 1)  # gradients are as large as its inverse
         o = self.gate(wx + self.recur(p).o)
         shares = (spread + F.linear(p, self.spread_hh)).unflatten(-1, (M + H, H)).softmax(-1)
         m = (torch.cat([mass, c], -1).unsqueeze(-1) * shares).sum(-2)
