@@ -68,6 +68,11 @@ REFUSED = {
         ShapeError,
         r"\(1, 3, 2\), expected \(B, H\) = \(3, 2\)(.|\n)*one layer has no dimension of layers",
     ),
+    "a state with a dimension of layers, for one step": (
+        {"x": X[:, :1], "state": (ZERO[None], ZERO[None])},
+        ShapeError,
+        r"\(1, 3, 2\), expected \(B, H\) = \(3, 2\)(.|\n)*no dimension of layers\.$",
+    ),
     "a state of other units": (
         {"state": (ZERO, torch.zeros(B, H + 1))},
         ShapeError,
@@ -108,6 +113,11 @@ REFUSED = {
         r"\(B,\) = \(3,\)(.|\n)*mask.sum\(1\), where these",
     ),
     "lengths of other rows": ({"lengths": torch.ones(2).long()}, ShapeError, r"\(B,\) = \(3,\)"),
+    "lengths in a column": (
+        {"lengths": torch.ones(T, 1).long()},
+        ShapeError,
+        r"\(5, 1\), expected \(B,\) = \(3,\)\.\n.* x, shape \(3, 5, 4\)\.$",
+    ),
     "integer resets": (
         {"resets": torch.zeros(B, T).long()},
         DtypeError,

@@ -685,6 +685,15 @@ def test_a_batch_without_features_is_not_told_to_become_a_sequence():
     assert "unsqueeze" not in str(error.value)
 
 
+@pytest.mark.parametrize(("x", "legend"), [((B, T), "B, T, I"), ((B,), "B, I")])
+def test_numbers_without_a_dimension_of_features_are_told_how_to_be_one(x, legend):
+    cell = GRUCell(1, H)
+    call = Recurrent(cell) if "T" in legend else cell
+
+    with pytest.raises(ShapeError, match=rf"expected \({legend}\) with.*\n.*\n  x.unsqueeze\(-1\)"):
+        call(torch.zeros(x))
+
+
 WRAPPING = {
     "Reversed": Reversed,
     "Truncated": partial(Truncated, steps=4),

@@ -58,12 +58,12 @@ class ChecksGiven(Bindable):
                 + _how_to_make_a_tensor(x, self._like.dtype)
             )
         if x.dim() != len(legend) or x.shape[-1] != self.input_size:
-            lacks_one = x.dim() == len(legend) - 1 and x.shape[-1] == self.input_size
+            lacks_one = x.dim() == len(legend) - 1
             raise ShapeError(
                 f"{self._name}: input has shape {tuple(x.shape)}, expected ({', '.join(legend)}) "
                 f"with I = {self.input_size}.\n"
                 f"  I is the input_size this cell was built with."
-                + (_how_to_batch(legend) if lacks_one else "")
+                + (_how_to_add_one(x, legend, self.input_size) if lacks_one else "")
                 + (_FEATURES_LAST if x.dim() == 3 and x.shape[1] == self.input_size else "")
             )
         self._check_kind("input", x, self._like, "the parameters have")
@@ -95,7 +95,7 @@ class ChecksGiven(Bindable):
                     f"expected (B, H) = {(x.shape[0], size)}.\n"
                     f"  B = {x.shape[0]} comes from x, shape {tuple(x.shape)}.\n"
                     f"  Pass state=None at the start of a batch{rows}."
-                    + how_to_put_batch_first(part, x)
+                    + how_to_put_batch_first(part, x, size)
                 )
             self._check_kind(f"state '{name}'", part, x, "the input has")
         return tuple(state)
@@ -151,8 +151,10 @@ def as_tuple(names: Sequence[str]) -> str:
     return f"({', '.join(names)}{',' * (len(names) == 1)})"
 
 
-def _how_to_batch(legend: Sequence[str]) -> str:
-    """Advice for an ``x`` that lacks one dimension of the legend."""
+def _how_to_add_one(x: Tensor, legend: Sequence[str], features: int) -> str:
+    """Advice for an ``x`` that lacks one dimension of the legend; empty if it fits nowhere."""
+    if x.shape[-1] != features:
+        return "\n  x.unsqueeze(-1) has one feature." if features == 1 else ""
     if "T" not in legend:
         return "\n  x.unsqueeze(0) is a batch of one."
     return "\n  x.unsqueeze(0) is one sequence, x.unsqueeze(1) one step of each row."
@@ -161,9 +163,9 @@ def _how_to_batch(legend: Sequence[str]) -> str:
 _FEATURES_LAST = "\n  x.transpose(1, 2) has the features last, if they are second in x."
 
 
-def how_to_put_batch_first(of_rows: Tensor, x: Tensor) -> str:
-    """Advice where a tensor with B rows fits an ``x`` whose time is first; else empty."""
-    if x.dim() != 3 or not of_rows.dim() or len(of_rows) != x.shape[1]:
+def how_to_put_batch_first(of_rows: Tensor, x: Tensor, *sizes: int) -> str:
+    """Advice where a tensor (B, *sizes) fits an ``x`` whose time is first; else empty."""
+    if x.dim() != 3 or of_rows.shape != (x.shape[1], *sizes):
         return ""
     return "\n  Layers are batch first: if x is (T, B, I), pass x.transpose(0, 1)."
 
