@@ -28,11 +28,11 @@ class NCPCell(TimedCell):
     is the fused solver of liquid time-constant networks, stable for sub-steps of any length.
     ``LTCCell`` has one nonlinearity for each unit, of a dense product.
 
-    As in the published code (ncps), whose absolute values are constraints, and whose b is a
-    potential at rest times g; its affine maps of inputs and outputs are not part of the cell. A
+    As in the published code (ncps), where clipping or a softplus keeps w, c and g above 0, and b is
+    a potential at rest times g; its affine maps of inputs and outputs are not part of the cell. A
     synapse with :math:`w = 0` is none: a mask on ``weight_ih`` and ``weight_hh`` is a wiring.
-    The start is that of the published code, fully wired: two synapses of three excite, with E of 1,
-    and the others inhibit, with -1.
+    The start is that of the published code with clipping, fully wired: two synapses of three
+    excite, with E of 1, and the others inhibit, with -1.
 
     State: ``(h,)``, (B, H). Output: ``h``.
 
