@@ -72,21 +72,21 @@ toc_object_entries_show_parents = "hide"
 
 
 def public(part: ModuleType) -> list[str]:
-    """Return the names that a part of the package offers."""
+    """The names that a part of the package offers."""
     if hasattr(part, "__all__"):
         return list(part.__all__)
     return [name for name, thing in vars(part).items() if inspect.isclass(thing)]
 
 
 def origins(part: ModuleType) -> dict[str, str]:
-    """Return the module that each name of a part is imported from, in the order of its imports."""
+    """The module that each name of a part is imported from, in the order of its imports."""
     nodes = ast.walk(ast.parse(inspect.getsource(part)))
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
 def text_of(name: str, module: str) -> str:
-    """Return the text below a constant, in whichever module it comes from in the end."""
+    """The text below a constant, in whichever module it comes from in the end."""
     part = importlib.import_module(module)
     came = origins(part)
     if name in came:
@@ -100,20 +100,20 @@ def text_of(name: str, module: str) -> str:
 
 
 def kind_of(thing: Any) -> str:
-    """Return what Sphinx calls a thing."""
+    """What Sphinx calls a thing."""
     kinds = {"class": inspect.isclass, "function": inspect.isfunction, "module": inspect.ismodule}
     return next((kind for kind, has in kinds.items() if has(thing)), "data")
 
 
 def described(module: str, name: str, kind: str, text: str) -> list[str]:
-    """Return the entry of a name: Sphinx reads docstrings, and is given the text of a constant."""
+    """The entry of a name: Sphinx reads docstrings, and is given the text of a constant."""
     if kind == "data":
         return [f".. py:data:: {name}", f"   :module: {module}", "", f"   {text}", ""]
     return [f".. auto{kind}:: {module}.{name}", ""]
 
 
 def reference(module: str) -> str:
-    """Return the reference of a module: a table of its public names, then each of its own.
+    """The reference of a module: a table of its public names, then each of its own.
 
     Names that the package offers beside the part that has them are described there.
     """
@@ -136,7 +136,7 @@ def reference(module: str) -> str:
 
 
 def complete(page: str, text: str) -> str:
-    """Return the source of a page with what only the site has: references and navigation.
+    """The source of a page with what only the site has: references and navigation.
 
     A page of measurements, whose title says no more than that, has the name of its file.
     """
@@ -168,7 +168,7 @@ def is_alias(app: Any, what: str, name: str, thing: Any, *options: Any) -> bool 
 def with_short_names(
     app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, result: Any
 ) -> tuple[str | None, Any]:
-    """Return a signature whose defaults that are classes have their own names alone."""
+    """A signature whose defaults that are classes have their own names alone."""
     return signature and re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature), result
 
 

@@ -26,7 +26,7 @@ TIMED = {
 
 
 def seconds(statements: str) -> float:
-    """Return the time of some statements in a fresh process."""
+    """The time of some statements in a fresh process."""
     start, end = "import time, torch; start = time.perf_counter()", "time.perf_counter() - start"
     command = [sys.executable, "-c", f"{start}\n{statements}\nprint({end})"]
     return float(subprocess.run(command, capture_output=True, check=True).stdout)

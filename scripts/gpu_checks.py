@@ -91,7 +91,7 @@ class Trial:
 
 @cache
 def makers() -> dict[str, Callable[[int], cells.Cell]]:
-    """Return factories, given H, of all cells that are traced, and of two with layer norm."""
+    """Factories, given H, of all cells that are traced, and of two with layer norm."""
     abstract = cells.Cell, cells.GatedCell, cells.MemoryCell, cells.SpikingCell
     others = cells.Wrapper, ConvolutionalCell, cells.MatrixMemoryCell
     known = {
@@ -116,7 +116,7 @@ def _normed(kind: Any, H: int) -> cells.Cell:
 
 
 def check(trial: Trial, device: torch.device) -> str | None:
-    """Return what is wrong as text; None if nothing is.
+    """What is wrong as text; None if nothing is.
 
     Raises:
         BackendError: The backend refuses the request.
@@ -162,7 +162,7 @@ def outcome(trial: Trial, device: torch.device) -> dict[str, str]:
 def refusals(
     backends: Sequence[str], names: Sequence[str], device: torch.device
 ) -> dict[tuple[str, str], str]:
-    """Return why a backend refuses all requests of a cell, by backend and cell."""
+    """Why a backend refuses all requests of a cell, by backend and cell."""
     found = {}
     for name in names:
         cell = makers()[name](4).to(device)
@@ -283,7 +283,7 @@ def work(device: torch.device) -> None:
 
 
 def resources() -> list[dict[str, Any]]:
-    """Return registers, spills and shared memory of the Triton kernels run in this process."""
+    """Registers, spills and shared memory of the Triton kernels run in this process."""
     return triton.resources() if runs["triton"] else []
 
 
@@ -331,7 +331,7 @@ def report(
     closed: list[dict[str, Any]],
     max_spills: int,
 ) -> dict[str, Any]:
-    """Return all outcomes as plain values for JSON."""
+    """All outcomes as plain values for JSON."""
     every = [kernel for one in closed for kernel in one.get("resources", ())]
     taken = list({json.dumps(kernel): kernel for kernel in every}.values())
     by_backend: dict[str, Any] = {}

@@ -66,14 +66,14 @@ PURPOSES = {
 
 
 def class_of(config: Any) -> tuple[type[Cell], list[str]]:
-    """Return the class of a cell, and the names of the options around it."""
+    """The class of a cell, and the names of the options around it."""
     around = [option._target_.rpartition(".")[2] for option in config.get("options", [])]
     target = config.cell._target_ if around else config._target_
     return getattr(cells, target.removeprefix("seqnets.cells.")), around
 
 
 def parameters(maker: Any, square: bool) -> str:
-    """Return a cell's number of parameters, as a formula of I and H."""
+    """A cell's number of parameters, as a formula of I and H."""
     rows, counts = [], []
     for I, H in [(H, H) for _, H in SIZES] if square else SIZES:
         cell = maker(input_size=I, hidden_size=H)
@@ -95,7 +95,7 @@ def parameters(maker: Any, square: bool) -> str:
 
 
 def backends(maker: Any) -> tuple[str, str]:
-    """Return the backends that run a cell, and why the loops in C do not if they do not."""
+    """The backends that run a cell, and why the loops in C do not if they do not."""
     cell = maker(input_size=4, hidden_size=4)
     refusals = seqnets.explain(cell, torch.zeros(2, 3, 4)).refusals
     able = [f"`{name}`" for name in ("c", "scan", "native", "eager") if name not in refusals]
@@ -104,7 +104,7 @@ def backends(maker: Any) -> tuple[str, str]:
 
 
 def sections(doc: str) -> dict[str, str]:
-    """Return the parts of a docstring: summary, equations, state, paper and differences."""
+    """The parts of a docstring: summary, equations, state, paper and differences."""
     doc = inspect.cleandoc(doc)
     math = re.search(r"\.\. math::\n((?:\n|    .*\n?)+)", doc)
     paragraphs = [p for p in re.split(r"\n\s*\n", doc) if not p.startswith((" ", ".. math"))]
@@ -132,7 +132,7 @@ def _plain(text: str) -> str:
 
 
 def entry(name: str, comment: str) -> tuple[str, str]:
-    """Return a cell's row of the table, and its section."""
+    """A cell's row of the table, and its section."""
     config = OmegaConf.load(configs() / "model" / "cell" / f"{name}.yaml")
     maker = build(config, key=name)
     kind, around = class_of(config)
@@ -155,7 +155,7 @@ def entry(name: str, comment: str) -> tuple[str, str]:
 
 
 def page() -> str:
-    """Return the page."""
+    """The page."""
     comments = options("model/cell")
     entries = [entry(name, comment) for name, comment in sorted(comments.items())]
     table = [
@@ -169,7 +169,7 @@ def page() -> str:
 
 
 def where_to_begin(known: Collection[str]) -> list[str]:
-    """Return a table of cells by purpose, under its title."""
+    """A table of cells by purpose, under its title."""
     rows = ["| for | cells |", "|---|---|"]
     for purpose, names in PURPOSES.items():
         if unknown := set(names.split()) - set(known):

@@ -52,7 +52,7 @@ before it.
 
 
 def page() -> str:
-    """Return the page."""
+    """The page."""
     program = program_of(GRUCell(512, 512))
     tiles = {name: choose(program, name, 64, 2, H200) for name in ("forward", "backward")}
     text = [HEAD.format(why=tiles["forward"].why)]

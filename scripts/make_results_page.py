@@ -134,7 +134,7 @@ def main() -> None:
 
 
 def page(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
-    """Return the page."""
+    """The page."""
     published = [record for record in records if record["published"]]
     return "".join(
         [
@@ -153,7 +153,7 @@ def page(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
 
 
 def readme(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
-    """Return README's table: the first seed of the experiments that it shows."""
+    """README's table: the first seed of the experiments that it shows."""
     first = {record["name"]: record for record in records if not record["seed"]}
     rows = []
     for name in SHOWN:
@@ -168,7 +168,7 @@ def readme(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
 
 
 def published_row(record: dict[str, Any], titles: dict[str, str]) -> str:
-    """Return a row that compares with a published result."""
+    """A row that compares with a published result."""
     value, ours = record["published"]["value"], record["ours"]
     reached = ours >= value if record["mode"] == "max" else ours <= value
     return (
@@ -179,7 +179,7 @@ def published_row(record: dict[str, Any], titles: dict[str, str]) -> str:
 
 
 def task_row(record: dict[str, Any], titles: dict[str, str]) -> str:
-    """Return a row that compares with the baselines."""
+    """A row that compares with the baselines."""
     baselines = ", ".join(f"{name} {value:.4g}" for name, value in record["baselines"].items())
     return (
         f"| `{record['name']}` | {titles[record['name']]} | {named(record['metric'])} | "
@@ -189,17 +189,17 @@ def task_row(record: dict[str, Any], titles: dict[str, str]) -> str:
 
 
 def named(metric: str) -> str:
-    """Return a metric's name with spaces."""
+    """A metric's name with spaces."""
     return metric.replace("_", " ")
 
 
 def minutes(seconds: float) -> str:
-    """Return a duration as text."""
+    """A duration as text."""
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def comment(path: Path) -> str:
-    """Return an experiment's one-line description, without the options to give."""
+    """An experiment's one-line description, without the options to give."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comment_line = next(
         line[1:].strip() for line in lines if line.startswith("# ") and "@package" not in line
@@ -208,7 +208,7 @@ def comment(path: Path) -> str:
 
 
 def sources(records: list[dict[str, Any]]) -> str:
-    """Return the sources of the published results."""
+    """The sources of the published results."""
     found: dict[str, list[str]] = {}
     for record in records:
         names = found.setdefault(record["published"]["source"], [])
@@ -219,7 +219,7 @@ def sources(records: list[dict[str, Any]]) -> str:
 
 
 def machines(records: list[dict[str, Any]]) -> str:
-    """Return the machines that ran the experiments."""
+    """The machines that ran the experiments."""
     found = dict.fromkeys(
         f"{r['machine']['gpu'] or r['machine']['processor']}, "
         f"{counted(r['machine']['threads'], 'thread')}, "
@@ -230,7 +230,7 @@ def machines(records: list[dict[str, Any]]) -> str:
 
 
 def waiting(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
-    """Return a table of experiments that have a published result but were not run."""
+    """A table of experiments that have a published result but were not run."""
     ran = {record["name"] for record in records}
     lines = []
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
@@ -246,13 +246,13 @@ def waiting(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
 
 
 def result(name: str) -> Any:
-    """Return the results of another script; None if it has not run."""
+    """The results of another script; None if it has not run."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def memory_spans() -> str:
-    """Return the section on memory spans."""
+    """The section on memory spans."""
     found = result("memory_span")
     if found is None:
         return ""
@@ -270,7 +270,7 @@ def memory_spans() -> str:
 
 
 def odyssey() -> str:
-    """Return the section on the small Search Space Odyssey."""
+    """The section on the small Search Space Odyssey."""
     found = result("odyssey")
     if found is None:
         return ""

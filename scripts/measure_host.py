@@ -60,7 +60,7 @@ Run = Callable[[], Any]
 
 
 def contestants(work: Workload) -> dict[str, Run]:
-    """Return the contestants that can run a case."""
+    """The contestants that can run a case."""
     found: dict[str, Run] = {}
     builders = {name: partial(backend, name) for name in ("triton", "scan", "native")}
     for name, build in {"torch.nn": torch_nn, **builders, "auto": auto}.items():
@@ -86,7 +86,7 @@ def once(run: Run) -> None:
 
 
 def measured(runs: dict[str, Run]) -> dict[str, Any]:
-    """Return the times of each contestant."""
+    """The times of each contestant."""
     rows = {
         name: {"ms": round(times.median, 4)} for name, times in race(runs, SECONDS, CUDA).items()
     }
@@ -100,7 +100,7 @@ def measured(runs: dict[str, Run]) -> dict[str, Any]:
 
 
 def on_device(run: Run) -> dict[str, Any]:
-    """Return the time of a call's kernels."""
+    """The time of a call's kernels."""
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         run()
         torch.cuda.synchronize()
@@ -115,7 +115,7 @@ def on_device(run: Run) -> dict[str, Any]:
 
 
 def host_us(run: Run) -> int:
-    """Return the median time until a call returns to Python, in µs."""
+    """The median time until a call returns to Python, in µs."""
     times = []
     for _ in range(9):
         torch.cuda.synchronize()

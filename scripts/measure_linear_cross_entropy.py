@@ -55,12 +55,12 @@ def main() -> None:
 
 
 def separate(head: FusedSoftmax, y: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss from all logits."""
+    """The loss from all logits."""
     return F.cross_entropy(head(y).flatten(0, 1), targets.flatten(), reduction="sum")
 
 
 def step(loss, head: FusedSoftmax, y: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradients of the mean loss."""
+    """The gradients of the mean loss."""
     return torch.autograd.grad(loss(y, targets) / targets.numel(), [y, *head.parameters()])
 
 

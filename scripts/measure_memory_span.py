@@ -169,7 +169,7 @@ def solve(
 
 
 def judge(objective: Objective, model: torch.nn.Module, data: SequenceData) -> tuple[float, bool]:
-    """Return the main metric on the test part, and whether it counts as solved."""
+    """The main metric on the test part, and whether it counts as solved."""
     metric = objective.metrics(data.describe())[objective.metric]
     model.eval()
     with torch.no_grad():
@@ -188,12 +188,12 @@ def better(objective: Objective, score: float, than: float) -> bool:
 
 
 def cell_factory(name: str) -> Any:
-    """Return the cell factory of a file in configs/model/cell."""
+    """The cell factory of a file in configs/model/cell."""
     return build(OmegaConf.load(CELLS / f"{name}.yaml"), key=f"model/cell={name}")
 
 
 def spans(tried: list[dict[str, Any]], longest: int) -> dict[str, dict[int, int]]:
-    """Return the longest length solved, 0 for none, by cell and units, if all were tried."""
+    """The longest length solved, 0 for none, by cell and units, if all were tried."""
     pairs: dict[tuple[str, int], dict[int, bool]] = {}
     for entry in tried:
         pairs.setdefault((entry["cell"], entry["units"]), {})[entry["length"]] = entry["solved"]
@@ -206,7 +206,7 @@ def spans(tried: list[dict[str, Any]], longest: int) -> dict[str, dict[int, int]
 
 
 def resumed(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the trainings in an earlier output with the same settings."""
+    """The trainings in an earlier output with the same settings."""
     if not path.exists():
         return []
     known = json.loads(path.read_text(encoding="utf-8"))

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def speedup(found: Measured) -> str:
-    """Return how many times as fast "auto" is, or why it was not timed."""
+    """How many times as fast "auto" is, or why it was not timed."""
     if reasons := found.reasons():
         return f"{found.case.sizes}: {'; '.join(reasons)}"
     ms = {row.name: row.ms for row in found.rows}

@@ -26,13 +26,13 @@ LENGTHS = {
 
 
 def forward(layer: nn.Module, packed: PackedSequence) -> Tensor:
-    """Return the outputs, without gradients."""
+    """The outputs, without gradients."""
     with torch.no_grad():
         return layer(packed)[0].data
 
 
 def training(layer: nn.Module, packed: PackedSequence) -> tuple[Tensor, ...]:
-    """Return the gradients of all parameters."""
+    """The gradients of all parameters."""
     return torch.autograd.grad(layer(packed)[0].data.sum(), list(layer.parameters()))
 
 

@@ -69,7 +69,7 @@ SIZES_OF_PRODUCTS = [*product((1, 16, 128, 1024, 8192), (4, 32, 256, 2048), (4, 
 
 
 def products() -> dict[str, Any]:
-    """Return the time of seqnets' matrix product divided by that of torch's, by size."""
+    """The time of seqnets' matrix product divided by that of torch's, by size."""
     found = []
     for m, k, n in SIZES_OF_PRODUCTS:
         a, b, out = torch.randn(m, k), torch.randn(n, k).T, torch.empty(m, n)
@@ -84,7 +84,7 @@ def products() -> dict[str, Any]:
 
 
 def speed_of_native(work: Workload, device: str) -> float:
-    """Return the time of seqnets' loops divided by that of torch's kernel."""
+    """The time of seqnets' loops divided by that of torch's kernel."""
     names = LOOPS[device], "native"
     runs = {name: backend(name, work).run for name in names}
     with precision(work.case.dtype):
@@ -93,7 +93,7 @@ def speed_of_native(work: Workload, device: str) -> float:
 
 
 def measured(device: str) -> dict[str, Any]:
-    """Return the table of a device: by dtype on a GPU, then by pass and cell."""
+    """The table of a device: by dtype on a GPU, then by pass and cell."""
     if device == "cuda":
         compile_ahead([case for case, _ in cases(device)], {c.__name__: c for c in CELLS})
     table: dict[str, Any] = {}

@@ -110,7 +110,7 @@ class TorchModel(nn.Module):
             nn.init.uniform_(parameter, -recipe.init_range, recipe.init_range)
 
     def forward(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Return logits and state."""
+        """Logits and state."""
         y, state = self.recurrent(self.dropout(self.embedding(tokens)), state)
         return self.output(self.dropout(y)), state
 
@@ -142,7 +142,7 @@ class BareLoop:
         self.state = detach(state)
 
     def turn(self, steps: int) -> float:
-        """Return the time of some steps, in seconds."""
+        """The time of some steps, in seconds."""
         device = next(self.model.parameters()).device
         start = clock(device)
         for _ in range(steps):
@@ -192,12 +192,12 @@ class Command:
             raise RuntimeError(self._ended())
 
     def saw(self) -> dict[str, Any]:
-        """Return what the callback wrote at the end of the last turn."""
+        """What the callback wrote at the end of the last turn."""
         seen: dict[str, Any] = json.loads(self.seen.read_text(encoding="utf-8"))
         return seen
 
     def told(self) -> str:
-        """Return the process's terminal output."""
+        """The process's terminal output."""
         return self.screen.read_text(encoding="utf-8")
 
     def _ended(self) -> str:
@@ -223,7 +223,7 @@ class Loader:
         self.batches = chain.from_iterable(data.train_dataloader() for _ in count())
 
     def turn(self, steps: int) -> float:
-        """Return the time of some batches, in seconds."""
+        """The time of some batches, in seconds."""
         start = time.perf_counter()
         for _ in range(steps):
             next(self.batches)
@@ -231,7 +231,7 @@ class Loader:
 
 
 def clock(device: torch.device) -> float:
-    """Return the time at which the device has finished its work, in seconds."""
+    """The time at which the device has finished its work, in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -306,7 +306,7 @@ def main() -> None:
 
 
 def median_ratio(ones: list[float], others: list[float]) -> float:
-    """Return the median over rounds of the speed ratio."""
+    """The median over rounds of the speed ratio."""
     return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
@@ -358,7 +358,7 @@ def measure(args: argparse.Namespace, data: Path, folder: Path) -> dict[str, lis
 
 
 def take_turns(runs: dict[str, Any], args: argparse.Namespace) -> dict[str, list[float]]:
-    """Return the steps per second of each turn of each run."""
+    """The steps per second of each turn of each run."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(args.rounds):
         for name, run in runs.items():

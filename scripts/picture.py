@@ -33,7 +33,7 @@ Curves = dict[str, tuple[list[int], list[float]]]
 
 
 def curves(run: Path) -> Curves:
-    """Return steps and bits per character of training and validation."""
+    """Steps and bits per character of training and validation."""
     events = EventAccumulator(str(run)).Reload()
     found = {}
     for name, tag in {"training": "train/loss", "validation": "val/loss"}.items():
@@ -43,7 +43,7 @@ def curves(run: Path) -> Curves:
 
 
 def surprises(checkpoint: Path) -> tuple[str, list[float], dict[str, float]]:
-    """Return an excerpt of the test text, the bits of its characters, and the baselines."""
+    """An excerpt of the test text, the bits of its characters, and the baselines."""
     content = load_checkpoint(checkpoint)
     card = content["seqnets"]
     data = build(card["config"]["dataset"])

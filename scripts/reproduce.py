@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def published_by(name: str) -> dict[str, Any] | None:
-    """Return an experiment's published result: source, metric and value; None if there is none."""
+    """An experiment's published result: source, metric and value; None if there is none."""
     path = ROOT / "configs" / "experiment" / f"{name}.yaml"
     if not path.is_file():
         known = [file.stem for file in sorted(path.parent.glob("*.yaml"))]
@@ -76,13 +76,13 @@ def published_by(name: str) -> dict[str, Any] | None:
 
 
 def without_folder(argument: str) -> str:
-    """Return an override with any folder replaced by a placeholder."""
+    """An override with any folder replaced by a placeholder."""
     key = argument.partition("=")[0]
     return f"{key}=FOLDER" if key.endswith((".root", ".cache")) else argument
 
 
 def without_folders(config: Any) -> Any:
-    """Return a configuration with folders replaced by a placeholder."""
+    """A configuration with folders replaced by a placeholder."""
     if not isinstance(config, dict):
         return config
     hidden = ("root", "cache", "output", "path")

@@ -12,7 +12,7 @@ HANGUP = getattr(signal, "SIGHUP", None)
 
 
 def heeded() -> list[signal.Signals]:
-    """Return those that the process was not started to ignore, as ``nohup`` has it."""
+    """Those that the process was not started to ignore, as ``nohup`` has it."""
     there = [signal.SIGTERM, signal.SIGINT, *([HANGUP] if HANGUP else [])]
     return [number for number in there if signal.getsignal(number) is not signal.SIG_IGN]
 

@@ -60,7 +60,7 @@ def sized(cell_cls, input_size, hidden_size, **options):
 
 
 def width(cell_cls, input_size, hidden_size):
-    """Return an input size that the cell accepts with this hidden size."""
+    """An input size that the cell accepts with this hidden size."""
     return hidden_size if getattr(cell_cls, "square", False) else input_size
 
 
@@ -76,7 +76,7 @@ def _sigmoid(above):
 
 
 def lawless(cell_cls):
-    """Return the laws that a cell does not obey as it is, on random numbers."""
+    """The laws that a cell does not obey as it is, on random numbers."""
     if issubclass(cell_cls, cells.SpikingCell):
         return ("gradients",)  # a spike's derivative is said to be another
     return ("usefulness",) if cell_cls is cells.GRUDCell else ()  # nothing is missing

@@ -6,7 +6,7 @@ from seqnets import cells
 
 
 def run(cell, x):
-    """Return what a cell's paper gives for one row (T, I), with matrices (V, K) as there."""
+    """What a cell's paper gives for one row (T, I), with matrices (V, K) as there."""
     p = {name: t.detach().numpy() for name, t in cell.tensors().items()}
     N, K, V = cell.num_heads, cell.key_size, cell.value_size
     state, outputs = (np.zeros((N, V, K)), np.zeros((N, K))), []

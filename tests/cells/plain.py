@@ -6,12 +6,12 @@ import torch
 
 
 def numbers(cell):
-    """Return a cell's parameters as lists, by name, as its equation uses them."""
+    """A cell's parameters as lists, by name, as its equation uses them."""
     return {name: tensor.tolist() for name, tensor in cell.tensors().items()}
 
 
 def after(cell, x, *state):
-    """Return the state after one step, as lists."""
+    """The state after one step, as lists."""
     rows = [torch.tensor([row], dtype=torch.float64) for row in (x, *state)]
     return [part[0].tolist() for part in cell(rows[0], tuple(rows[1:]))[1]]
 

@@ -22,12 +22,12 @@ FLOAT64 = (torch.float64,)
 
 
 def arrays(cell):
-    """Return a cell's parameters as arrays, by name."""
+    """A cell's parameters as arrays, by name."""
     return {name: p.detach().numpy() for name, p in cell.named_parameters()}
 
 
 def outputs(cell, x):
-    """Return what a cell gives for one row, (T, I)."""
+    """What a cell gives for one row, (T, I)."""
     return unroll(cell, torch.tensor(x)[None])[0][0].detach().numpy()
 
 

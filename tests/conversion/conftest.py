@@ -21,7 +21,7 @@ def keras_home(tmp_path_factory):
 
 @torch.no_grad()
 def drawn(module):
-    """Return the module with distinct random weights."""
+    """The module with distinct random weights."""
     generator = torch.Generator().manual_seed(1)
     for parameter in module.parameters():
         parameter.normal_(std=0.6, generator=generator)
@@ -29,16 +29,16 @@ def drawn(module):
 
 
 def network(cell, layers=1, both=False, **options):
-    """Return a stack with 3 input features and 5 units."""
+    """A stack with 3 input features and 5 units."""
     return drawn(DeepRNN(partial(cell, **options), 3, 5, layers, bidirectional=both))
 
 
 def inputs(B=4, T=6):
-    """Return random sequences."""
+    """Random sequences."""
     return torch.randn(B, T, 3, generator=torch.Generator().manual_seed(2))
 
 
 @torch.no_grad()
 def outputs(module, x, lengths=None):
-    """Return the outputs of a seqnets network."""
+    """The outputs of a seqnets network."""
     return module(x, lengths=lengths)[0].numpy()

@@ -24,7 +24,7 @@ def linen():
 
 
 def stacked(linen, make, layers, both):
-    """Return a stack of Flax's own layers."""
+    """A stack of Flax's own layers."""
 
     def layer():
         one = [linen.RNN(make(features=5)) for _ in range(1 + both)]

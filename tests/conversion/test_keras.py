@@ -31,7 +31,7 @@ def keras(keras_home):
 
 
 def model_of(keras, *layers):
-    """Return a Keras model with 3 input features and random weights."""
+    """A Keras model with 3 input features and random weights."""
     model = keras.Sequential([keras.Input((None, 3)), *layers])
     random = np.random.default_rng(3)
     for layer in model.layers:

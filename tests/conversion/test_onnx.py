@@ -39,7 +39,7 @@ LENGTHS = torch.tensor([6, 1, 4, 3], dtype=torch.int32)
 
 
 def call(model, **inputs):
-    """Return all outputs of a model, by name."""
+    """All outputs of a model, by name."""
     session = runtime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -364,7 +364,7 @@ def test_under_autocast_only_the_products_before_are_rounded(cell_cls):
 
 
 def kept(cell, x, memory="full"):
-    """Return how many numbers a forward pass keeps for the backward pass."""
+    """How many numbers a forward pass keeps for the backward pass."""
     sizes = {}
 
     def pack(tensor):

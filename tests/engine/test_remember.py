@@ -102,7 +102,7 @@ def test_gradients_of_the_operator_can_be_differentiated_again(cell_cls):
 
 @pytest.fixture
 def of_operator(monkeypatch):
-    """Return what the operator is given for a cell, but for what it saves."""
+    """What the operator is given for a cell, but for what it saves."""
 
     def given(cell):
         (x, lengths, resets), tasks = call(T), []

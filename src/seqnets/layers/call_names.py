@@ -15,7 +15,7 @@ from seqnets.layers.watching import step_with_calls
 
 @torch.no_grad()
 def names_of_calls(cell: Cell) -> dict[str, list[str]]:
-    """Return a name for each of the calls that :func:`watch` keeps.
+    """A name for each of the calls that :func:`watch` keeps.
 
     A call has the name of a gate, such as "gate f" and "candidate g", where it is found to
     read this gate's part of the projected input, and is the first one to do so; else it has its
