@@ -32,7 +32,8 @@ class NCPCell(TimedCell):
     a potential at rest times g; its affine maps of inputs and outputs are not part of the cell. A
     synapse with :math:`w = 0` is none: a mask on ``weight_ih`` and ``weight_hh`` is a wiring.
     The start is that of the published code with clipping, fully wired: two synapses of three
-    excite, with E of 1, and the others inhibit, with -1.
+    excite, with E of 1, and the others inhibit, with -1. Time and, in training, memory grow with
+    H (I + N H) for each row and step: the paper's circuit has 19 units.
 
     State: ``(h,)``, (B, H). Output: ``h``.
 
