@@ -18,8 +18,8 @@ from seqnets.typing import HALF, State
 class Access(NamedTuple):
     """What steps read from a matrix memory and write to it, by head; it follows from the input.
 
-    Where a cell says how often a step ``writes``, all but ``q`` and ``log_decay`` have one more
-    dimension before the heads, of that size.
+    Where a cell says how many times a step ``writes``, all but ``q`` and ``log_decay`` have one
+    more dimension before the heads, of that size.
 
     Attributes:
         q: Queries, by which the memory is read, (..., N, K).
@@ -98,7 +98,7 @@ class MatrixMemoryCell(GatedCell):
         epsilon: What the sum that divides counts as at least, where the memory is normalised.
         reads_first: Whether the memory is read before it fades and is written to, which is for
             memories that are not normalised.
-        writes: How often a step writes, likewise; None if once, without a dimension for it.
+        writes: How many times a step writes, likewise; None if once, without a dimension for it.
         weight_ih: (G*H, I).
         weight_qk: Of queries and keys, (2*N*K, I).
         bias_qk: (2*N*K,), or None.
