@@ -111,8 +111,11 @@ def outcome_of(predictions, targets):
 
 
 def test_tensors_in_place_of_batches_are_refused():
-    with pytest.raises(DtypeError, match="batches has a Tensor, expected a Batch"):
-        list(predict(nn.Linear(1, 1), Regression(), torch.rand(3, 1), {}))
+    x, y = torch.rand(2, 3, 1)
+    of_torch = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y))
+    for given, came in ((x, "Tensor"), (of_torch, "list")):
+        with pytest.raises(DtypeError, match=f"batches has a {came}, expected a Batch"):
+            list(predict(nn.Linear(1, 1), Regression(), given, {}))
 
 
 def test_a_class_is_written_with_the_probabilities_of_the_likeliest():

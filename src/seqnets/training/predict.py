@@ -37,13 +37,13 @@ def predict(
 
     Raises:
         ConfigError: The objective writes no predictions.
-        DtypeError: Tensors are given in place of batches.
+        DtypeError: Tensors, or lists of them, are given in place of batches.
     """
     state: Any = None
     for batch in batches:
-        if isinstance(batch, torch.Tensor):
+        if not isinstance(batch, Batch):
             raise DtypeError(
-                "predict: batches has a Tensor, expected a Batch.\n"
+                f"predict: batches has a {type(batch).__name__}, expected a Batch.\n"
                 "  A loader has them: data.loader('test').in_order(). The model takes tensors."
             )
         there = batch.map(lambda tensor: tensor.to(device))
