@@ -303,6 +303,17 @@ def test_a_table_has_a_line_for_each_step_that_is_predicted():
     )
 
 
+def test_cells_of_a_table_are_read_back_as_they_are():
+    odd = ["a,b", 'say "hi"', "new\nline", "a\rb", "a\r\nb", " ", "tab\tbed", "\u2028"]
+    for delimiter in ",\t":
+        file = io.StringIO(newline="")
+
+        write_table([{"tokens": odd, "prediction": ["O"] * len(odd)}], file, delimiter)
+
+        file.seek(0)
+        assert [line["tokens"] for line in csv.DictReader(file, delimiter=delimiter)] == odd
+
+
 def test_a_tables_probabilities_stand_in_the_order_of_the_classes():
     rows = [
         {"prediction": "10", "probabilities": {"10": 0.7, "2": 0.3}, "target": None},

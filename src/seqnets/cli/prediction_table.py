@@ -30,9 +30,23 @@ def write_table(
         place = next(place for place, column in enumerate(columns) if column in order)
         others = [column for column in columns if column not in order]
         columns = [*others[:place], *shares, *others[place:]]
-    table = csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n")
+    table = csv.DictWriter(_Unix(file), columns, delimiter=delimiter)
     table.writeheader()
     table.writerows({column: _text(cell) for column, cell in line.items()} for line in lines)
+
+
+class _Unix:
+    """A file in which a csv.writer's lines end with LF alone.
+
+    Told to end them so itself, it quotes no cell with a lone CR, before Python 3.13.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        """Write one line, which ends with CR LF."""
+        self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 def _lines(number: int, row: Row) -> Iterator[Row]:
