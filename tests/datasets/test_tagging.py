@@ -243,6 +243,17 @@ def test_a_metric_of_a_label_that_the_validation_part_lacks_is_refused(write):
         TaggingFiles(path, metric="f1_z").setup()
 
 
+def test_a_metric_of_entities_is_refused_where_the_validation_part_has_none(write):
+    tagged = {"tokens": ["a", "b"], "labels": ["O", "B-x"]}
+    rows = [{**tagged, "split": split} for split in ("train", "test")]
+    outside = {**tagged, "labels": ["O", None], "split": "val"}
+    path = str(write("a.jsonl", by_sequence(*rows, outside)))
+
+    assert TaggingFiles(path, metric="accuracy").splits.labels == ["B-x", "O"]
+    with pytest.raises(DataError, match=r"line 3: the val part has no entity, expected some"):
+        TaggingFiles(path, metric="entity_f1").setup()
+
+
 def test_features_are_scaled_by_the_training_part(write):
     train, other = write("a.csv", CSV), write("b.csv", CSV.replace("9,70", "99,70"))
     data = TaggingFiles(str(train), str(train), str(other))

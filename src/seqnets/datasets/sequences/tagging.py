@@ -25,6 +25,7 @@ from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.scores.tags import (
     ENTITY_F1,
     LABEL_F1,
+    OUTSIDE,
     check_labels,
     check_metric,
     is_bio,
@@ -153,11 +154,16 @@ class TaggedData(SequenceData):
         return Splits(parts, labels)
 
     def _check_scored(self) -> None:
-        """Raise DataError if the metric is that of a label which the validation part lacks."""
+        """Raise DataError if the validation part has nothing of what the metric is about."""
         validation, label = self.parts["val"], self.metric.removeprefix(LABEL_F1)
-        if self.metric.startswith(LABEL_F1) and not any(label in s.labels for s in validation):
+        there, lacking = {label for s in validation for label in s.labels}, ""
+        if self.metric == ENTITY_F1 and there <= {OUTSIDE, None}:
+            lacking = "entity"
+        elif self.metric.startswith(LABEL_F1) and label not in there:
+            lacking = f"label {label!r}"
+        if lacking:
             raise DataError(
-                f"{validation[0].where}: the val part has no label {label!r}, expected some, since "
+                f"{validation[0].where}: the val part has no {lacking}, expected some, since "
                 f"dataset.metric is {self.metric}.\n"
                 "  It would be 0 whatever is learned, and chooses the best checkpoint.\n"
                 "  Another dataset.seed, or a larger dataset.validation_fraction, holds out other "
