@@ -169,6 +169,19 @@ def test_a_job_that_fails_in_another_process_is_told_by_its_number(seqnets, else
     assert "\n#1 optimizer.lr: is 'fast', expected a number.\n" in done.out
 
 
+@pytest.mark.parametrize("begun", ["", "hydra:\n  run: [", "hydra:\n  run:\n"])
+def test_a_sweep_that_begins_in_the_same_folder_takes_no_rows_from_one_that_ends(
+    begun, tmp_path, monkeypatch
+):
+    (folder := tmp_path / ".sweep_0").mkdir()
+    (tmp_path / "multirun.yaml").write_text(begun)
+    monkeypatch.setenv(sweep_rows.FOLDER_VARIABLE, str(folder))
+    job = Job({"seed": "1"}, None, UNFINISHED)
+    sweep_rows.write(0, job)
+
+    assert sweep_rows.take() == {0: job}
+
+
 def test_a_job_that_is_killed_or_outlives_its_sweep_has_no_end(seqnets, monkeypatch, elsewhere):
     tables = []
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from seqnets.atomic import atomic
 from seqnets.cli.sweep import UNFINISHED, Failed, Job, Trained
@@ -72,7 +74,7 @@ def take() -> dict[int, Job]:
     folder = Path(named)
     rows = {int(path.stem): _read(path) for path in folder.glob("*.json")}
     shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
+    with suppress(OSError, YAMLError, OmegaConfBaseException):  # another sweep may be writing it
         _forget_folder(folder.with_name("multirun.yaml"))
     return dict(sorted(rows.items()))
 
