@@ -65,6 +65,17 @@ def test_rwkv4_of_large_keys_is_the_mean_of_values(key):
     torch.testing.assert_close(y, means / 2, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["reference", "c"])
+def test_rwkv4_divides_by_nothing_near_zero_where_a_state_was_learned(backend):
+    cell = RWKV4Cell(3, 4)
+    x, one = torch.randn(2, 5, 3), torch.ones(2, 4)
+    state = 0 * one, one, -torch.exp(cell.bonus + cell.project(x[:, 0])[:, 4:8]), 0 * one
+
+    y, _ = unroll(cell, x, state, backend=backend)
+
+    assert y.abs().max() < 10
+
+
 def test_rwkv4_starts_as_the_first_layer_of_its_published_code():
     cell = RWKV4Cell(3, 5)
 

@@ -27,7 +27,8 @@ class RWKV4Cell(GatedCell):
 
     ``a`` and ``n`` are both the paper's times :math:`\exp(-m_t)`, :math:`m_t = \max(m_{t-1} - w,
     k_t)`, so that ``h`` is the same and nothing overflows. Where nothing is stored yet,
-    :math:`n_{t-1} = 0`, :math:`m_t = k_t`. From then on :math:`n_t \ge 1`.
+    :math:`n_{t-1} = 0`, :math:`m_t = k_t`. From then on :math:`n_t \ge 1`, and all weights of a
+    mean are at least 1 together; they count as 1 where a given state has less.
 
     Differs from the paper in two places: the biases, which start at zero; and what its block has
     around the cell, the shift of tokens before and a matrix after, is not part of it. w and u start
@@ -66,7 +67,7 @@ class RWKV4Cell(GatedCell):
         new, empty = self.bonus + wx.k, n == 0
         top = torch.maximum(torch.where(empty, new, m), new)
         before, now = torch.exp(torch.where(empty, new, m) - top), torch.exp(new - top)
-        mean = (before * a + now * wx.v) / (before * n + now)
+        mean = (before * a + now * wx.v) / (before * n + now).clamp(min=1)
         kept = torch.where(empty, wx.k, m - torch.exp(self.omega))
         m = torch.maximum(kept, wx.k)
         before, now = torch.exp(kept - m), torch.exp(wx.k - m)
