@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from seqnets import unroll
-from seqnets.cells import GatedCell, GRUCell, LRUCell, LSTMCell, QRNNCell
+from seqnets.cells import GatedCell, GRUCell, LRUCell, LSTMCell, NCPCell, QRNNCell
 from seqnets.engine import linear_scan, runs, scan
 from seqnets.engine.dispatch import BACKENDS
 from seqnets.engine.linear import linear_parts
@@ -206,6 +206,7 @@ def test_a_turn_needs_complex_numbers():
 REFUSALS = {
     "an LSTM": (LSTMCell, "a product by weight_hh depends on it"),
     "a GRU": (GRUCell, "a product by weight_hh depends on it"),
+    "pairs of units": (NCPCell, "a product by a matrix that is computed depends on it"),
     "a sum": (Rowwise, "a sum over the units of a row depends on it"),
     "a function": (linear_in(("h",), lambda wx, h: (torch.tanh(h) + wx,)), "tanh of 'h'"),
     "a square": (linear_in(("h",), lambda wx, h: (wx + h * h,)), "mul of 'h'"),

@@ -14,6 +14,7 @@ from itertools import combinations
 from typing import Any
 
 from seqnets.engine.graph import Columns, Graph, Node, Untraceable, walk, whole_of
+from seqnets.engine.preparation import PREPARED
 from seqnets.engine.program import Program
 from seqnets.engine.step import Step
 
@@ -138,7 +139,8 @@ def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequen
         columns = leaf.what
         if columns.source == "product":
             weight = step.products[columns.key].weight.name
-            raise Untraceable(f"a product by {weight} depends on it")
+            matrix = "a matrix that is computed" if weight.startswith(PREPARED) else weight
+            raise Untraceable(f"a product by {matrix} depends on it")
         if columns.source == "reduction":
             op = step.reductions[columns.key].op
             raise Untraceable(f"a {op} over the units of a row depends on it")

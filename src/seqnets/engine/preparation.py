@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
+PREPARED = "prepared_"
+"""How the names begin by which a step reads what is made of parameters alone."""
+
 
 @dataclass(frozen=True)
 class Operand:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from seqnets.engine.graph import Graph, Node, Untraceable, number_of
-from seqnets.engine.preparation import Call, Operand, Preparation, listed
+from seqnets.engine.preparation import PREPARED, Call, Operand, Preparation, listed
 from seqnets.engine.step import Weight
 from seqnets.engine.tracing.meanings import memory_of
 from seqnets.engine.tracing.pointwise import FILLS
@@ -136,7 +136,7 @@ class Preparing(Recorder):
         """Let the step read a tensor that depends on parameters alone as one more parameter."""
         if tensor.is_complex():
             raise Untraceable(f"arithmetic in {tensor.dtype}")
-        name = next(n for i in itertools.count() if (n := f"prepared_{i}") not in self._parameters)
+        name = next(n for i in itertools.count() if (n := f"{PREPARED}{i}") not in self._parameters)
         self._made[name] = tensor, self._keys[id(tensor)]
         known = memory_of(tensor) in self._given
         self.name_parameter(tensor, name, scalar=self._scalar)
