@@ -156,18 +156,23 @@ def explain(
     """
     request = make_request(cell, x, state, lengths, resets, reverse, memory, "explain")
     chosen, refusals = _fastest(request), _refusals(request)
-    slower = [name for name in preference(request) if name not in refusals]
-    others = tuple(name for name in slower if name != chosen)
+    others = [name for name in preference(request) if name not in (chosen, *refusals)]
+    if eager.name in others and request.plan.mostly_moves:
+        others = [*(name for name in others if name != eager.name), eager.name]
     detail = getattr(BACKENDS[chosen], "detail", None)
     how = detail(request) if detail is not None else ""
-    return Explanation(chosen, refusals, others, how)
+    return Explanation(chosen, refusals, tuple(others), how)
 
 
 def _fastest(request: Request) -> str:
-    """What "auto" takes: the first backend of ``preference`` that does not refuse."""
+    """What "auto" takes: the first backend of ``preference`` that does not refuse.
+
+    For steps whose products mostly move units, the plain loop takes the place of ``eager``.
+    """
     for name in preference(request):
         if BACKENDS[name].refusal(request) is None:
-            return name
+            moves = name == eager.name and request.plan.mostly_moves
+            return reference.name if moves else name
     raise BackendError(f"{request.cell._name}: every backend refuses: {_refusals(request)}.")
 
 

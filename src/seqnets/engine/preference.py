@@ -30,11 +30,6 @@ _NATIVE_FIRST = {
 }
 
 _SCAN_FIRST = ("scan", *(name for name in _ORDER["cuda"] if name != "scan"))
-_EAGER_LAST = {
-    order: (*(name for name in order if name != "eager"), "eager")
-    for order in (*_ORDER.values(), _SCAN_FIRST)
-}
-"""Of each order, that without a compiler for steps whose products mostly move units."""
 
 
 def preference(request: Request) -> tuple[str, ...]:
@@ -46,15 +41,9 @@ def preference(request: Request) -> tuple[str, ...]:
         return _ORDER[device]
     known = family(request.cell)
     if known is None:
-        order = _SCAN_FIRST if scan.pays(request) else _ORDER[device]
-        return _EAGER_LAST[order] if _mostly_moves(request) else order
+        return _SCAN_FIRST if scan.pays(request) else _ORDER[device]
     faster = _faster_on_a_gpu if request.x.is_cuda else _faster_on_a_cpu
     return (_NATIVE_FIRST if faster(known, request) else _ORDER)[device]
-
-
-def _mostly_moves(request: Request) -> bool:
-    """Whether a step's products mostly move units, whose zeros only the loops leave out."""
-    return request.untraceable is None and request.plan.mostly_moves
 
 
 def _faster_on_a_cpu(family: type[GatedCell], request: Request) -> bool:
