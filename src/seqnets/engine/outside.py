@@ -52,7 +52,7 @@ class Outside:
         self._methods = methods
         self._others: list[Any] = []
         self._changes = 0
-        self._written: set[tuple[int, tuple[str, ...]]] = set()
+        self._written: dict[tuple[int, tuple[str, ...]], Any] = {}  # roots, which keep their ids so
         self._seen = _Seen([], [], [], {}, ())
 
     def key(self) -> tuple[Any, ...]:
@@ -88,7 +88,7 @@ class Outside:
         now = _values(functions, places)
         for n, (root, names) in enumerate(places):
             if now[n] is not values[n] or not _same(_items(now[n]), items.get(n, [])):
-                self._written.add((id(root), names))
+                self._written[id(root), names] = root
                 self._seen = _Seen([], [], [], {}, ())
 
     def _found(self) -> tuple[list[FunctionType], list[_Place]]:
