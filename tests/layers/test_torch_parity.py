@@ -543,6 +543,21 @@ def test_a_cells_own_option_is_suggested_for_the_step_module_too():
         seqnets.PeepholeLSTMCell(I, H, forgetbias=1.0)
 
 
+@pytest.mark.parametrize("name", ["GRU", "RNN", "MGU", "GRUCell", "RNNCell", "MGUCell"])
+def test_arguments_that_do_not_fit_are_reported_by_the_module_that_was_called(name):
+    module = getattr(seqnets, name)
+
+    for given, told in [
+        (lambda: module(I), "missing a required argument: 'hidden_size', expected "),
+        (lambda: module(*range(20)), "too many positional arguments, expected "),
+        (lambda: module(I, hiden_size=H), "unexpected keyword argument 'hiden_size', expected hid"),
+        (lambda: module(I, bias=True), "missing a required argument: 'hidden_size', expected "),
+    ]:
+        with pytest.raises(TypeError, match=f"^{name}: {told}") as error:
+            given()
+        assert "DeepRNN" not in str(error.value)
+
+
 def wrong_weight():
     module = seqnets.GRU(I, H)
     module.weight_hh_l0 = nn.Parameter(torch.zeros(3 * H, H + 1))

@@ -41,13 +41,14 @@ def check_call(
     """
     if isinstance(error, SeqnetsError):
         return
-    known = arguments_of(kind)
-    advice = _MORE_THAN_A_STEP if named.keys() & _OF_LAYERS else ""
+    cell = getattr(kind, "cell_class", None)  # a module like torch.nn's takes its options, too
+    known = dict.fromkeys([*arguments_of(kind), *(arguments_of(cell) if cell else ())]).keys()
+    advice = _MORE_THAN_A_STEP if named.keys() & _OF_LAYERS - known else ""
     if "cell" in known and "input_size" not in known and given and isinstance(given[0], type):
         sizes = [*map(repr, given[1:]), *(f"{k}={v!r}" for k, v in named.items() if k not in known)]
         called = f"{given[0].__name__}({', '.join(sizes) or 'input_size, hidden_size'})"
         advice = f"\n  Make the cell first: {kind.__name__}({called})."
-    unknown = [k for k in named if f"unexpected keyword argument {k!r}" in str(error)]
+    unknown = [k for k in named if cell or f"unexpected keyword argument {k!r}" in str(error)]
     check_keywords(kind.__name__, known, unknown, advice)
     try:
         inspect.signature(kind).bind(*given, **named)

@@ -18,6 +18,7 @@ from typing_extensions import Self, TypeVar
 
 from seqnets import cells
 from seqnets.cells import GatedCell
+from seqnets.cells.constructors import checks_calls
 from seqnets.engine import native
 from seqnets.engine.modes import is_plain
 from seqnets.engine.stack import OneCall, one_call
@@ -88,6 +89,7 @@ class TorchLike(TorchBase, Generic[Hidden]):
     _watched = False
     """Whether the layers are watched: each then runs by itself, over whole sequences."""
 
+    @checks_calls
     def __init__(
         self,
         input_size: int,

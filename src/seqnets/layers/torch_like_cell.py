@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import GatedCell
+from seqnets.cells.constructors import checks_calls
 from seqnets.engine import native
 from seqnets.errors import ShapeError
 from seqnets.layers.checks import as_flag, as_size
@@ -41,6 +42,7 @@ class TorchLikeCell(TorchBase, Generic[Hidden]):
 
     _checked_kinds: tuple[Any, ...] = ()  # the class's for modules pickled by earlier versions
 
+    @checks_calls
     def __init__(
         self,
         input_size: int,

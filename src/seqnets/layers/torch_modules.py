@@ -15,6 +15,7 @@ from torch import Tensor
 from seqnets import cells
 from seqnets.cells import GatedCell
 from seqnets.cells.computed import ComputedCell
+from seqnets.cells.constructors import checks_calls
 from seqnets.layers.torch_base import Device, Pair
 from seqnets.layers.torch_like import TorchLike
 from seqnets.layers.torch_like_cell import TorchLikeCell
@@ -42,6 +43,7 @@ class RNN(TorchLike[Tensor], cell=cells.RNNCell):
 
     _fixed = (*TorchLike._fixed, "nonlinearity")
 
+    @checks_calls
     def __init__(
         self,
         input_size: int,
@@ -118,6 +120,7 @@ class RNNCell(TorchLikeCell[Tensor], cell=cells.RNNCell):
 
     _fixed = (*TorchLikeCell._fixed, "nonlinearity")
 
+    @checks_calls
     def __init__(
         self,
         input_size: int,
