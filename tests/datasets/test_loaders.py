@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from seqnets.datasets import EvaluationStream, SequenceLoader, Sequences, TrainingStream
+from seqnets.datasets import (
+    EvaluationStream,
+    Parity,
+    SequenceLoader,
+    Sequences,
+    SeriesTable,
+    TextFiles,
+    TrainingStream,
+)
 from seqnets.datasets.augmentation import Noise, Stretch
 from seqnets.datasets.augmentation.augmenter import Augmenter
-from seqnets.errors import CheckpointError, DataError
+from seqnets.errors import CheckpointError, ConfigError, DataError
 from seqnets.typing import IGNORE, Batch
 
 
@@ -403,3 +411,24 @@ def test_no_rows_make_an_empty_batch_and_no_sequences():
 
     assert (batch.x.shape, batch.y.shape) == ((0, 0, 2), (0,))
     assert len(sequences.select(none)) == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: Parity(),
+        lambda path: SeriesTable(path, lookback=8, horizon=2),
+        lambda path: TextFiles(path),
+    ],
+)
+def test_a_part_that_there_is_not_is_refused_with_those_that_there_are(make, tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("a,b\n" + "1,2\n2,1\n" * 200)
+    data = (
+        make()
+        if make is Parity
+        else make(path=str(path), **({} if make is TextFiles else {"lookback": 8, "horizon": 2}))
+    )
+
+    with pytest.raises(ConfigError, match="part is 'tset', expected one of train, val, test"):
+        data.loader("tset")

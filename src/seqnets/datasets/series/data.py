@@ -291,6 +291,7 @@ class SeriesData(DataModule):
 
     def loader(self, part: Part) -> SequenceLoader:
         """A new loader of one part, shuffled for training."""
+        check_choice(type(self).__name__, self.windows, part=part)
         windows, shuffle = self.windows[part], part == "train"
         return SequenceLoader(windows, self.batch_size, shuffle, self.seed, self.name_of(part))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.checks import check_count, check_fractions
+from seqnets.checks import check_choice, check_count, check_fractions
 from seqnets.datasets.base import DataModule
 from seqnets.datasets.baselines.counting import histogram, language_baselines
 from seqnets.datasets.loader import Loader
@@ -122,6 +122,7 @@ class LanguageData(DataModule):
 
     def loader(self, part: Part) -> Stream:
         """A new loader of one part: random offsets for training, every token otherwise."""
+        check_choice(type(self).__name__, self.tokens.parts, part=part)
         ids, name = self.tokens.part(part), self.name_of(part)
         sizes = self.batch_size, self.chunk_length
         if part == "train":
