@@ -83,14 +83,18 @@ class PairFiles(TextPairs):
         }
         self.files: dict[Part, tuple[Path, Path]] = {}
         for name in PARTS:
-            sides = [Path(side).expanduser() for side in given[name] if side is not None]
-            if len(sides) == 1:
+            source, target = given[name]
+            if (source is None) != (target is None):
+                side, lacking = ("source", "target") if target is None else ("target", "source")
+                begin = {"train": "", "val": "validation_", "test": "test_"}[name]
                 raise ConfigError(
-                    f"PairFiles: got {sides[0]} alone for the {name} part, expected a source and "
-                    "a target file."
+                    f"PairFiles: {begin}{side}_path is {source or target}, without a "
+                    f"{begin}{lacking}_path, expected both.\n"
+                    f"  dataset.{begin}{lacking}_path=FILE names the file with the {lacking} of "
+                    "each line."
                 )
-            if sides:
-                self.files[name] = sides[0], sides[1]
+            if source is not None and target is not None:
+                self.files[name] = Path(source).expanduser(), Path(target).expanduser()
         if (self.table is None) == ("train" not in self.files) or (self.table and self.files):
             raise ConfigError(
                 "PairFiles: expected either path, a table, or source_path and target_path, two "
