@@ -838,6 +838,13 @@ def test_missing_values_of_a_ts_file_are_filled_as_asked_for(tmp_path):
     assert batch.x[0, :3].tolist() == [[0, 3], [1, 3], [2, 5]]
 
 
+def test_a_label_that_is_named_is_not_looked_for_in_a_ts_file(tmp_path):
+    data = ClassificationFiles(str(write_ts(tmp_path)), label="kind")
+
+    with pytest.raises(DataError, match=r"@classLabel is for classification, without dataset\.la"):
+        data.setup()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -100,9 +100,14 @@ def _read_header(path: Path, content: Iterator[tuple[int, str]], regression: boo
     tag, what = ("targetLabel", "") if regression else ("classLabel", " and the labels")
     has_target, *labels = tags.get(tag.lower(), "false").split() or ["false"]
     if has_target.lower() != "true" or not (labels or regression):
+        advice = "Classification has @classLabel, regression @targetLabel."
+        if regression and "classlabel" in tags:
+            advice = (
+                "Its @classLabel is for classification, without dataset.label: a .ts file has no "
+                "columns to choose from."
+            )
         raise DataError(
-            f"{path}: @{tag} is {tags.get(tag.lower())!r}, expected 'true'{what}.\n"
-            "  Classification has @classLabel, regression @targetLabel."
+            f"{path}: @{tag} is {tags.get(tag.lower())!r}, expected 'true'{what}.\n  {advice}"
         )
     if tags.get("timestamps", "false").lower() == "true":
         raise DataError(
