@@ -1391,6 +1391,19 @@ def test_the_share_of_padding_is_told_when_all_processes_are_there(seqnets, monk
     assert "Padding is 25.0% of the training steps." in done.out
 
 
+def test_much_padding_is_told_with_the_way_to_cut_long_sequences(seqnets, tmp_path):
+    steps = [f"{name},{step % 5},{'ab'[step % 2]}" for name in range(8) for step in range(4)]
+    steps += [f"long,{step % 5},{'ab'[step % 2]}" for step in range(200)]
+    (tmp_path / "steps.csv").write_text("\n".join(["sequence,level,label", *steps]))
+    tagging = ["dataset=tagging", f"dataset.path={tmp_path / 'steps.csv'}"]
+
+    whole = seqnets("train", *SMALL, *tagging)
+    cut = seqnets("train", *SMALL, *tagging, "dataset.window=10")
+
+    assert "% of the training steps. dataset.window=STEPS would cut long sequences." in whole.out
+    assert "would cut" not in cut.out
+
+
 def test_the_share_of_padding_and_the_way_to_predict_are_told(seqnets, tmp_path):
     sizes = ["dataset.train_size=64", "dataset.test_size=32", "dataset.shortest_length=2"]
 
