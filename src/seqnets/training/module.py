@@ -39,6 +39,7 @@ from seqnets.training.scores import scores_of_parts
 from seqnets.training.standardised import check_times
 from seqnets.training.trainers import (
     callbacks_of,
+    data_of,
     is_epoch_complete,
     is_time_to_log,
     is_training,
@@ -144,7 +145,7 @@ class SequenceModule(LightningModule):
         """Have objective and rule of learning check the data before anything is computed."""
         require_one_average(self.trainer)
         check_times(self.model, self.card["data"])
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer)
         if data is not None:
             self.objective.check(self.model, data)
             if isinstance(data, SequenceData) and data.augmenter is not None:

@@ -19,6 +19,11 @@ def callbacks_of(trainer: Trainer, kind: type[_C]) -> list[_C]:
     return [found for found in trainer.callbacks if isinstance(found, kind)]  # type: ignore[attr-defined]
 
 
+def data_of(trainer: Trainer) -> Any:
+    """A trainer's data module; None if it was given loaders."""
+    return trainer.datamodule  # type: ignore[attr-defined]
+
+
 def is_training(trainer: Trainer) -> bool:
     """Whether a trainer is in ``fit``, its sanity check aside."""
     return trainer.state.fn == "fit" and not trainer.sanity_checking
@@ -105,8 +110,7 @@ def total_steps(trainer: Trainer) -> int | None:
     longest = None if trainer.max_steps == -1 else trainer.max_steps
     if trainer.max_epochs in (None, -1):
         return longest
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+    batches, limit = len(data_of(trainer).train_dataloader()), trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * max(trainer.max_epochs, 1)
     return steps if longest is None else min(steps, longest)

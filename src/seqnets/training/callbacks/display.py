@@ -21,7 +21,7 @@ from seqnets.insight.fonts import give_fonts
 from seqnets.insight.visible import visible
 from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.loggers import writer_of
-from seqnets.training.trainers import callbacks_of, is_training
+from seqnets.training.trainers import callbacks_of, data_of, is_training
 from seqnets.typing import Batch
 
 SHARE = 0.01
@@ -85,7 +85,7 @@ def as_validated(trainer: Trainer, pl_module: Any) -> Iterator[None]:
 
 def sample_batch(trainer: Trainer, pl_module: Any) -> Batch:
     """A batch sampled from the whole validation part, on the module's device."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data = data_of(trainer)
     sample = data.val_dataloader().sample()
     return data.transfer_batch_to_device(sample, pl_module.device, 0)
 

@@ -14,7 +14,7 @@ from seqnets.errors import DivergenceError
 from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.callbacks.checkpoints import Checkpoints
 from seqnets.training.callbacks.deferred import Deferred
-from seqnets.training.trainers import is_training
+from seqnets.training.trainers import data_of, is_training
 
 
 class DivergenceGuard(SequenceCallback):
@@ -118,7 +118,7 @@ def _error(trainer: Trainer, found: str, place: str, weights: str) -> Divergence
 
 
 def _advice(trainer: Trainer) -> str:
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data = data_of(trainer)
     if isinstance(data, SequenceFiles) and data.missing == "keep":
         return (
             "dataset.missing=keep leaves NaN where a value is missing, which few cells can handle: "

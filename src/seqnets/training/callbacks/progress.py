@@ -17,7 +17,7 @@ from seqnets.insight.rounded import rounded
 from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.callbacks.deferred import Deferred
 from seqnets.training.callbacks.throughput import Timed
-from seqnets.training.trainers import is_training
+from seqnets.training.trainers import data_of, is_training
 from seqnets.typing import Batch
 
 _REFRESH = 0.2  # seconds between two updates
@@ -128,7 +128,7 @@ class Progress(SequenceCallback, Timed):
         (loss,) = self._loss.read()
         figures = {"loss": loss, **pl_module.objective.derived(loss)}
         shown = (f"{name.replace('_', ' ')} {rounded(value)}" for name, value in figures.items())
-        unit = getattr(trainer.datamodule, "unit", "steps")  # type: ignore[attr-defined]
+        unit = getattr(data_of(trainer), "unit", "steps")
         self._fields["figures"] = "  ".join(shown) + "  "
         rate = self.read_throughput()
         if rate:  # 0 if no batch has ended since: keep the last rate

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.optim import Optimizer
 
 from seqnets.errors import ConfigError
+from seqnets.training.trainers import data_of
 
 
 class RateByLength(Callback):
@@ -32,7 +33,7 @@ class RateByLength(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Hook the optimizers, so that rates are scaled during their steps only."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         if not hasattr(data, "chunk_length"):
             raise ConfigError(
                 f"RateByLength: got {type(data).__name__}, expected data in chunks, with a "

@@ -20,6 +20,7 @@ from seqnets.training.evaluating import evaluating
 from seqnets.training.generate import check_options, generate, read_prompt
 from seqnets.training.objectives import LanguageModelling, Polyphony
 from seqnets.training.objectives.rows import lengths_of
+from seqnets.training.trainers import data_of
 
 
 class TextSamples(Display):
@@ -98,4 +99,4 @@ def _vocabulary(trainer: Trainer, pl_module: Any) -> Vocabulary | None:
     """The vocabulary of a language model; None for other models."""
     if not isinstance(pl_module.objective, LanguageModelling):
         return None
-    return getattr(trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
+    return getattr(data_of(trainer), "vocabulary", None)
