@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from seqnets.checks import check_count
 from seqnets.insight.gradient_flow import draw_gradient_flow, per_step, reach
 from seqnets.layers import Recurrent, Truncated, gradient_flow
+from seqnets.layers.lengths import broadcast_steps, valid_steps
 from seqnets.layers.torch_like import TorchLike
 from seqnets.training.callbacks.display import Display, can_draw, first_rows, sample_batch, write
 from seqnets.training.evaluating import evaluating
@@ -99,8 +100,7 @@ def in_windows(batch: Batch, steps: int) -> Batch:
         T -= T % steps
     y = batch.y[:, :T]
     if lengths is not None:
-        valid = torch.arange(T, device=y.device) < lengths[:, None]
-        y = torch.where(valid.view(*valid.shape, *[1] * (y.dim() - 2)), y, IGNORE)
+        y = torch.where(broadcast_steps(valid_steps(y, lengths), y), y, IGNORE)
     return batch._replace(x=batch.x[:, :T], y=y, lengths=lengths)
 
 
@@ -110,4 +110,4 @@ def with_last_targets(batch: Batch) -> Batch:
     scored = (y != IGNORE) if y.dim() == 2 else (y != IGNORE).flatten(2).any(-1)
     later = scored.flip(1).cumsum(1).flip(1)  # targets from a step on
     last = scored & (later == 1)
-    return batch._replace(y=torch.where(last.view(*last.shape, *[1] * (y.dim() - 2)), y, IGNORE))
+    return batch._replace(y=torch.where(broadcast_steps(last, y), y, IGNORE))
