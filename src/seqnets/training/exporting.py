@@ -231,7 +231,7 @@ FORMATS = {
 
 
 def _example(served: Served) -> tuple[Tensor, ...]:
-    return tuple(served.example(3, _steps(served, 8)))
+    return tuple(served.example(3, served.steps(8)))
 
 
 def _varying(served: Served, rows: Any, steps: Any) -> dict[str, Any]:
@@ -240,11 +240,6 @@ def _varying(served: Served, rows: Any, steps: Any) -> dict[str, Any]:
         {0: rows, **({1: steps} if name in served.sequences else {})} for name in served.inputs
     )
     return {"given": tuple(sizes)}
-
-
-def _steps(served: Served, count: int) -> int:
-    """About so many steps, as the model takes them."""
-    return -(-max(count, served.least) // served.segment) * served.segment
 
 
 @contextmanager
@@ -275,7 +270,7 @@ def _refusals(served: Served, form: str) -> Iterator[None]:
 
 def _difference(served: Served, run: Run, batches: Iterable[Sequence[Tensor]]) -> float:
     """The largest difference of the outputs, relative to the largest where that exceeds 1."""
-    made = (served.example(B, _steps(served, T), seed=T) for B, T in _SIZES)
+    made = (served.example(B, served.steps(T), seed=T) for B, T in _SIZES)
     found = []
     with torch.no_grad():
         for given in (*made, *batches):

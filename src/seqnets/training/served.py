@@ -140,6 +140,10 @@ class Served(nn.Module):
             steps += 1
         return 1 if steps == 2 else steps
 
+    def steps(self, count: int) -> int:
+        """About so many steps, as the model takes them."""
+        return -(-max(count, self.least) // self.segment) * self.segment
+
     def example(self, rows: int, steps: int, seed: int = 0) -> list[Tensor]:
         """Random inputs, one row over all steps and the others over fewer.
 
@@ -237,7 +241,7 @@ class Served(nn.Module):
         return [*given, *(reached[name] for name in self.states)]
 
     def _two_shapes(self) -> list[tuple[int, int]]:
-        least = -(-max(self.least, 3) // self.segment) * self.segment
+        least = self.steps(3)
         return [(2, least), (3, least + 4 * self.segment)]
 
     def _ports(self, rows: int, steps: int) -> tuple[list[Port], list[Port]]:
