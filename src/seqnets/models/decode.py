@@ -35,7 +35,8 @@ class Decoded(NamedTuple):
         """The best sequence of each row alone."""
         if self.scores.dim() == 1:
             return self
-        return Decoded(*(None if part is None else part[:, 0] for part in self))  # type: ignore[arg-type]
+        attention = None if self.attention is None else self.attention[:, 0]
+        return Decoded(self.tokens[:, 0], self.scores[:, 0], attention)
 
 
 @torch.no_grad()
