@@ -14,7 +14,7 @@ from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config, check_filled, check_part
 from seqnets.cli.predictions import score_file
 from seqnets.cli.trained import find_checkpoint, load_data, load_module, with_its_task
-from seqnets.cli.trainers import check_device, make_trainer
+from seqnets.cli.trainers import make_trainer
 from seqnets.datasets import DataModule
 from seqnets.datasets.parts import Part
 from seqnets.errors import counted
@@ -43,7 +43,6 @@ def run(options: Config, **_: Any) -> None:
             )
         _score_predictions(options, path)
         return
-    check_device(options["trainer"])
     with quiet():
         gradients = {"inference_mode": False} if learns else {}
         trainer = make_trainer(options, options["allow"], [], logger=False, **gradients)

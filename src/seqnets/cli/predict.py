@@ -24,7 +24,7 @@ from seqnets.cli.trained import (
     new_data,
     with_its_task,
 )
-from seqnets.cli.trainers import check_device, make_trainer
+from seqnets.cli.trainers import make_trainer
 from seqnets.datasets.loader import Loader
 from seqnets.errors import counted
 from seqnets.training import Row, SequenceModule
@@ -68,7 +68,6 @@ def _check(options: Config) -> None:
             raise UsageError(f"{key}: is {options[key]!r}, expected a file.")
     check_filled("file", input=options["input"])
     check_target(options["to"], options["overwrite"])
-    check_device(options["trainer"])
     if options["trainer"].get("devices", 1) not in (1, "auto"):
         raise UsageError(
             f"trainer.devices: is {options['trainer']['devices']}, expected 1.\n"
