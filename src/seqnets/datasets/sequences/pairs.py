@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from seqnets.datasets.parts import Part
 from seqnets.datasets.sequences.base import SequenceData
@@ -35,7 +36,7 @@ class Pairs(Sequences):
     target_lengths: Tensor = field(kw_only=True)
 
     @classmethod
-    def of_ids(cls, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Pairs:
+    def of_ids(cls, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Self:
         """Concatenate pairs of id sequences, appending ``END`` to each target."""
         ended = [np.append(target, END) for target in targets]
         return cls(
@@ -46,7 +47,7 @@ class Pairs(Sequences):
         )
 
     @classmethod
-    def unanswered(cls, sources: Sequence[np.ndarray]) -> Pairs:
+    def unanswered(cls, sources: Sequence[np.ndarray]) -> Self:
         """Sources with unknown targets: one unscored step each."""
         pairs = cls.of_ids(sources, [np.zeros(0, np.int64)] * len(sources))
         pairs.y.fill_(IGNORE)
@@ -78,11 +79,10 @@ class Pairs(Sequences):
         y[torch.arange(y.shape[1]) >= target_lengths[:, None]] = IGNORE
         return Batch(x, y, lengths)
 
-    def select(self, rows: Tensor) -> Pairs:
+    def select(self, rows: Tensor) -> Self:
         """The pairs with these indices, in this order."""
         target = self.target.select(rows)
-        chosen = cast(Pairs, super().select(rows))
-        return replace(chosen, y=target.x, target_lengths=target.lengths)
+        return replace(super().select(rows), y=target.x, target_lengths=target.lengths)
 
 
 class PairLoader(SequenceLoader):

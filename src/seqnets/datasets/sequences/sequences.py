@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from seqnets.datasets.parts import Part
 from seqnets.datasets.scaling import Scaling
@@ -48,7 +49,7 @@ class Sequences:
     weights: Tensor | None = None
 
     @classmethod
-    def of(cls, sequences: Sequence[np.ndarray], labels: Sequence[int]) -> Sequences:
+    def of(cls, sequences: Sequence[np.ndarray], labels: Sequence[int]) -> Self:
         """Concatenate sequences, each (T,) or (T, I), with a class number each."""
         lengths = torch.tensor([len(sequence) for sequence in sequences])
         return cls(torch.from_numpy(np.concatenate(sequences)), lengths, torch.tensor(labels))
@@ -56,7 +57,7 @@ class Sequences:
     @classmethod
     def stacked(
         cls, x: np.ndarray | Tensor, y: np.ndarray | Tensor, *, stepwise: bool = False
-    ) -> Sequences:
+    ) -> Self:
         """Sequences of one length: x (N, T, ...), y (N, ...) or, stepwise, (N, T, ...)."""
         x, y = torch.as_tensor(x), torch.as_tensor(y)
         lengths = torch.full(x.shape[:1], x.shape[1])
@@ -113,7 +114,7 @@ class Sequences:
         weights = None if self.relative_weights is None else self.relative_weights[rows]
         return Batch(x, y, lengths if self.ragged else None, weights=weights)
 
-    def select(self, rows: Tensor) -> Sequences:
+    def select(self, rows: Tensor) -> Self:
         """The sequences with these indices, in this order; not for stepwise targets."""
         pieces = [self.x[self.starts[row] :][: self.lengths[row]] for row in rows]
         ids = None if self.ids is None else [self.ids[row] for row in rows]
