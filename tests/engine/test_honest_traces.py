@@ -225,6 +225,27 @@ def test_a_cell_with_modules_is_traced_once(monkeypatch):
     unroll(cell, x)
 
 
+class Settings:
+    __slots__ = ("__dict__",)
+
+
+@pytest.mark.parametrize("kind", [SimpleNamespace, Settings])
+def test_a_cell_with_an_object_that_holds_its_settings_is_traced_once(kind, monkeypatch):
+    class Settled(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(self.settings.factor * (wx.n + uh.n)),)
+
+    cell, x = Settled(I, H), torch.randn(B, T, I)
+    cell.settings = kind()
+    cell.settings.factor = 0.5
+    unroll(cell, x)
+    monkeypatch.setattr(plans, "trace_step", None)
+
+    unroll(cell, x)
+
+
 def test_a_recurrent_module_of_torch_inside_a_cell_learns_too():
     class Before(GatedCell):
         gates = ("n",)
@@ -1009,6 +1030,10 @@ HERE = sys.modules[__name__]
 READ = {
     "a global": (lambda a: factor * a, (HERE, "factor", 2.0)),
     "one in a comprehension": (lambda a: sum([factor * a for _ in "ab"]), (HERE, "factor", 2.0)),
+    "one with a comprehension's name": (
+        lambda a: factor * a + sum([(lambda: 0 * factor * a)() for factor in (1, 2)]),
+        (HERE, "factor", 2.0),
+    ),
     "a dictionary": (lambda a: named["factor"] * a, (named, "factor", 2.0)),
     "one with tensors": (lambda a: beside["factor"] * a, (beside, "factor", 2.0)),
     "an object in a list": (lambda a: all_held[0].factor * a, (all_held[0], "factor", 2.0)),

@@ -62,16 +62,12 @@ COMPARED = (*_PLAIN, BuiltinFunctionType)
 """Types whose values are compared directly."""
 
 
-class _Plain:
-    """A class with a ``__dict__`` and nothing else."""
-
-
 def is_only_a_dict(value: Any) -> bool:
     """Whether an object's state is its ``__dict__`` alone, without tensors, slots or C fields."""
     kind = type(value)
+    pointers = (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)  # else before it
     return (
         not isinstance(value, (Tensor, nn.Module))
         and hasattr(value, "__dict__")
-        and kind.__basicsize__ <= _Plain.__basicsize__
-        and not any(base.__dict__.get("__slots__") for base in kind.__mro__)
+        and kind.__basicsize__ == object.__basicsize__ + pointers * tuple.__itemsize__
     )

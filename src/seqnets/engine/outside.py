@@ -174,7 +174,7 @@ def _reads(code: CodeType) -> list[tuple[bool, tuple[str, ...]]]:
         elif operation in ("LOAD_ATTR", "LOAD_METHOD") and names:
             names = (*names, name)
         elif operation in ("STORE_GLOBAL", "STORE_DEREF"):
-            written.add(name)
+            written.add((operation == "STORE_GLOBAL", name))
             names = ()
         elif operation not in ("EXTENDED_ARG", "PUSH_NULL"):
             names = ()
@@ -183,7 +183,7 @@ def _reads(code: CodeType) -> list[tuple[bool, tuple[str, ...]]]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             found |= dict.fromkeys(_reads(constant))
-    return [read for read in found if read[1][0] not in written]
+    return [read for read in found if (read[0], read[1][0]) not in written]
 
 
 def _values(functions: Sequence[FunctionType], places: Sequence[_Place]) -> list[Any]:
