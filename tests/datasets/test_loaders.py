@@ -424,11 +424,6 @@ def test_no_rows_make_an_empty_batch_and_no_sequences():
 def test_a_part_that_there_is_not_is_refused_with_those_that_there_are(make, tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("a,b\n" + "1,2\n2,1\n" * 200)
-    data = (
-        make()
-        if make is Parity
-        else make(path=str(path), **({} if make is TextFiles else {"lookback": 8, "horizon": 2}))
-    )
 
     with pytest.raises(ConfigError, match="part is 'tset', expected one of train, val, test"):
-        data.loader("tset")
+        make(str(path)).loader("tset")
