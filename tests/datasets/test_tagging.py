@@ -319,7 +319,7 @@ def test_a_row_for_a_part_that_has_a_file_of_its_own_is_refused(write):
     [
         (CONLL.replace("\tI-person", "\tO").replace("B-person", "person"), {"metric": "entity_f1"},
          "line 3: got label 'person', expected O, B-KIND and I-KIND"),
-        (CONLL, {"metric": "f1_walk"}, r"dataset.metric is f1_walk, and no label is 'walk'"),
+        (CONLL, {"metric": "f1_walk"}, r"metric is f1_walk, and no label is 'walk'"),
         ("a\tO\n\nb\tO\n", {}, r"line 1: the training part has O alone, expected at least two"),
     ],
 )  # fmt: skip

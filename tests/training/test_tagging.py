@@ -86,6 +86,20 @@ def test_a_metric_that_does_not_fit_the_labels_is_refused(metric):
         Tagging(metric).metrics({"sizes": {"num_classes": 2}})
 
 
+def test_a_metric_that_the_dataset_was_not_told_is_refused_where_validation_lacks_its_label(
+    tmp_path,
+):
+    path, other = tmp_path / "a.conll", tmp_path / "b.conll"
+    path.write_text("to\tO\nYork\tB-place\nCity\tI-place\n\nto\tO\nmove\tO\n", "utf-8")
+    other.write_text("to\tO\nYork\tB-place\n", "utf-8")
+    data = TaggingFiles(str(path), str(other), str(path))
+    data.setup()
+
+    Tagging("f1_B-place").check(nn.Identity(), data)
+    with pytest.raises(DataError, match=r"b\.conll, line 1: the val part has no label 'I-place'"):
+        Tagging("f1_I-place").check(nn.Identity(), data)
+
+
 def test_a_random_field_is_scored_by_its_sequences_and_predicts_them():
     model = SequenceTagger(
         GRUCell, 3, input_size=1, hidden_size=4, output=ConditionalRandomField

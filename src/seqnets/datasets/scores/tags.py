@@ -75,8 +75,8 @@ def check_labels(who: str, metric: str, labels: Sequence[str]) -> None:
         )
     if metric.startswith(LABEL_F1) and metric.removeprefix(LABEL_F1) not in labels:
         raise DataError(
-            f"{who}: dataset.metric is {metric}, and no label is "
-            f"{metric.removeprefix(LABEL_F1)!r}, expected one of {', '.join(labels)}."
+            f"{who}: metric is {metric}, and no label is {metric.removeprefix(LABEL_F1)!r}, "
+            f"expected one of {', '.join(labels)}."
         )
 
 

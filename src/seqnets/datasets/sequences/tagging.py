@@ -149,22 +149,22 @@ class TaggedData(SequenceData):
                 _check_sequence(part, sequence, train[0], labels)
         odd = next((label for label in labels if not is_bio(label)), labels[0])
         check_labels(places[odd], self.metric, labels)
-        self._check_scored()
+        self.check_scored(self.metric)
         parts = {part: _encode(self.inputs, self.parts[part], labels) for part in PARTS}
         return Splits(parts, labels)
 
-    def _check_scored(self) -> None:
-        """Raise DataError if the validation part has nothing of what the metric is about."""
-        validation, label = self.parts["val"], self.metric.removeprefix(LABEL_F1)
+    def check_scored(self, metric: str) -> None:
+        """Raise DataError if the validation part has nothing of what a metric is about."""
+        validation, label = self.parts["val"], metric.removeprefix(LABEL_F1)
         there, lacking = {label for s in validation for label in s.labels}, ""
-        if self.metric == ENTITY_F1 and there <= {OUTSIDE, None}:
+        if metric == ENTITY_F1 and there <= {OUTSIDE, None}:
             lacking = "entity"
-        elif self.metric.startswith(LABEL_F1) and label not in there:
+        elif metric.startswith(LABEL_F1) and label not in there:
             lacking = f"label {label!r}"
         if lacking:
             raise DataError(
                 f"{validation[0].where}: the val part has no {lacking}, expected some, since "
-                f"dataset.metric is {self.metric}.\n"
+                f"the metric is {metric}.\n"
                 "  It would be 0 whatever is learned, and chooses the best checkpoint.\n"
                 "  Another dataset.seed, or a larger dataset.validation_fraction, holds out other "
                 "sequences; a column split or dataset.validation_path names them."

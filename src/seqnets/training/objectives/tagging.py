@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from seqnets.datasets import DataModule, TaggedData
 from seqnets.datasets.scores.tags import (
     ENTITY_F1,
     LABEL_F1,
@@ -49,6 +50,11 @@ class Tagging(Objective):
     def __init__(self, metric: str = "accuracy") -> None:
         check_metric(type(self).__name__, metric)
         self.metric = metric
+
+    def check(self, model: nn.Module, data: DataModule) -> None:
+        """Raise DataError if the validation part has nothing of what the metric is about."""
+        if isinstance(data, TaggedData):
+            data.check_scored(self.metric)
 
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         """Score one label per step; ``IGNORE`` is not scored. Predictions are classes, (B, T)."""
