@@ -12,11 +12,10 @@ from seqnets.cells.metaclass import class_changes, is_counted
 FAMILIES: tuple[type[GatedCell], ...] = (LSTMCell, GRUCell, RNNCell)
 """The cells that torch.nn has."""
 
-_EQUATIONS = (
+_EQUATIONS = {
     "gates", "states", "project", "product", "recur", "split", "update", "step", "initial_state",
     "gate", "candidate", "squash",
-)  # fmt: skip
-_OWN = frozenset(_EQUATIONS)
+}  # fmt: skip
 
 
 def family(cell: Cell) -> type[GatedCell] | None:
@@ -33,7 +32,7 @@ def family(cell: Cell) -> type[GatedCell] | None:
 
 def has_own_equation(cell: Cell) -> bool:
     """Whether a part of the equation is an attribute of this one cell, not of its class."""
-    return not _OWN.isdisjoint(cell.__dict__)
+    return not _EQUATIONS.isdisjoint(cell.__dict__)
 
 
 def _family(kind: type[Cell]) -> type[GatedCell] | None:

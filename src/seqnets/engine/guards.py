@@ -7,7 +7,6 @@ where the compiler sees it.
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any
 
 from seqnets.cells import Cell
@@ -28,7 +27,7 @@ def stays(cell: Cell) -> bool:
     for path in filter(None, others.split(",")):
         _read(cell, path)
     plain = cell.as_constant(_plain_attributes).split(",")  # torch 2.11 cannot compile != of tuples
-    return all(_read(cell, path) == cell.as_constant(_value_of, path) for path in plain)
+    return all(_read(cell, path) == cell.as_constant(_read, path) for path in plain)
 
 
 def _changes(cell: Cell) -> int:
@@ -37,6 +36,7 @@ def _changes(cell: Cell) -> int:
 
 
 def _read(cell: Cell, path: str) -> Any:
+    """An attribute of a cell, or of a nested one."""
     value: Any = cell
     for name in path.split("."):
         value = getattr(value, name)
@@ -65,11 +65,6 @@ def _is_plain(value: Any) -> bool:
 _PLAIN = (bool, int, float, str)
 _OTHERS = ("torch", "builtins", "abc", "typing")
 """Libraries whose classes have nothing that a step reads."""
-
-
-def _value_of(cell: Cell, path: str) -> Any:
-    """An attribute of a cell or of a nested one, as a constant."""
-    return attrgetter(path)(cell)
 
 
 def _replaceable(cell: Cell) -> str:
