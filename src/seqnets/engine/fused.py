@@ -26,7 +26,7 @@ from seqnets.engine.pieces import cut, joined
 from seqnets.engine.program import Program
 from seqnets.engine.projection import make_projection, project, rows_inside
 from seqnets.engine.recompute import drawn_again, in_modes, modes_of, random_state
-from seqnets.engine.request import Request, parted
+from seqnets.engine.request import Request, parted, rebuilt
 from seqnets.typing import State
 
 
@@ -178,8 +178,12 @@ def _by_the_plain_loop(
     """The gradients of all tensors, which can be differentiated again."""
     x, given, _ = parted(ctx.names, tensors)
     request = Request(ctx.cell, x, given or None, order.lengths, order.resets, order.reverse)
+
+    def run(given: Sequence[Tensor]) -> tuple[Tensor, State]:
+        return reference.run(rebuilt(request, ctx.names, given))
+
     with drawn_again(ctx.random, x), in_modes(ctx.cell, ctx.modes):
-        return reference.gradients(request, ctx.names, tensors, grads, needed)
+        return reference.gradients_of(run, tensors, grads, needed)
 
 
 def _total(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -12,7 +12,7 @@ from seqnets.cells import Cell
 from seqnets.engine import onnx_export
 from seqnets.engine.lengths import where_rows, with_filled_padding
 from seqnets.engine.modes import is_exporting
-from seqnets.engine.request import Request, rebuilt
+from seqnets.engine.request import Request
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -99,17 +99,6 @@ def versions_of(tensors: Sequence[Tensor]) -> list[int]:
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return []
     return [tensor._version for tensor in tensors if not tensor.is_inference()]
-
-
-def gradients(
-    request: Request,
-    names: Sequence[str],
-    tensors: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    """Gradients from the plain loop, that can be differentiated again if gradients are on."""
-    return gradients_of(lambda given: run(rebuilt(request, names, given)), tensors, grads, needed)
 
 
 def gradients_of(
