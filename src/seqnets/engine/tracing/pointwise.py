@@ -135,14 +135,7 @@ def _clamp(recorder: Recorder, x: Any, low: Any = None, high: Any = None) -> Nod
 # Powers.
 
 _LARGEST_POWER = 16
-_POWERS: dict[Any, Callable[..., Node]] = {
-    1: lambda apply, const, a: a,
-    2: lambda apply, const, a: apply("mul", a, a),
-    3: lambda apply, const, a: apply("mul", a, apply("mul", a, a)),
-    0.5: lambda apply, const, a: apply("sqrt", a),
-    -0.5: lambda apply, const, a: apply("rsqrt", a),
-    -1: lambda apply, const, a: apply("reciprocal", a),
-}
+_ROOTS = {0.5: "sqrt", -0.5: "rsqrt"}
 
 
 def _pow(recorder: Recorder, base: Any, exponent: Any) -> Node:
@@ -153,8 +146,8 @@ def _pow(recorder: Recorder, base: Any, exponent: Any) -> Node:
         return apply("exp", apply("mul", recorder.node(exponent), const(math.log(base))))
     node = recorder.node(base)
     if not isinstance(exponent, Tensor):
-        if exponent in _POWERS:
-            return _POWERS[exponent](apply, const, node)
+        if exponent in _ROOTS:
+            return apply(_ROOTS[exponent], node)
         if exponent == int(exponent) and abs(exponent) <= _LARGEST_POWER:
             power = reduce(partial(apply, "mul"), [node] * abs(int(exponent)), const(1))
             return power if exponent >= 0 else apply("reciprocal", power)
