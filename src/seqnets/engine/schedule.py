@@ -12,7 +12,7 @@ from typing import Any
 
 from seqnets.engine.derivative import derive
 from seqnets.engine.division import Division
-from seqnets.engine.graph import Node, Untraceable
+from seqnets.engine.graph import Node, Untraceable, walk
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
 from seqnets.engine.saved_for_backward import nodes_to_save, states_to_save
 from seqnets.engine.step import Step
@@ -143,21 +143,14 @@ class _Passes:
 
     def _inputs(self, n: int, outputs: Sequence[Node]) -> list[Node]:
         """What a stage's expressions read: leaves, and nodes of earlier stages."""
-        found: dict[Node, None] = {}
-        seen: set[Node] = set()
-        ahead = [*reversed(outputs)]
-        while ahead:
-            node = ahead.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            if node.source == "state" and self.step.whole_state(node) is None:
-                raise Untraceable("a part of a state")
-            if node.op == "leaf" or self._is_of_an_earlier(node, n):
-                found[node] = None
-            else:
-                ahead += reversed(node.args)
-        return list(found)
+
+        def operands(node: Node) -> Sequence[Node]:
+            return () if self._is_of_an_earlier(node, n) else node.args
+
+        inside = walk(outputs, (), operands)
+        if any(node.source == "state" and self.step.whole_state(node) is None for node in inside):
+            raise Untraceable("a part of a state")
+        return [node for node in inside if node.op == "leaf" or self._is_of_an_earlier(node, n)]
 
 
 def _columns(nodes: Sequence[Node]) -> dict[Node, int]:
