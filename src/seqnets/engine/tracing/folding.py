@@ -51,7 +51,7 @@ class Folding(Moving):
 
     def _is_folding(self, whole: Tensor, shape: Any) -> bool:
         """Whether a view lets the first dimension hold rows after units that it held before."""
-        if not self._in_rows((whole,), {}):
+        if not self._in_rows(whole):
             return False
         before = self.units.before_rows(whole.shape)
         return before > 1 and len(shape) > 1 and shape[0] == before * self._rows
@@ -67,7 +67,7 @@ class Folding(Moving):
         """The result of an operation on a folded tensor; None if it is not supported."""
         if name in ("mm", "addmm"):
             *bias, left, right = args
-            if self._in_rows((right, *bias), {}):
+            if self._in_rows(right, *bias):
                 return None
             product = self._unfolded[id(left)] @ right
             return self._folded(product + bias[0] if bias else product)

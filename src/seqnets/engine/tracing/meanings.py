@@ -85,18 +85,6 @@ class Meanings(Watcher):
         self._alive[id(tensor)] = tensor
         self._meaning[id(tensor)] = meaning
 
-    def name_parameter(self, tensor: Tensor, name: str, *, scalar: bool) -> None:
-        """Register a parameter; with ``scalar``, one of a single number is shared by all units."""
-        self._parameters[name] = tensor
-        if tensor.dim() == 2:
-            self.give(tensor, Weight(name, 0, *tensor.shape))
-        elif tensor.dim() == 0 or (scalar and tensor.numel() == 1):
-            self.give_columns(tensor, Columns("parameter", name), 0)
-        elif tensor.dim() == 1:
-            self.give_columns(tensor, Columns("parameter", name))
-        else:
-            self.give(tensor, f"the parameter {name} of {tensor.dim()} dimensions")
-
     def give_columns(self, tensor: Tensor, columns: Columns, width: int | None = None) -> None:
         """Register a leaf; ``width`` defaults to the size of the last dimension."""
         width = tensor.shape[-1] if width is None else width

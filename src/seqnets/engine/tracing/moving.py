@@ -7,7 +7,7 @@ a row becomes a product by a constant matrix: what the operation makes of the id
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,13 +35,7 @@ _WIDEST = 4096  # the most units of a side
 
 
 class Moving(Preparing):
-    """Records a step, hoists operations on parameters, and turns data movement into products.
-
-    Attributes:
-        functions: The custom autograd functions that it supports.
-    """
-
-    functions: Set[type] = frozenset()
+    """Records a step, hoists operations on parameters, and turns data movement into products."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -109,11 +103,11 @@ class Moving(Preparing):
             self._repeated[id(result)] = lambda count: self._again(func, args, kwargs, count)
         return result
 
-    def _in_rows(self, args: Any, kwargs: Any) -> list[Tensor]:
-        """The tensors among the arguments whose values differ from row to row."""
+    def _in_rows(self, *given: Any) -> list[Tensor]:
+        """The tensors among arguments whose values differ from row to row."""
         return [
             tensor
-            for tensor in tree_iter((args, kwargs))
+            for tensor in tree_iter(given)
             if isinstance(tensor, Tensor) and not self._is_hoisted(tensor)
             if id(tensor) not in self._repeated
         ]

@@ -7,6 +7,7 @@ positions, so that only comparisons, reductions and products remain.
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -32,9 +33,11 @@ class Placing(Stretching):
 
     Attributes:
         chooses: Whether it has chosen among units whose order torch leaves open if they are equal.
+        functions: The custom autograd functions that it has recorded.
     """
 
     chooses = False
+    functions: Set[type] = frozenset()
 
     def _result_of(self, func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> Any:
         if name in _ENDS and len(args) == 1 and not kwargs and args[0].dtype == torch.int64:

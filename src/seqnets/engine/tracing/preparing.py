@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map_only
 
-from seqnets.engine.graph import Graph, Node, Untraceable, number_of
+from seqnets.engine.graph import Columns, Graph, Node, Untraceable, number_of
 from seqnets.engine.preparation import PREPARED, Call, Operand, Preparation, listed
 from seqnets.engine.step import Weight
 from seqnets.engine.tracing.meanings import memory_of
@@ -43,8 +43,20 @@ class Preparing(Recorder):
 
     def give_parameter(self, tensor: Tensor, name: str) -> None:
         """Register a parameter."""
-        self.name_parameter(tensor, name, scalar=self._scalar)
+        self._name_parameter(tensor, name)
         self._keys[id(tensor)] = name
+
+    def _name_parameter(self, tensor: Tensor, name: str) -> None:
+        """Set the meaning of a parameter, or of a tensor that the step reads as one."""
+        self._parameters[name] = tensor
+        if tensor.dim() == 2:
+            self.give(tensor, Weight(name, 0, *tensor.shape))
+        elif tensor.dim() == 0 or (self._scalar and tensor.numel() == 1):
+            self.give_columns(tensor, Columns("parameter", name), 0)
+        elif tensor.dim() == 1:
+            self.give_columns(tensor, Columns("parameter", name))
+        else:
+            self.give(tensor, f"the parameter {name} of {tensor.dim()} dimensions")
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -139,7 +151,7 @@ class Preparing(Recorder):
         name = next(n for i in itertools.count() if (n := f"{PREPARED}{i}") not in self._parameters)
         self._made[name] = tensor, self._keys[id(tensor)]
         known = memory_of(tensor) in self._given
-        self.name_parameter(tensor, name, scalar=self._scalar)
+        self._name_parameter(tensor, name)
         if not known:  # it may still change in place
             self._given.remove(memory_of(tensor))
         return super().meaning_of(tensor)
