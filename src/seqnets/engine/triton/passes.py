@@ -19,6 +19,7 @@ _INFIX = {
 _OF_TRITON = {
     "sigmoid", "exp", "exp2", "log", "abs", "sqrt", "rsqrt", "sin", "cos", "erf", "floor", "where",
 }  # fmt: skip
+_LEAST = {"sum": "0.0", "max": "float('-inf')"}  # what changes no reduction
 
 
 class PassPrinter:
@@ -157,15 +158,12 @@ class PassPrinter:
 
     def reduced(self, k: int, op: str, tile: str, width: int) -> str:
         """Reduce the rows of a tile that has all units."""
-        least = {"sum": "0.0", "max": "float('-inf')"}[op]
-        value = f"row_{op}({self.inside(tile, width, least)})"
-        return self.variable(f"{op}_{k}", value)
+        return self.variable(f"{op}_{k}", f"row_{op}({self.inside(tile, width, _LEAST[op])})")
 
     def reduced_by_all(self, k: int, op: str, place: str, width: int) -> str:
         """Reduce rows in memory that other programs wrote."""
         sizes = f"{width}, {power_of_two(width)}"
-        least = {"sum": "0.0", "max": "float('-inf')"}[op]
-        rows = f"whole_rows({self.kernel.pointer(place)}, b, rows, {sizes}, {least})"
+        rows = f"whole_rows({self.kernel.pointer(place)}, b, rows, {sizes}, {_LEAST[op]})"
         return self.variable(f"{op}_{k}", f"row_{op}({rows})")
 
     # What is computed.
