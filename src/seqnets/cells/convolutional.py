@@ -213,13 +213,3 @@ def sides_of(owner: str, frame: Sequence[int]) -> tuple[int, ...]:
             f"one for a row, three for a volume."
         )
     return sides
-
-
-def height_and_width(owner: str, frame: Sequence[int]) -> tuple[int, int]:
-    """Height and width as a tuple; raise unless they are two positive integers."""
-    sizes = tuple(frame) if isinstance(frame, Sequence) else ()
-    if len(sizes) != 2 or not all(is_whole(size) and size > 0 for size in sizes):
-        raise ConfigError(
-            f"{owner}: frame is {frame!r}, expected height and width, two positive integers."
-        )
-    return sizes

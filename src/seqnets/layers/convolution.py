@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.cells.convolutional import height_and_width
 from seqnets.checks import check_flags, is_whole
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.around import Around
@@ -140,7 +139,7 @@ class ConvFront2d(nn.Module):
     ) -> None:
         super().__init__()
         self.input_channels = input_channels
-        self.frame = None if frame is None else height_and_width("ConvFront2d", frame)
+        self.frame = None if frame is None else _height_and_width(frame)
         widths, kernels, strides = _listed("ConvFront2d", channels, kernel_size, stride)
         sides: tuple[int, ...] = self.frame or ()
         for kernel, step in zip(kernels, strides, strict=True):
@@ -281,6 +280,16 @@ class Fronted(Around):
                 f"Fronted: {request}, but {type(self.front).__name__} mixes several steps.\n"
                 f"  Give it each sequence whole, in a row of its own."
             )
+
+
+def _height_and_width(frame: Sequence[int]) -> tuple[int, int]:
+    """Height and width as a tuple; raise unless they are two positive integers."""
+    sizes = tuple(frame) if isinstance(frame, Sequence) else ()
+    if len(sizes) != 2 or not all(is_whole(size) and size > 0 for size in sizes):
+        raise ConfigError(
+            f"ConvFront2d: frame is {frame!r}, expected height and width, two positive integers."
+        )
+    return sizes
 
 
 def _listed(
