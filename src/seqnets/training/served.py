@@ -196,11 +196,7 @@ class Served(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """What a user of the model needs, as plain values."""
-        first, second = (self._ports(rows, steps) for rows, steps in self._two_shapes())
-        inputs, outputs = (
-            [_varying(a, b, *self._two_shapes()) for a, b in zip(*pair, strict=True)]
-            for pair in zip(first, second, strict=True)
-        )
+        inputs, outputs = self._ports()
         about: dict[str, Any] = {
             "format": 1,
             "version": seqnets.__version__,
@@ -214,7 +210,9 @@ class Served(nn.Module):
             about["start"] = {name: _plain(part) for name, part in self.start.items()}
         head = getattr(self.model, "output", None)
         if isinstance(head, ConditionalRandomField):
-            about["crf"] = {name: getattr(head, name).tolist() for name in _OF_CRF}
+            about["crf"] = {
+                name: getattr(head, name).tolist() for name in ("start", "transitions", "end")
+            }
         if isinstance(self.objective, Forecasting) and len(self.objective.quantiles) > 1:
             about["quantiles"] = self.objective.quantiles
         data = {name: value for name, value in self.known.items() if name not in OF_TRAINING}
@@ -240,20 +238,19 @@ class Served(nn.Module):
             reached = self(*given, *states)
         return [*given, *(reached[name] for name in self.states)]
 
-    def _two_shapes(self) -> list[tuple[int, int]]:
+    def _ports(self) -> list[list[Port]]:
+        """The inputs and the outputs, as two calls of other rows and steps have them."""
         least = self.steps(3)
-        return [(2, least), (3, least + 4 * self.segment)]
-
-    def _ports(self, rows: int, steps: int) -> tuple[list[Port], list[Port]]:
-        given = self.example(rows, steps)
-        with torch.no_grad():
-            gave = self(*given)
-        return [_port(*pair) for pair in zip(self.inputs, given, strict=True)], [
-            _port(*pair) for pair in gave.items()
+        more = least + 4 * self.segment
+        letters, calls = {(2, 3): "B", (least, more): "T"}, []
+        for rows, steps in ((2, least), (3, more)):
+            given = self.example(rows, steps)
+            with torch.no_grad():
+                calls.append((dict(zip(self.inputs, given, strict=True)), self(*given)))
+        return [
+            [_port(name, tensor, second[name], letters) for name, tensor in first.items()]
+            for first, second in zip(*calls, strict=True)
         ]
-
-
-_OF_CRF = ("start", "transitions", "end")
 
 
 def _settled(model: nn.Module) -> nn.Module:
@@ -301,12 +298,8 @@ def _plain(start: Tensor) -> Any:
     return start[0].tolist() if start.any() else 0
 
 
-def _port(name: str, tensor: Tensor) -> Port:
-    return Port(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-
-
-def _varying(a: Port, b: Port, first: tuple[int, int], second: tuple[int, int]) -> Port:
-    """A port from its sizes in two calls of other rows and steps."""
-    letters: Any = dict(zip(zip(first, second, strict=True), ("B", "T"), strict=True))
-    pairs = zip(a.shape, b.shape, strict=True)
-    return a._replace(shape=tuple(x if x == y else letters.get((x, y), "frames") for x, y in pairs))
+def _port(name: str, tensor: Tensor, other: Tensor, letters: Mapping[tuple[int, int], str]) -> Port:
+    """A port from a call's tensor and another's: letters for the sizes that differ."""
+    sizes = zip(tensor.shape, other.shape, strict=True)
+    shape = tuple(a if a == b else letters.get((a, b), "frames") for a, b in sizes)
+    return Port(name, str(tensor.dtype).removeprefix("torch."), shape)
