@@ -584,9 +584,12 @@ def test_arguments_that_torch_ignores_or_crashes_on_are_refused(case):
         TORCH_TAKES[case]()
 
 
-def test_dropout_without_effect_warns_as_in_torch():
-    with pytest.warns(UserWarning, match="dropout"):
-        seqnets.LSTM(I, H, dropout=0.5)
+@pytest.mark.parametrize("name", ["LSTM", "RNN"])
+def test_dropout_without_effect_warns_as_in_torch_of_the_line_that_asks_for_it(name):
+    with pytest.warns(UserWarning, match="dropout") as told:
+        getattr(seqnets, name)(I, H, dropout=0.5)
+
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize("name", ["LSTM", "GRUCell"])

@@ -21,6 +21,7 @@ from seqnets.engine.preference import preference
 from seqnets.engine.request import Request, make_request
 from seqnets.errors import BackendError
 from seqnets.typing import State
+from seqnets.warn import warn
 
 
 class Backend(Protocol):
@@ -103,21 +104,19 @@ def run(request: Request, backend: str) -> tuple[Tensor, State]:
     Profilers show it by the names of cell and backend.
     """
     if backend == reference.name and torch.jit.is_tracing():
-        warnings.warn(
+        warn(
             f"{request.cell._name}: torch.jit.trace records all T = {request.x.shape[1]} steps of "
             f"its plain loop; the trace is right for sequences of that length only.",
             torch.jit.TracerWarning,
-            stacklevel=2,
         )
     if torch.compiler.is_compiling():  # a changing counter would recompile
         return BACKENDS[backend].run(request)
     y, state = run_at_once(request, backend)
     if isinstance(y.shape[1], int) and not isinstance(request.x.shape[1], int):
-        warnings.warn(
+        warn(
             f"{request.cell._name}: a trace with open sizes records all T = {y.shape[1]} steps; it "
             f"is right for sequences of that length only.\n"
-            f"  torch.export leaves T open by its dynamic_shapes.",
-            stacklevel=2,
+            f"  torch.export leaves T open by its dynamic_shapes."
         )
     return y, state
 

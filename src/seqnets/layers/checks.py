@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import warnings
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from seqnets.checks import check_choice, name_of
 from seqnets.engine import BACKENDS
 from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
 from seqnets.layers.torch_base import TorchBase
+from seqnets.warn import warn
 
 
 def check_is_layer(
@@ -162,10 +162,7 @@ def check_torch_options(
     if not number or not 0 <= dropout <= 1:
         raise ConfigError(f"{who}: dropout should be a number in range [0, 1], got {dropout!r}.")
     if dropout > 0 and num_layers == 1:
-        warnings.warn(
-            f"{who}: dropout={dropout} acts between layers, and num_layers=1 has none.",
-            stacklevel=3,
-        )
+        warn(f"{who}: dropout={dropout} acts between layers, and num_layers=1 has none.")
 
 
 def check_packed(who: str, packed: PackedSequence) -> None:

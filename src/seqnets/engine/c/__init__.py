@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from functools import cache, partial
 
 import torch
@@ -21,6 +20,7 @@ from seqnets.engine.c.loops import C_LOOPS, TILED_LOOPS, CLoops
 from seqnets.engine.c.tiles import has_tiles
 from seqnets.engine.request import Request, converted
 from seqnets.typing import HALF, State
+from seqnets.warn import warn
 
 name = "c"
 
@@ -61,9 +61,8 @@ def _say_once(reason: str) -> None:
         advice = "A C compiler makes them fast: apt install gcc, xcode-select --install, or set CC."
         if sys.platform == "win32":
             advice = "Linux makes them fast, in WSL for instance."
-    warnings.warn(
-        f"seqnets runs recurrent layers by torch's operations, which is slower: {reason}. {advice}",
-        stacklevel=2,
+    warn(
+        f"seqnets runs recurrent layers by torch's operations, which is slower: {reason}. {advice}"
     )
 
 

@@ -6,7 +6,6 @@ launches it, and ``loops.py`` gives it the tensors.
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from seqnets.engine import compiling, fused, printed
 from seqnets.engine.request import Request, converted
 from seqnets.engine.triton import access
 from seqnets.typing import State
+from seqnets.warn import warn
 
 if TYPE_CHECKING:
     from seqnets.engine.triton.loops import TritonLoops
@@ -63,10 +63,9 @@ def detail(request: Request, loops: TritonLoops | None = None) -> str:
 
 @cache
 def _say_once(reason: str) -> None:
-    warnings.warn(
+    warn(
         f"seqnets runs recurrent layers on the GPU by torch's operations, which is slower: "
-        f"{reason}. pip install triton and a C compiler (apt install gcc) make them fast.",
-        stacklevel=2,
+        f"{reason}. pip install triton and a C compiler (apt install gcc) make them fast."
     )
 
 

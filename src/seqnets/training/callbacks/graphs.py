@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from lightning.pytorch import Trainer
 
 from seqnets.training.callbacks.base import SequenceCallback
 from seqnets.training.graphs import BatchGraphs
+from seqnets.warn import warn
 
 
 class CUDAGraphs(SequenceCallback):
@@ -33,7 +33,7 @@ class CUDAGraphs(SequenceCallback):
         """Begin to count batches of each kind."""
         pl_module.graphs = graphs = BatchGraphs(pl_module)
         if graphs.refusal is not None and pl_module.device.type == "cuda":
-            warnings.warn(f"CUDAGraphs: batches run as usual: {graphs.refusal}.", stacklevel=2)
+            warn(f"CUDAGraphs: batches run as usual: {graphs.refusal}.")
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Free the graphs and their memory."""
