@@ -20,6 +20,7 @@ from torch import nn
 from seqnets import Recurrent, explain, unroll
 from seqnets.cells import GatedCell, LSTMCell, Zoneout
 from seqnets.engine import plans
+from seqnets.engine.outside import Outside
 from seqnets.engine.plans import program_of
 from seqnets.engine.tracing.trace import trace_step
 from seqnets.errors import BackendError, DtypeError, ShapeError
@@ -1130,6 +1131,28 @@ def test_what_a_step_counts_outside_its_cell_makes_no_other_equation(count, monk
         unroll(cell, x)
 
     assert explain(cell, x).chosen == "c"
+
+
+def scaling(factor):
+    return lambda a: factor[0] * a
+
+
+def test_what_takes_the_memory_of_something_that_a_step_wrote_is_not_left_out():
+    written = [0.5]
+    scaled = scaling(written)
+    outside = Outside((lambda a: scaled(a),))
+    outside.key()
+    written[0] = 0.7  # as if by the step, while it is traced
+    outside.leave_out_what_changed()
+
+    freed = id(scaled.__closure__[0])
+    scaled = None
+    others = [scaling([0.5]) for _ in range(100)]
+    scaled = next((f for f in others if id(f.__closure__[0]) == freed), others[0])
+    before = outside.key()
+    scaled.__closure__[0].cell_contents[0] = 0.9
+
+    assert outside.key() != before
 
 
 in_itself = {"factor": 0.5}
