@@ -30,8 +30,9 @@ FLAGS = (
     *("-O3", "-std=gnu11", "-fPIC", "-shared", "-fvisibility=hidden"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),  # not -ffast-math: keeps NaN
 )
-TIMEOUT = 60.0
-"""The most seconds that a compilation may take."""
+TIMEOUT = 300.0
+"""The most seconds that a compilation may take: one or two, but many times that on a processor that
+is emulated or shared, where each process would begin again what is given up."""
 
 NOEXEC = "Code cannot be run from a file system that is mounted noexec"
 """Why a folder is of no use, as /tmp is in many containers: a compiler is not to blame."""
