@@ -547,6 +547,33 @@ def test_a_function_keeps_its_digits(kind, backend):
     torch.testing.assert_close(y, function(x), rtol=5e-7, atol=0)
 
 
+POWERS = {
+    "a root": lambda c, h: h.sigmoid() ** (1 / 16),  # as of gated linear attention's decays
+    "more than the number": lambda c, h: h.relu() ** 2.5,
+    "others for each unit": lambda c, h: h.sigmoid() ** c.v.abs(),
+    "below the root of zero": lambda c, h: ((h + 200) / (2 - (h + 200).detach() ** c.v)).sqrt(),
+}
+
+
+@pytest.mark.parametrize("kind", POWERS)
+@pytest.mark.parametrize("backend", ["c", "eager"])
+def test_a_power_of_zero_has_the_gradients_that_torch_gives_it(kind, backend):
+    class Powers(user_cells.BareCell):
+        def make(self, I, H):
+            self.v = nn.Parameter(torch.tensor([0.0, 0.3, 1.0, 1.7, 2.0]))
+
+        def step(self, x, state):
+            return (POWERS[kind](self, x) + 0 * state[0],)
+
+    cell, x = Powers(H, H), torch.full((1, 1, H), -200.0, requires_grad=True)
+
+    def slopes(backend):
+        y, _ = unroll(cell, x, backend=backend)
+        return torch.autograd.grad(y.sum(), [x, cell.v], materialize_grads=True)
+
+    torch.testing.assert_close(slopes(backend), slopes("reference"), equal_nan=True)
+
+
 class RowsCell(user_cells.BareCell):
     """A function of the state and of a parameter, a matrix; I is H."""
 

@@ -96,7 +96,8 @@ def _norm(
         return x.abs().amax(dim, keepdim=keepdim)
     if order == 2:
         return _root(x.square().sum(dim, keepdim=keepdim))
-    return (x.abs() ** order).sum(dim, keepdim=keepdim) ** (1 / order)
+    powers = (x.abs() ** order).sum(dim, keepdim=keepdim)
+    return powers if order == 1 else _root(powers, order)
 
 
 def _round(x: Tensor, *, decimals: int = 0) -> Tensor:
@@ -108,9 +109,9 @@ def _round(x: Tensor, *, decimals: int = 0) -> Tensor:
     return torch.where(x - below > 0.5, below + 1, torch.where(x - below == 0.5, middle, below))
 
 
-def _root(squares: Tensor) -> Tensor:
-    """The square root of a sum of squares, with gradient zero at zero."""
-    return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), squares)
+def _root(powers: Tensor, order: float = 2) -> Tensor:
+    """The root of a sum of powers, with gradient zero at zero."""
+    return torch.where(powers > 0, torch.where(powers > 0, powers, 1.0) ** (1 / order), powers)
 
 
 def _at_most(x: Tensor, bound: float) -> Tensor:

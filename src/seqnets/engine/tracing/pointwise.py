@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Untraceable
+from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Graph, Node, Untraceable
 from seqnets.engine.tracing.composed import INSTEAD, SHARED_AT_TIES
 from seqnets.engine.tracing.meanings import Operation
 
@@ -159,9 +159,6 @@ def _any_power(recorder: Recorder, a: Node, p: Node) -> Node:
     apply, const = recorder.graph.apply, recorder.graph.const
     zero, one = const(0), const(1)
     is_zero = apply("eq", a, zero)  # has no logarithm
-    at_zero = apply("where", apply("eq", p, one), a, zero)
-    at_zero = apply("where", apply("gt", p, zero), at_zero, const(math.inf))
-    at_zero = apply("where", apply("eq", p, zero), one, at_zero)
     base = apply("where", is_zero, one, a)
     power = apply("exp", apply("mul", p, apply("log", apply("abs", base))))
     is_odd = apply("eq", apply("remainder", p, const(2)), one)
@@ -169,7 +166,27 @@ def _any_power(recorder: Recorder, a: Node, p: Node) -> Node:
     none = apply("mul", p, apply("log", apply("sign", base)))  # NaN, also as p's gradient
     below = apply("where", apply("eq", apply("floor", p), p), signed, none)
     power = apply("where", apply("lt", base, zero), below, power)
-    return apply("where", is_zero, at_zero, power)
+    return apply("where", is_zero, _power_of_zero(recorder.graph, a, is_zero, p), power)
+
+
+def _power_of_zero(graph: Graph, a: Node, is_zero: Node, p: Node) -> Node:
+    """``a ** p`` where a is 0, with torch's gradients: of a root, a's is infinite."""
+    apply, const = graph.apply, graph.const
+    zero, one, infinite = const(0), const(1), const(math.inf)
+
+    def root(*conditions: Node) -> Node:
+        """The root of a where all conditions are true, elsewhere of 1: 0 times infinite is NaN."""
+        return apply("sqrt", reduce(lambda x, true: apply("where", true, x, one), conditions, a))
+
+    if p.op == "const":  # neither 0 nor 1
+        return infinite if p.what < 0 else root(is_zero) if p.what < 1 else zero
+    is_above, is_below_one = apply("gt", p, zero), apply("lt", p, one)
+    power = apply("where", is_below_one, root(is_zero, is_above, is_below_one), zero)
+    power = apply("where", apply("eq", p, one), a, power)
+    power = apply("where", is_above, power, infinite)
+    power = apply("where", apply("eq", p, zero), one, power)
+    finite = apply("minimum", p, const(1e30))
+    return apply("add", power, apply("sub", finite, finite))  # p's gradient is 0 times what comes
 
 
 # Logic.
