@@ -400,7 +400,9 @@ DIMENSIONS = {
     "a logarithm of sums": lambda c, h: torch.logaddexp(h, h @ c.u) + h.cosh() - h.sinh(),
     "whole numbers": lambda c, h: (4 * h).round() + (h.round() + 0.5).round() + (5 * h).trunc() + h,
     "norms": lambda c, h: (
-        h / (1 + h.norm(1, -1, True) + h.norm(3, -1, True) + h.norm(float("inf"), -1, True))
+        h
+        / (1 + h.norm(1, -1, True) + h.norm(3, -1, True) + h.norm(float("inf"), -1, True))
+        * (1 + h.norm(0.5, -1, True)).log()
     ),
     "a constant on the left": lambda c, h: (
         torch.max(torch.zeros_like(h), h) * (torch.zeros_like(h) < h @ c.u)

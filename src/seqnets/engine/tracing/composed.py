@@ -96,8 +96,9 @@ def _norm(
         return x.abs().amax(dim, keepdim=keepdim)
     if order == 2:
         return _root(x.square().sum(dim, keepdim=keepdim))
-    powers = (x.abs() ** order).sum(dim, keepdim=keepdim)
-    return powers if order == 1 else _root(powers, order)
+    powers = x.abs() ** order if order >= 1 else _root(x.abs(), 1 / order)
+    whole = powers.sum(dim, keepdim=keepdim)
+    return whole if order == 1 else _root(whole, order)
 
 
 def _round(x: Tensor, *, decimals: int = 0) -> Tensor:
@@ -109,9 +110,9 @@ def _round(x: Tensor, *, decimals: int = 0) -> Tensor:
     return torch.where(x - below > 0.5, below + 1, torch.where(x - below == 0.5, middle, below))
 
 
-def _root(powers: Tensor, order: float = 2) -> Tensor:
-    """The root of a sum of powers, with gradient zero at zero."""
-    return torch.where(powers > 0, torch.where(powers > 0, powers, 1.0) ** (1 / order), powers)
+def _root(x: Tensor, order: float = 2) -> Tensor:
+    """A root of what is not negative, with gradient zero at zero."""
+    return torch.where(x > 0, torch.where(x > 0, x, 1.0) ** (1 / order), x)
 
 
 def _at_most(x: Tensor, bound: float) -> Tensor:
