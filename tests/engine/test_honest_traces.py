@@ -128,6 +128,19 @@ def test_a_step_of_which_only_the_trace_overflows_runs_in_the_plain_loop(shown):
     assert explain(Wide(I, H), torch.randn(B, T, I)).chosen == "reference"
 
 
+def test_a_gradient_that_overflows_in_the_step_alone_is_the_reason():
+    class Near(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (1 / (1 + self.gate(wx.n + uh.n) ** -0.3),)
+
+    told = explain(Near(I, 64), torch.randn(B, T, I)).refusals["c"]
+
+    assert "its gradient is infinite or NaN for large inputs" in told
+    assert "hook" not in told
+
+
 class Dropping(GatedCell):
     gates = ("n",)
 

@@ -253,7 +253,14 @@ class Comparison(RandomCell):
         if all(alike):
             return ""
         self._check_spread(own, traced)
-        if all(alike[: len(self.cell.state_sizes)]):
+        states = len(self.cell.state_sizes)
+        if all(alike[:states]):
+            slopes = zip(own[states:], traced[states:], strict=True)
+            if any((b.isfinite() & ~a.isfinite()).any() for a, b in slopes):
+                return (
+                    f"its gradient is infinite or NaN{_WHERE[scale]}, where that of its recorded "
+                    f"operations is a number: a quotient, root or power near 0, perhaps"
+                )
             return (
                 f"its gradient is not that of its operations{_WHERE[scale]}: no_grad, a "
                 f"hook, or a function with a backward pass of its own"
