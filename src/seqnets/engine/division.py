@@ -20,7 +20,7 @@ class Division:
         crossing: Nodes that a later stage reads.
 
     Raises:
-        Untraceable: A stage is not of one width.
+        Untraceable: Pieces of a product overlap, or do not fit the stage that computes it.
     """
 
     def __init__(self, step: Step) -> None:
@@ -38,10 +38,11 @@ class Division:
         reduced = [reduction.value for reduction in step.reductions]
         self._roots = [*step.state, *self.values.values(), *reduced]
         _refuse_overlaps(self._roots)
-        self._states = [self.state_in(p) for p in range(len(step.state))]
-        count = 1 + max(*self._states, *map(self.stored_in, self._roots))
+        states = map(self.state_in, range(len(step.state)))
+        last = max(*states, *map(self.stored_in, self._roots))
         self.crossing = self._read_later()
-        self.widths = [self._width(n) for n in range(count)]
+        self.widths = [self._taken[n] for n in range(last + 1)]
+        self._refuse_misfits()
 
     def computed_in(self, node: Node) -> int:
         """The stage that computes a node: the first of its width with all operands available."""
@@ -104,20 +105,13 @@ class Division:
                     found[arg] = None
         return list(found)
 
-    def _width(self, n: int) -> int:
-        """The width of a stage; raise ``Untraceable`` unless it has one, and its products fit."""
-        nodes = [*self._roots, *self.crossing]
-        widths = {node.width for node in nodes if node.width and self.stored_in(node) == n}
-        widths |= {self.step.state_sizes[p] for p, at in enumerate(self._states) if at == n}
-        if len(widths) != 1:
-            raise Untraceable(f"a stage of {' and '.join(map(str, sorted(widths)))} units")
-        (width,) = widths
-        for leaf in walk(nodes):
-            if leaf.source == "product" and self.computed_in(leaf) == n:
-                rows = self.step.products[leaf.what.key].weight.rows
-                if rows % width or leaf.what.offset % width:
-                    raise Untraceable(f"a part of a product {rows} wide for {width} units")
-        return width
+    def _refuse_misfits(self) -> None:
+        """Raise if a product is not as wide as some units, or read across them."""
+        for leaf in (node for node in walk(self._roots) if node.source == "product"):
+            width = self.widths[self.computed_in(leaf)]
+            rows = self.step.products[leaf.what.key].weight.rows
+            if rows % width or leaf.what.offset % width:
+                raise Untraceable(f"a part of a product {rows} wide for {width} units")
 
 
 def _refuse_overlaps(roots: Sequence[Node]) -> None:

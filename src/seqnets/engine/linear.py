@@ -147,8 +147,6 @@ def _linear(step: Step, parts: tuple[int, ...], unknown: set[int], names: Sequen
         if columns.key not in parts:
             state, other = names[parts[0]], names[columns.key]
             raise Untraceable(f"'{state}' depends on '{other}', and that on others")
-        if columns.offset:
-            raise Untraceable("units of the state depend on others")
         return parts.index(columns.key)
 
     split = Split(step.graph, place, names[parts[0]], len(parts))

@@ -12,7 +12,7 @@ from typing import Any
 
 from seqnets.engine.derivative import derive
 from seqnets.engine.division import Division
-from seqnets.engine.graph import Node, Untraceable, walk
+from seqnets.engine.graph import Node, walk
 from seqnets.engine.program import Buffer, Program, Stage, StageProduct, Store
 from seqnets.engine.saved_for_backward import nodes_to_save, states_to_save
 from seqnets.engine.step import Step
@@ -22,7 +22,7 @@ def make_program(step: Step, *, backward: bool = True) -> Program:
     """Cut a step into stages, derive its backward pass, and choose what is saved in between.
 
     Raises:
-        Untraceable: A stage is not of one width.
+        Untraceable: As for ``Division``.
     """
     passes = _Passes(Division(step))
     crossing = passes.crossing
@@ -148,8 +148,6 @@ class _Passes:
             return () if self._is_of_an_earlier(node, n) else node.args
 
         inside = walk(outputs, (), operands)
-        if any(node.source == "state" and self.step.whole_state(node) is None for node in inside):
-            raise Untraceable("a part of a state")
         return [node for node in inside if node.op == "leaf" or self._is_of_an_earlier(node, n)]
 
 

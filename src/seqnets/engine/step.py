@@ -128,9 +128,7 @@ class Step:
 
     def whole_state(self, node: Node) -> int | None:
         """The state part, as a whole, that a node is before the step; None if it is none."""
-        if node.source != "state":
-            return None
-        return node.what.key if node.width == self.state_sizes[node.what.key] else None
+        return node.what.key if node.source == "state" else None  # settled: of no part a part
 
     def with_used_parameters(self) -> Step:
         """The same step without unused parameters."""
