@@ -230,22 +230,15 @@ def _threshold_backward(recorder: Recorder, grad: Any, x: Any, threshold: float)
     return apply("where", apply("le", node, const(threshold)), const(0), come_in)  # NaN passes
 
 
-def _same(op: str, operands: int) -> _Function:
+def _same(op: str) -> _Function:
     """An operation that graphs have too."""
-
-    def function(recorder: Recorder, *args: Any) -> Node:
-        if len(args) != operands:
-            raise Untraceable(f"aten.{op} of {len(args)} arguments")
-        return recorder.graph.apply(op, *map(recorder.node, args))
-
-    return function
+    return lambda recorder, *args: recorder.graph.apply(op, *map(recorder.node, args))
 
 
 ARITHMETIC: dict[str, _Function] = {
-    **{op: _same(op, 1) for op in UNARY},
-    **{op: _same(op, 2) for op in BINARY | COMPARISONS},
+    **{op: _same(op) for op in UNARY | BINARY | COMPARISONS},
     "where": _where,
-    "sgn": _same("sign", 1),
+    "sgn": _same("sign"),
     **{name: partial(_logical, op=op) for name, op in LOGICAL.items()},
     **{op: partial(_add, op=op) for op in ("add", "sub")},
     **{op: partial(_larger, op=op) for op in ("maximum", "minimum")},
