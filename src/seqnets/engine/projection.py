@@ -34,13 +34,14 @@ def project(
         x: The request's inputs, with zeros for padding.
         parameters: The cell's tensors.
     """
-    affine = request.plan.projection
-    if affine is None:
+    names = request.plan.projection
+    if names is None:
         return _projected(request, x, layout, loops.tiled), None
+    affine = _affine(parameters, names)
     if _in_the_loop(loops, request, layout, x):
-        return layout.rows(x), _affine(parameters, *affine)
+        return layout.rows(x), affine
     inside = rows_inside(loops, request, layout)
-    return _product(layout.rows(x), parameters, inside, loops.tiled, *affine), None
+    return _product(layout.rows(x), affine, inside, loops.tiled), None
 
 
 def _in_the_loop(loops: Loops, request: Request, layout: Layout, x: Tensor) -> bool:
@@ -71,23 +72,16 @@ _NUMBERS_IN_CACHE = 2**21  # of a weight that is read at every step, for any num
 _ROWS_TO_PACK_FOR = 16  # at least, over all steps, for which a larger weight is packed
 
 
-def _affine(parameters: dict[str, Tensor], weight: str, bias: str | None) -> Affine:
-    """The weight and bias of an affine projection."""
+def _affine(parameters: dict[str, Tensor], names: tuple[str, str | None]) -> Affine:
+    """The weight and bias of an affine projection, by their names."""
+    weight, bias = names
     return parameters[weight], None if bias is None else parameters[bias]
 
 
-def _product(
-    x: Tensor,
-    parameters: dict[str, Tensor],
-    inside: Tensor | None,
-    tiled: bool,
-    weight_name: str,
-    bias_name: str | None,
-) -> Tensor:
-    weight = parameters[weight_name]
+def _product(x: Tensor, affine: Affine, inside: Tensor | None, tiled: bool) -> Tensor:
+    weight, bias = affine
     wx = room(x, x.shape[0], weight.shape[0])
     out = wx if inside is None else x.new_empty(inside.shape[0], weight.shape[0])
-    bias = None if bias_name is None else parameters[bias_name]
     product(picked(x, inside), weight.T, bias, out, tiled)
     if inside is not None:
         wx.index_copy_(0, inside, out)
@@ -152,7 +146,7 @@ def make_projection(
     inside: Tensor | None,
 ) -> Projection:
     """``_AffineProjection`` if the projection is affine and the start needs no gradient."""
-    affine = request.plan.projection
+    affine = request.plan.projection  # the names of weight and bias
     start: State = ()
     if request.resets is not None:
         with torch.enable_grad():
@@ -160,7 +154,7 @@ def make_projection(
     if affine is None or any(part.requires_grad for part in start):
         return _RecordedProjection(request, layout, names, tensors, loops.tiled)
     in_loop = _in_the_loop(loops, request, layout, tensors[0])
-    return _AffineProjection(start, layout, names, inside, loops.tiled, in_loop, *affine)
+    return _AffineProjection(start, layout, names, inside, loops.tiled, in_loop, affine)
 
 
 class _AffineProjection:
@@ -174,33 +168,32 @@ class _AffineProjection:
         inside: Tensor | None,
         tiled: bool,
         in_loop: bool,
-        weight: str,
-        bias: str | None,
+        affine: tuple[str, str | None],
     ) -> None:
         self.start, self.layout, self.names, self.inside = start, layout, names, inside
-        self.tiled, self.in_loop, self.weight, self.bias = tiled, in_loop, weight, bias
+        self.tiled, self.in_loop, self.affine = tiled, in_loop, affine
 
     def project(self, x: Tensor, parameters: dict[str, Tensor]) -> tuple[Tensor, Affine | None]:
-        rows = self.layout.rows(x)
+        rows, affine = self.layout.rows(x), _affine(parameters, self.affine)
         if self.in_loop:
-            return rows, _affine(parameters, self.weight, self.bias)
-        wx = _product(rows, parameters, self.inside, self.tiled, self.weight, self.bias)
-        return wx, None
+            return rows, affine
+        return _product(rows, affine, self.inside, self.tiled), None
 
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
     ) -> Sequence[Tensor | None]:
         grads, states = picked(found.wx, self.inside), len(found.initial)
         wanted = dict(zip(self.names, needed[1 + states :], strict=True))
+        weight, bias = self.affine
         gradients = {}
-        if wanted[self.weight]:
+        if wanted[weight]:
             rows = picked(self.layout.rows(x), self.inside)
-            gradients[self.weight] = product(grads.T, rows, tiled=self.tiled)
-        if self.bias is not None and wanted[self.bias]:
-            gradients[self.bias] = found.total
+            gradients[weight] = product(grads.T, rows, tiled=self.tiled)
+        if bias is not None and wanted[bias]:
+            gradients[bias] = found.total
         grad_x = None
         if needed[0]:
-            through = product(grads, parameters[self.weight], tiled=self.tiled)
+            through = product(grads, parameters[weight], tiled=self.tiled)
             if self.inside is not None:
                 everywhere = through.new_zeros(len(found.wx), through.shape[1])
                 through = everywhere.index_copy_(0, self.inside, through)
@@ -239,9 +232,9 @@ class _RecordedProjection:
     def backward(
         self, found: Gradients, x: Tensor, parameters: dict[str, Tensor], needed: Sequence[bool]
     ) -> Sequence[Tensor | None]:
-        inputs = [t for t in self._inputs if t.requires_grad]
-        if not inputs or not self._entry.requires_grad:
+        if not self._entry.requires_grad:
             return [None] * len(self._inputs)
+        inputs = [t for t in self._inputs if t.requires_grad]
         self._entering[:] = found.wx, *found.start
         grads = torch.autograd.grad(self._entry, inputs, retain_graph=True, allow_unused=True)
         self._entering.clear()  # free them before the function itself
