@@ -273,6 +273,11 @@ def walk(
     return list(order)
 
 
+def walk_down_to(ops: set[str], roots: Sequence[Node]) -> list[Node]:
+    """As ``walk``, but not on to the operands of nodes with some operations."""
+    return walk(roots, (), lambda node: () if node.op in ops else node.args)
+
+
 def reached_among(known: Mapping[Node, Any], roots: Sequence[Node]) -> list[Node]:
     """The known nodes at which a walk from the roots stops, in the order of ``known``."""
     reached = {arg for node in walk(list(roots), known) for arg in node.args} | set(roots)
@@ -307,20 +312,10 @@ def common_width(places: Sequence[Place]) -> int:
     return widths.pop() if len(widths) == 1 and not overlap(places) else 0
 
 
-class Those:
-    """The set of all nodes with some operations, at which ``walk`` stops."""
-
-    def __init__(self, ops: set[str]) -> None:
-        self._ops = ops
-
-    def __contains__(self, node: object) -> bool:
-        return isinstance(node, Node) and node.op in self._ops
-
-
 def cuts_of(node: Node, read: Mapping[tuple[str, Any], Sequence[Place]]) -> list[int]:
     """Where a node is to be cut, so that its leaves are pieces that overlap with no others read."""
     cuts = []
-    for leaf in walk([node], Those({"spread"})):
+    for leaf in walk_down_to({"spread"}, [node]):
         if leaf.op == "leaf":
             first, end = leaf.what.offset, leaf.what.offset + leaf.width
             beside = [at for at in read[whole_of(leaf)] if at[0] < end and first < sum(at)]

@@ -20,13 +20,13 @@ from seqnets.engine.graph import (
     Columns,
     Node,
     Place,
-    Those,
     common_width,
     cuts_of,
     overlap,
     places_read,
     reached_among,
     walk,
+    walk_down_to,
     whole_of,
 )
 from seqnets.engine.step import Product
@@ -65,7 +65,7 @@ class _Copying:
         self._made: dict[Node, Node] = {}
         nodes = walk(roots)
         self._read = places_read(nodes)
-        self._read_alone = places_read(walk(roots, Those(REDUCTIONS)))
+        self._read_alone = places_read(walk_down_to(REDUCTIONS, roots))
         self._moves = {
             k: product.value
             for k, product in enumerate(recorder.products)

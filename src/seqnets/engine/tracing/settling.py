@@ -23,11 +23,11 @@ from seqnets.engine.graph import (
     Graph,
     Node,
     Place,
-    Those,
     common_width,
     cuts_of,
     places_read,
     walk,
+    walk_down_to,
     whole_of,
 )
 from seqnets.engine.step import Product, Reduction, Weight
@@ -104,7 +104,7 @@ class Settler:
         self._spread: dict[tuple[Node, int], Node] = {}
         everything = [*chain(*roots), *(product.value for product in products)]
         self._read = places_read(walk(everything))
-        self._read_alone = places_read(walk(everything, Those(REDUCTIONS)))
+        self._read_alone = places_read(walk_down_to(REDUCTIONS, everything))
 
     def settled(self, node: Node) -> Node:
         """The lowered form of a node that is not a concatenation."""
@@ -197,5 +197,5 @@ def _place(item: Any, items: list[Any]) -> int:
 
 def _is_of_reductions(node: Node) -> bool:
     """Whether a value of width 1 depends on reductions and scalars alone."""
-    inside = walk([node], Those(REDUCTIONS))
+    inside = walk_down_to(REDUCTIONS, [node])
     return not any(n.width and n.op in ("leaf", "spread") for n in inside)

@@ -73,8 +73,6 @@ class Stretching(Folding):
 
     def _stretched(self, node: Node, outer: int, size: int, inner: int) -> Node:
         """Units of shape (outer, 1, inner), broadcast to (outer, size, inner)."""
-        if outer * inner == 1:
-            return self.graph.spread(node, size)
         few = pieces_in(node) == outer if inner == 1 else outer * size <= FEW
         if few:
             return self.units.stretched(node, outer, size, inner)
