@@ -8,7 +8,7 @@ decompositions that overflow or have another derivative at a kink.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,10 @@ _WHERE = {
     0: " for small inputs, or other values of buffers",
 }
 """The scales of inputs and states, and where that is, in words for a refusal."""
+
+
+_Both = Callable[[Tensor, State], tuple[State, State]]
+"""The state after a step of the cell, and of its trace, from an input and a state."""
 
 
 class OwnDerivative(Untraceable):
@@ -167,25 +171,32 @@ class Comparison(RandomCell):
         with errors_as_untraceable():
             used = self._used(tensors, self.dtype)
             state = tuple([part.to(self.dtype) for part in cell.initial_state(_ROWS)])
-            steps = _STEPS if any(part.isinf().any() for part in state) else 0
 
         def both(wx: Tensor, state: State) -> tuple[State, State]:
             with errors_as_untraceable():
                 return self._own(cell, wx, state), self._traced(wx, state, used)
 
-        for _ in range(steps):
+        if any(part.isinf().any() for part in state):
+            self._run_from_infinity(both, state)
+        if self._width:
+            self._run_on_nan(both)
+
+    def _run_from_infinity(self, both: _Both, state: State) -> None:
+        for _ in range(_STEPS):
             own, traced = both(self.numbers(_ROWS, self._width), state)
             if not all(map(are_near, own, traced)):
                 raise Untraceable(_SPREADS.format("inf"))
             state = own
-        if not self._width:
-            return
+
+    def _run_on_nan(self, both: _Both) -> None:
+        """Compare on inputs of which each column in turn is NaN, or some if there are many."""
         columns = torch.arange(0, self._width, max(1, self._width // _COLUMNS))[:_COLUMNS]
         for draws in (1, _DRAWS):  # more where chance, such as a mask, may have hidden what is NaN
             lacking = columns.repeat_interleave(draws)
             wx = self.numbers(len(lacking), self._width)
             wx[range(len(lacking)), lacking] = torch.nan
-            own, traced = both(wx, tuple(self.numbers(len(lacking), n) for n in cell.state_sizes))
+            sizes = self.cell.state_sizes
+            own, traced = both(wx, tuple(self.numbers(len(lacking), size) for size in sizes))
             finite = torch.stack([part.isfinite().all(-1) for part in own]).all(0)
             always = finite.view(-1, draws).all(1)
             whole = always.repeat_interleave(draws)
