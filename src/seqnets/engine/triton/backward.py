@@ -19,10 +19,10 @@ class BackwardPrinter(PassPrinter):
     """
 
     name = "backward"
-    layout = "saved"
+    like = "saved"
 
     @property
-    def told(self) -> frozenset[str]:
+    def exchanged(self) -> frozenset[str]:
         """Gradients of products and sums, also where they share the projected input's buffer."""
         shared = {"dwx"} if self.program.shared else set()
         return frozenset({"dz", "dsum"} | shared)
@@ -113,9 +113,9 @@ class BackwardPrinter(PassPrinter):
                 if n:
                     self.wait()
                 self.write_stage(stage)
-                self.keep_all(stage, told=True)
+                self.keep_all(stage, exchanged=True)
                 self.arrive()
-                self.keep_all(stage, told=False)
+                self.keep_all(stage, exchanged=False)
             for p, size in enumerate(self.step.state_sizes):
                 tile, _ = self.made.get(("carry", p, 0), (self.zeros(size), size))
                 self.kernel.line(f"carry_{p} = {tile}")
@@ -161,8 +161,8 @@ class BackwardPrinter(PassPrinter):
             self.come_in(sorted(stage.state))
             self.load_kept([stage], "row")
             self.write_stage(stage)
-            self.keep_all(stage, told=True)
-            self.keep_all(stage, told=False)
+            self.keep_all(stage, exchanged=True)
+            self.keep_all(stage, exchanged=False)
             self.leave(sorted(stage.state))
             kernels.append(self.kernel)
         self.begin(f"{self.name}_end", self.widths)
@@ -269,8 +269,8 @@ class BackwardPrinter(PassPrinter):
         self.kernel.line(f"{variable} = {value}")
         self.made[place] = variable, width
         shared = kind == "dz" and k in self.program.shared
-        told = kind in ("dwx", "dz") or (kind == "dsum" and not self.alone) or self.steps
-        if told and not shared:
+        stored = kind in ("dwx", "dz") or (kind == "dsum" and not self.alone) or self.steps
+        if stored and not shared:
             self.store(variable, *self.place(*place), width)
 
     def write_initial(self) -> None:

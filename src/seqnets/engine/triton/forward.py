@@ -16,8 +16,8 @@ class ForwardPrinter(PassPrinter):
     """Prints the forward pass: outputs, states, and what is kept."""
 
     name = "forward"
-    layout = "wx"
-    told = frozenset({"value", "reduced"})
+    like = "wx"
+    exchanged = frozenset({"value", "reduced"})
 
     def reach(self, product: int) -> int:
         """The columns of the product's weight."""
@@ -84,15 +84,15 @@ class ForwardPrinter(PassPrinter):
             for n, stage in enumerate(self.stages):
                 if n:
                     self.arrive()
-                    self.keep_all(self.stages[n - 1], told=False)
+                    self.keep_all(self.stages[n - 1], exchanged=False)
                 self.wait()
                 self.write_stage(stage)
-                self.keep_all(stage, told=True)
+                self.keep_all(stage, exchanged=True)
             self.write_end(parts)
             self.keep_before(multiplied, "then", "(i + 1)", "then < length")
             self.arrive()
             self.keep_before(others, "then", "(i + 1)", "then < length")
-            self.keep_all(self.stages[-1], told=False)
+            self.keep_all(self.stages[-1], exchanged=False)
             self.keep_output()
         for p, size in enumerate(self.step.state_sizes):
             self.store(f"s_{p}", f"final_{p}", "b", size)
@@ -124,8 +124,8 @@ class ForwardPrinter(PassPrinter):
             if stage.state:
                 self.load_fresh()
             self.write_stage(stage)
-            self.keep_all(stage, told=True)
-            self.keep_all(stage, told=False)
+            self.keep_all(stage, exchanged=True)
+            self.keep_all(stage, exchanged=False)
             if parts := sorted(stage.state):
                 self.write_end(parts)
                 for p in parts:

@@ -264,7 +264,7 @@ class ForwardOverTime(_OverTime, ForwardPrinter):
         """Print the computation of a tile, and its stores."""
         self.kernel.line("kept = b * kept_b + t * kept_t")
         self.write_stage(self.stages[0])
-        self.keep_all(self.stages[0], told=False)
+        self.keep_all(self.stages[0], exchanged=False)
         for p in self.program.befores:
             before = self.value(self.step.graph.leaf(Columns("state", p), self.width), 0)
             with self.saving(False):

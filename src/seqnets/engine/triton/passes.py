@@ -27,7 +27,7 @@ class PassPrinter:
 
     Attributes:
         name: "forward" or "backward".
-        layout: The buffer that determines the storage dtype.
+        like: The buffer that determines the storage dtype.
         alone: Whether no program reads what another one wrote: mode "rows".
         meets: Whether programs synchronise after each stage: mode "grid".
         steps: Whether a launch is one stage of one step: mode "step".
@@ -36,7 +36,7 @@ class PassPrinter:
     """
 
     name: str
-    layout: str
+    like: str
 
     def __init__(self, program: Program, tiles: Tiles) -> None:
         self.program, self.step, self.tiles = program, program.step, tiles
@@ -76,7 +76,7 @@ class PassPrinter:
         raise NotImplementedError
 
     @property
-    def told(self) -> frozenset[str]:
+    def exchanged(self) -> frozenset[str]:
         """The kinds of buffers that other programs read during the pass."""
         raise NotImplementedError
 
@@ -103,7 +103,7 @@ class PassPrinter:
         self.kernel, self.names = Kernel(name), {}
         rows, lengths = self.tiles.rows, self.kernel.pointer("lengths")
         self.kernel.line(
-            f"dtype = {self.kernel.pointer(self.layout)}.dtype.element_ty",
+            f"dtype = {self.kernel.pointer(self.like)}.dtype.element_ty",
             f"b = tl.program_id(1) * {rows} + tl.arange(0, {rows})",
             "rows = b < B",
             "length = tl.where(rows, T, 0)",
@@ -170,7 +170,7 @@ class PassPrinter:
 
     def compute(self, roots: Sequence[Node], stage: Stage) -> None:
         """Print the expressions that the roots need."""
-        for node in walk(list(roots), self.names):
+        for node in walk(roots, self.names):
             if node.op == "const":
                 self.names[node] = _constant(node.what)
             elif node.op == "leaf":
@@ -195,10 +195,10 @@ class PassPrinter:
                     value = f"{value} != 0"
                 self.names[node] = self.variable(f"k{node.serial}", value)
 
-    def keep_all(self, stage: Stage, told: bool) -> None:
+    def keep_all(self, stage: Stage, exchanged: bool) -> None:
         """Print a stage's stores: those that other programs read, or the rest."""
         for store in stage.stores:
-            if (store.buffer.kind in self.told) == told:
+            if (store.buffer.kind in self.exchanged) == exchanged:
                 self.keep(store, stage)
 
     def product(self, product: StageProduct, width: int, operand: str, row: str) -> str:
