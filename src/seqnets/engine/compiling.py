@@ -53,13 +53,7 @@ def run(request: Request) -> tuple[Tensor, State]:
     given = [*state, *start, *parameters]
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (wx, *given))
     y, *rest = torch.ops.seqnets.unroll(
-        wx,
-        given,
-        request.lengths,
-        request.resets,
-        request.reverse,
-        save,
-        text,
+        wx, given, request.lengths, request.resets, request.reverse, save, text
     )
     return y, joined(rest[: len(state)], pieces)
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Place, overlap, walk
+from seqnets.engine.graph import BINARY, COMPARISONS, UNARY, Node, Place, overlap, places_read, walk
 from seqnets.engine.step import Step
 
 
@@ -149,8 +149,7 @@ def _cut(wx: Tensor, step: Step) -> dict[Place, Tensor]:
 
     One split gives them all, so that autograd concatenates their gradients once.
     """
-    leaves = [node for node in walk(step.roots) if node.op == "leaf"]
-    columns = sorted({(leaf.what.offset, leaf.width) for leaf in leaves if leaf.source == "wx"})
+    columns = places_read(walk(step.roots)).get(("wx", None), [])
     if overlap(columns):
         return {}
     ends = {0, wx.shape[-1], *(end for first, width in columns for end in (first, first + width))}

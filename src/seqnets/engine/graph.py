@@ -280,7 +280,7 @@ def walk_down_to(ops: set[str], roots: Sequence[Node]) -> list[Node]:
 
 def reached_among(known: Mapping[Node, Any], roots: Sequence[Node]) -> list[Node]:
     """The known nodes at which a walk from the roots stops, in the order of ``known``."""
-    reached = {arg for node in walk(list(roots), known) for arg in node.args} | set(roots)
+    reached = {arg for node in walk(roots, known) for arg in node.args} | set(roots)
     return [node for node in known if node in reached]
 
 

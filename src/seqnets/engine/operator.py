@@ -63,7 +63,7 @@ def unroll(
     initial, start, parameters = _split_given(program.step, given, resets)
     order = make_order(Layout(*wx.shape[:2]), lengths, resets, reverse)
     rows = wx.contiguous().flatten(0, 1)
-    inputs = Inputs(rows, initial, start, _used(program, parameters))
+    inputs = Inputs(rows, initial, start, _used(program.step, parameters))
     y, final, kept = _loops(program, wx).forward(program, inputs, order, save)
     return [y, *final, *([] if kept is None else kept.tensors)]
 
@@ -92,7 +92,7 @@ def unroll_backward(
 ) -> list[Tensor]:
     """Gradients of the projected input, each initial state, each reset state, each parameter."""
     program = program_from_text(text)
-    used = _used(program, parameters)
+    used = _used(program.step, parameters)
     check_saved("unroll", grad_y.dtype, (*kept, *parameters) if grad_y.is_cpu else kept)
     everything = Kept(program, [tensor.contiguous() for tensor in kept])
     order = make_order(Layout(*grad_y.shape[:2]), lengths, resets, reverse)
@@ -173,7 +173,7 @@ unroll.register_autograd(_differentiate, setup_context=_save)
 def _plain(step, wx, given, lengths, resets, reverse):
     """The plain loop over a traced step: outputs and final state."""
     initial, start, parameters = _split_given(step, given, resets)
-    cell = _Replayed(step, dict(zip(step.parameters, parameters, strict=True)), start)
+    cell = _Replayed(step, _used(step, parameters), start)
     request = Request(cell, wx, initial, lengths, resets, reverse)  # type: ignore[arg-type]
     return reference.run(request)
 
@@ -212,8 +212,8 @@ def _split_given(
     return tuple(given[:count]), tuple(given[count:first]), given[first:]
 
 
-def _used(program: Program, parameters: list[Tensor]) -> dict[str, Tensor]:
-    return dict(zip(program.step.parameters, parameters, strict=True))
+def _used(step: Step, parameters: list[Tensor]) -> dict[str, Tensor]:
+    return dict(zip(step.parameters, parameters, strict=True))
 
 
 def _loops(program: Program, like: Tensor) -> Loops:
