@@ -90,7 +90,7 @@ _outside = lru_cache(maxsize=1024)(Outside)
 
 
 def leave_out_what_tracing_changed(cell: nn.Module) -> None:
-    """Let an equation no more depend on what was changed outside since it was asked for.
+    """Let an equation no longer depend on what was changed outside since it was asked for.
 
     A step that was traced meanwhile did it, as one that counts its calls does.
     """

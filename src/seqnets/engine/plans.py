@@ -52,7 +52,7 @@ _MOST_OF_MATRICES = 800  # 32 by 32 took 54 s to compile, eight of 8 by 8 took 1
 
 
 def program_of(cell: Cell) -> Program:
-    """The program of a cell's step.
+    """The program of a cell's whole step, also where ``Plan.ahead`` leaves its loop less.
 
     It is traced once, until something changes that ``equation_of`` looks at. Anything else that the
     step reads must stay as it is.

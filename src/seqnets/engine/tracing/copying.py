@@ -55,6 +55,9 @@ def with_copies_compared(recorder: Placing, written: Sequence[Node]) -> list[Nod
 class _Copying:
     """Rewrites the nodes of a step.
 
+    A comparison reads a unit in two ways if it reads pieces that overlap, of a matrix (``_apart``)
+    or of a node (``_firsts``), or units that were moved and what they were moved from (``_moves``).
+
     Args:
         recorder: What has recorded it.
         roots: What it computes.
@@ -120,7 +123,7 @@ class _Copying:
         return copies
 
     def _moved(self, inside: Sequence[Node]) -> set[Node]:
-        """The nodes of which some nodes are moved units."""
+        """What the units among some nodes were moved from."""
         found: set[Node] = set()
         ahead = [node for node in inside if node.op == "leaf"]
         while ahead:
@@ -134,7 +137,7 @@ class _Copying:
         return found
 
     def _cut_to_reduce(self, inside: Sequence[Node]) -> set[Node]:
-        """Those of some nodes that a reduction reads, which will be cut, and that others read."""
+        """What a reduction among some nodes reads, so that it will be cut, and others too."""
         operands, others = (
             {arg for node in inside if (node.op in REDUCTIONS) == are for arg in node.args}
             for are in (True, False)
@@ -196,7 +199,7 @@ def _has_rows(nodes: Sequence[Node]) -> bool:
 
 
 def _run(places: Sequence[Place], column: int) -> Place:
-    """The columns of those of some sorted pieces that overlap one after another, with a column."""
+    """The columns of the sorted pieces that overlap one after another around a column."""
     first = end = 0
     for at, width in places:
         if at >= end > column:
