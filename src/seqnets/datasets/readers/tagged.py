@@ -143,14 +143,9 @@ def read_tagged(
         found = list(_read_conll(path))
     elif suffix in SUFFIXES:
         rows = list(read_rows(path))
-        whole = any(isinstance(rows[0][1].get(column), list) for column in (TOKENS, X))
-        if not new:
-            if whole:
+        if any(isinstance(rows[0][1].get(column), list) for column in (TOKENS, X)):
+            if not new:
                 refuse_left_out(str(path), leave_out)
-            else:
-                of_group = () if groups is None else (groups,)
-                check_left_out(*rows[0], leave_out, (SEQUENCE, SPLIT, label, *of_group))
-        if whole:
             found = list(_by_sequence(rows, None if new else groups, clock))
         else:
             found = list(_by_step(rows, label, leave_out, groups, new, clock))
@@ -283,15 +278,18 @@ def _by_step(
     clock: Clock | None,
 ) -> Iterator[Tagged]:
     """Yield the sequences of a table with one row per step."""
-    others = (label, SEQUENCE, SPLIT, *leave_out, *([] if groups is None else [groups]))
+    of_group = () if groups is None else (groups,)
+    if not new:
+        check_left_out(*rows[0], leave_out, (SEQUENCE, SPLIT, label, *of_group))
+    others = (label, SEQUENCE, SPLIT, *leave_out, *of_group)
+    timed = () if clock is None else (clock.column,)
     if clock is not None:
         check_own_column(clock.column, *others)
         clock.need(*rows[0])
-        others = (*others, clock.column)
-    features = _feature_columns(*rows[0], others, leave_out)
+    features = _feature_columns(*rows[0], (*others, *timed), leave_out)
     names, current = Names(), None
     for where, row in rows:
-        need(where, row, *features, *([] if clock is None else [clock.column]))
+        need(where, row, *features, *timed)
         name, split = row.get(SEQUENCE), split_of(where, row)
         group = None if new else group_of(where, row, groups)
         if current is None or name != current.id:
@@ -299,10 +297,9 @@ def _by_step(
                 names.add(where, name)
             if current is not None:
                 yield current
-            current = Tagged(where, features, split=split, id=name, group=group)
+            current = Tagged(where, (*features, *timed), split=split, id=name, group=group)
             if clock is not None:
                 clock.begin()
-                current.features = (*features, clock.column)
         of_sequence = ((SPLIT, split, current.split), (groups, group, current.group))
         for what, found, expected in of_sequence:
             if found != expected:
