@@ -131,44 +131,60 @@ def _unknown_key(
         what = "a trained model" if trained_at(path) else "data"
         return UsageError(f"{key}: is not a key of `seqnets {verb}` for {what}.\n  {meant}")
     if base != verb and (configs() / key).is_dir():
-        dotted = f"{key.replace('/', '.')}."
-        if any(name.startswith(dotted) for name in known_keys(verb, base, arguments)):
-            advice = f"Single keys can be changed: {dotted}KEY=VALUE."
-        else:
-            advice = "It stays as the run has it; a new run can take another."
-        return UsageError(f"{key}: is determined by the checkpoint, expected no other.\n  {advice}")
-    choosers = choosers_of(key)
-    if choosers and not to_set:
+        return _of_checkpoint(verb, base, arguments, key)
+    if (choosers := choosers_of(key)) and to_set:
+        return _without_choice(key, choosers)
+    if choosers:
         removed = f"~{key}={path}" if path else f"~{key}"
         return UsageError(f"{removed}: removes what nothing chose, expected it to be left out.")
-    if choosers:
-        outer, _, inner = key.rpartition("/")
-        return UsageError(
-            f"{key}: this {outer} has no {inner}, expected one that has: {', '.join(choosers)}.\n"
-            f"  {'' if outer == 'dataset' else f'The dataset picks a {outer}; '}{outer}=NAME takes "
-            "another."
-        )
-    keys = known_keys(verb, base, arguments)
-    alike = near(key, keys).startswith(f"Did you mean {root_of(key)}.")
-    if to_set and not alike and (group := _varied(arguments, key)) is not None:
-        return _key_of_some_jobs(arguments, key, group)
-    if to_set and key in keys:
-        return UsageError(
-            f"{key}: has no such keys yet, expected them to be added one by one.\n"
-            f"  +{key}.NAME=VALUE adds one."
-        )
-    if to_set and any(keys.get(outer, "") in (None, {}) for outer in _around(key)):
-        return UsageError(
-            f"{key}: is not there yet, expected it to be added.\n  +{key}=VALUE adds it."
-        )
-    advice, (outer, _, inner) = near(key, keys), key.rpartition(".")
-    owners = _owners(arguments, outer, inner) if base == verb and outer else []
-    if owners and not advice.startswith("Did"):
-        advice = f"Others have it, such as {outer}={', '.join(owners)}."
-    elif meant and not advice.startswith("Did"):
-        advice = meant
+    return _missing_key(verb, base, arguments, key, to_set, meant)
+
+
+def _of_checkpoint(verb: str, base: str, arguments: Sequence[str], key: str) -> UsageError:
+    """The error for a group of which a checkpoint has an option already."""
+    dotted = f"{key.replace('/', '.')}."
+    if any(name.startswith(dotted) for name in known_keys(verb, base, arguments)):
+        advice = f"Single keys can be changed: {dotted}KEY=VALUE."
+    else:
+        advice = "It stays as the run has it; a new run can take another."
+    return UsageError(f"{key}: is determined by the checkpoint, expected no other.\n  {advice}")
+
+
+def _without_choice(key: str, choosers: Sequence[str]) -> UsageError:
+    """The error for a group that belongs to some options of the one around it, but not this one."""
+    outer, _, inner = key.rpartition("/")
+    return UsageError(
+        f"{key}: this {outer} has no {inner}, expected one that has: {', '.join(choosers)}.\n"
+        f"  {'' if outer == 'dataset' else f'The dataset picks a {outer}; '}{outer}=NAME takes "
+        "another."
+    )
+
+
+def _missing_key(
+    verb: str, base: str, arguments: Sequence[str], key: str, to_set: bool, meant: str
+) -> UsageError:
+    """The error for a key that is not there; ``meant`` is what its value may have been."""
+    keys, (outer, _, inner) = known_keys(verb, base, arguments), key.rpartition(".")
+    advice = near(key, keys)
+    if to_set:
+        alike = advice.startswith(f"Did you mean {root_of(key)}.")
+        if not alike and (group := _varied(arguments, key)) is not None:
+            return _key_of_some_jobs(arguments, key, group)
+        if key in keys:
+            return UsageError(
+                f"{key}: has no such keys yet, expected them to be added one by one.\n"
+                f"  +{key}.NAME=VALUE adds one."
+            )
+        if any(keys.get(place, "") in (None, {}) for place in _around(key)):
+            return UsageError(
+                f"{key}: is not there yet, expected it to be added.\n  +{key}=VALUE adds it."
+            )
+    if not advice.startswith("Did"):
+        owners = _owners(arguments, outer, inner) if base == verb and outer else []
+        others = f"Others have it, such as {outer}={', '.join(owners)}." if owners else meant
+        advice = others or advice
     how_to_add = ""
-    if to_set and isinstance(keys.get(key.rpartition(".")[0]), dict):
+    if to_set and isinstance(keys.get(outer), dict):
         how_to_add = f"  An option that is not listed is added by +{key}=VALUE.\n"
     return UsageError(
         f"{key}: is not a key or group of `seqnets {verb}`.\n  {advice}\n{how_to_add}"
