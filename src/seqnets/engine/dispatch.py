@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -154,25 +155,32 @@ def explain(
         native: refused, torch has no kernel for PeepholeLSTMCell, only for LSTMCell, ...
     """
     request = make_request(cell, x, state, lengths, resets, reverse, memory, "explain")
-    chosen, refusals = _fastest(request), _refusals(request)
-    others = [name for name in preference(request) if name not in (chosen, *refusals)]
-    if eager.name in others and request.plan.mostly_moves:
-        others = [*(name for name in others if name != eager.name), eager.name]
+    chosen, *slower = _able(request)
     detail = getattr(BACKENDS[chosen], "detail", None)
     how = detail(request) if detail is not None else ""
-    return Explanation(chosen, refusals, tuple(others), how)
+    return Explanation(chosen, _refusals(request), tuple(slower), how)
 
 
 def _fastest(request: Request) -> str:
-    """What "auto" takes: the first backend of ``preference`` that does not refuse.
+    """What "auto" takes."""
+    for name in _able(request):
+        return name
+    raise BackendError(f"{request.cell._name}: every backend refuses: {_refusals(request)}.")
 
-    For steps whose products mostly move units, the plain loop takes the place of ``eager``.
+
+def _able(request: Request) -> Iterator[str]:
+    """The backends that do not refuse, in the order of ``preference``.
+
+    For steps whose products mostly move units, the plain loop comes before ``eager``.
     """
+    last = []
     for name in preference(request):
         if BACKENDS[name].refusal(request) is None:
-            moves = name == eager.name and request.plan.mostly_moves
-            return reference.name if moves else name
-    raise BackendError(f"{request.cell._name}: every backend refuses: {_refusals(request)}.")
+            if name == eager.name and request.plan.mostly_moves:
+                last.append(name)
+            else:
+                yield name
+    yield from last
 
 
 def _refusals(request: Request) -> dict[str, str]:
