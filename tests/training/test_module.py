@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric
 from seqnets.cells import CfCCell, GRUCell, GRUDCell, PhasedLSTMCell
 from seqnets.datasets import Adding, ClassificationFiles
 from seqnets.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from seqnets.models import SequenceClassifier, SequenceRegressor
+from seqnets.models import FusedSoftmax, LanguageModel, SequenceClassifier, SequenceRegressor
 from seqnets.training import (
     Classification,
     Forecasting,
@@ -23,6 +23,7 @@ from seqnets.training import (
     Regression,
     SequenceModule,
     Tagging,
+    Transcription,
     Transduction,
     load_checkpoint,
     save_checkpoint,
@@ -81,6 +82,34 @@ def test_a_target_out_of_range_is_named(target):
 
     with pytest.raises(DataError, match=rf"target 1 of the batch is {target}, expected 0\.\.4"):
         Classification()(Fixed(torch.randn(2, 5)), batch)
+
+
+@pytest.mark.parametrize(
+    ("objective", "shape", "known"),
+    [
+        (Classification(), (2, 5), {}),
+        (Tagging(), (2, 3, 5), {}),
+        (Transcription(), (2, 1, 5), {"joiner": "", "labels": ["", "a", "b", "c"]}),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_a_model_of_other_classes_than_the_data_have_is_refused(objective, shape, known):
+    targets = torch.ones(shape[:-1], dtype=torch.long)
+    batch, model = Batch(torch.zeros(shape), targets), Fixed(torch.randn(shape))
+    objective(model, batch)
+    objective.prepare({"sizes": {"num_classes": 4}, **known})
+
+    with pytest.raises(ConfigError, match="the model tells 5 classes apart, expected 4, as the"):
+        objective(model, batch)
+
+
+def test_a_head_of_other_classes_than_the_data_have_is_refused():
+    tagging, model = Tagging(), LanguageModel(GRUCell, 5, hidden_size=2, output=FusedSoftmax)
+    tagging.prepare({"sizes": {"num_classes": 4}})
+    tokens = torch.zeros(2, 3, dtype=torch.long)
+
+    with pytest.raises(ConfigError, match="the model tells 5 classes apart, expected 4, as the"):
+        tagging(model, Batch(tokens, tokens))
 
 
 def test_regression_refuses_targets_of_another_shape():

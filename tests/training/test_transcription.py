@@ -15,7 +15,13 @@ from seqnets.cells import GRUCell
 from seqnets.datasets import SequenceData, Sequences, Splits
 from seqnets.datasets.augmentation import Stretch
 from seqnets.errors import ConfigError, DataError, ShapeError
-from seqnets.models import Transcriber, ctc_loss, prefix_beam_search
+from seqnets.models import (
+    ConditionalRandomField,
+    SequenceTagger,
+    Transcriber,
+    ctc_loss,
+    prefix_beam_search,
+)
 from seqnets.training import SequenceModule, Transcription
 from seqnets.training.metrics import MeanLoss
 from seqnets.training.predict import predict
@@ -253,6 +259,13 @@ def test_labels_that_a_text_would_not_show_are_refused(labels, joiner, message):
 def test_figures_are_not_named_after_another_unit(unit, joiner, expected):
     with pytest.raises(ConfigError, match=f"unit is '{unit}', expected '{expected}', since '"):
         Transcription(unit=unit).prepare({**KNOWN, "joiner": joiner})
+
+
+def test_a_random_field_over_steps_which_have_no_labels_is_refused():
+    model = SequenceTagger(GRUCell, 4, input_size=3, output=ConditionalRandomField)
+
+    with pytest.raises(ConfigError, match="SequenceTagger has a ConditionalRandomField as output"):
+        Transcription().check(model, Strokes())
 
 
 def test_pictures_show_where_labels_fire_at_the_steps_of_the_input():

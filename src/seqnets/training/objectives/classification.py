@@ -17,7 +17,7 @@ from seqnets.errors import ConfigError
 from seqnets.training.metrics import Confusions, Overview
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.training.objectives.rows import class_names, class_numbers, class_texts
-from seqnets.training.objectives.scoring import check_logits, cross_entropy
+from seqnets.training.objectives.scoring import check_classes, check_logits, cross_entropy
 from seqnets.typing import IGNORE, Batch, Known
 
 _LIKELIEST = 5
@@ -51,9 +51,11 @@ class Classification(Objective):
         self.metric = metric
         self.class_weights = class_weights
         self._weights: Tensor | None = None
+        self._classes: int | None = None
 
     def prepare(self, known: Known) -> None:
-        """Take the weights of the classes in their order."""
+        """Take the number of classes, which the model has to have too, and their weights."""
+        self._classes = known["sizes"]["num_classes"]
         if self.class_weights is None:
             return
         if self.class_weights == "balanced":
@@ -67,6 +69,7 @@ class Classification(Objective):
         if self._weights is not None:
             self._weights = self._weights.to(logits.device)
         check_logits(logits, batch.y, of_steps=False)
+        check_classes(logits.shape[-1], self._classes)
         return cross_entropy(logits, batch.y, state, self._weights, batch.weights)
 
     def metrics(self, known: Known) -> dict[str, Metric]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.errors import DataError
+from seqnets.errors import ConfigError, DataError
 from seqnets.models import Head
 from seqnets.models.heads import invalid_targets, upcast
 from seqnets.training.objectives.base import Objective, Outcome
@@ -85,6 +85,15 @@ def check_logits(logits: Tensor, targets: Tensor, *, of_steps: bool) -> None:
             f"Objective: targets have shape {tuple(targets.shape)} and predictions "
             f"{tuple(logits.shape)}, expected {expected}.\n"
             "  What predicts every step does not fit targets of whole sequences, and vice versa."
+        )
+
+
+def check_classes(told: int, known: int | None) -> None:
+    """Raise ConfigError unless a model tells apart as many classes as the dataset has, if known."""
+    if known is not None and told != known:
+        raise ConfigError(
+            f"Objective: the model tells {told} classes apart, expected {known}, as the dataset "
+            "has.\n  Choose a model for such data: `seqnets list models`."
         )
 
 

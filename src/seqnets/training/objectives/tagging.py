@@ -24,11 +24,11 @@ from seqnets.errors import DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.timeline import draw_timeline
 from seqnets.insight.visible import unmarked
-from seqnets.models import ConditionalRandomField
+from seqnets.models import ConditionalRandomField, Head
 from seqnets.training.metrics import FIGURES, Confusions, EntityScore, LabelScore, Overview
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.training.objectives.rows import class_texts, lengths_of
-from seqnets.training.objectives.scoring import score_steps
+from seqnets.training.objectives.scoring import check_classes, score_steps
 from seqnets.typing import IGNORE, Batch, Known
 
 _SENTENCES = 8
@@ -50,6 +50,11 @@ class Tagging(Objective):
     def __init__(self, metric: str = "accuracy") -> None:
         check_metric(type(self).__name__, metric)
         self.metric = metric
+        self._classes: int | None = None
+
+    def prepare(self, known: Known) -> None:
+        """Take the number of classes, which the model has to have too."""
+        self._classes = known["sizes"]["num_classes"]
 
     def check(self, model: nn.Module, data: DataModule) -> None:
         """Raise DataError if the validation part has nothing of what the metric is about."""
@@ -59,7 +64,9 @@ class Tagging(Objective):
     def __call__(self, model: nn.Module, batch: Batch, state: Any = None) -> Outcome:
         """Score one label per step; ``IGNORE`` is not scored. Predictions are classes, (B, T)."""
         outcome = score_steps(model, batch, state)
-        predicted = outcome.predictions
+        predicted, output = outcome.predictions, getattr(model, "output", None)
+        told = output.num_classes if isinstance(output, Head) else predicted.shape[-1]
+        check_classes(told, self._classes)
         classes = predicted.argmax(-1) if predicted.is_floating_point() else predicted
         return outcome._replace(predictions=classes.view(batch.y.shape), targets=batch.y)
 

@@ -21,6 +21,7 @@ from seqnets.errors import ConfigError, DataError, ShapeError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.transcription import draw_transcription
 from seqnets.insight.visible import table
+from seqnets.models import ConditionalRandomField
 from seqnets.models.ctc import best_path, ctc_loss, prefix_beam_search
 from seqnets.models.heads import upcast
 from seqnets.training.metrics import EditRate, SequenceMatch
@@ -31,6 +32,7 @@ from seqnets.training.objectives.rows import (
     lengths_of,
     written_texts,
 )
+from seqnets.training.objectives.scoring import check_classes
 from seqnets.typing import IGNORE, Batch, Known
 
 PICTURES, EXAMPLES = 3, 12
@@ -87,13 +89,15 @@ class Transcription(Objective):
         self.beam_size, self.n_best = beam_size, n_best
         self.unit = unit
         self.metric = "wer" if unit == "words" else "cer"
+        self._classes: int | None = None
 
     def prepare(self, known: Known) -> None:
-        """Check that a text can be taken apart into its labels.
+        """Take the number of classes; check that a text can be taken apart into its labels.
 
         Raises:
             ConfigError: It cannot, or its labels are of another unit.
         """
+        self._classes = known["sizes"]["num_classes"]
         joiner = known["joiner"]
         unit = "words" if joiner == " " else "characters"
         if self.unit != unit:
@@ -110,7 +114,18 @@ class Transcription(Objective):
                 )
 
     def check(self, model: nn.Module, data: DataModule) -> None:
-        """Raise DataError if a target has more labels than the model's frames can spell."""
+        """Check that the model can spell each target.
+
+        Raises:
+            ConfigError: Its output is a random field, which scores a label for each step.
+            DataError: A target has more labels than there are frames.
+        """
+        if isinstance(getattr(model, "output", None), ConditionalRandomField):
+            raise ConfigError(
+                f"Transcription: {type(model).__name__} has a ConditionalRandomField as output, "
+                "expected logits: a random field scores a label for each step, and these have "
+                "none.\n  model=transcriber has logits, and so has model=tagger."
+            )
         if not isinstance(data, SequenceData):
             return
         for part in PARTS:
@@ -134,6 +149,7 @@ class Transcription(Objective):
                 f"Transcription: targets have shape {tuple(batch.y.shape)} and predictions "
                 f"{tuple(logits.shape)}, expected labels (B, U) and logits (B, frames, C)."
             )
+        check_classes(logits.shape[-1], self._classes)
         _check_frames(model, batch.x.shape[1], logits.shape[1])
         lengths = None if batch.lengths is None else _frames(model, batch.lengths)
         least = min(1, batch.y.shape[1])  # targets of shape (B, 0) are unknown
