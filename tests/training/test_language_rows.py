@@ -173,6 +173,8 @@ def test_an_objective_in_another_unit_than_the_datasets_is_refused(trained):
 
     with pytest.raises(ConfigError, match="tokens are words, expected the same"):
         LanguageModelling("bpe").metrics(data.describe())
+    with pytest.raises(ConfigError, match="unit is 'characters' and the dataset's tokens are word"):
+        LanguageModelling("characters").metrics(data.describe())
     with pytest.raises(ConfigError, match="unit is 'letters'"):
         LanguageModelling("letters")
 

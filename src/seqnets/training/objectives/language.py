@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from seqnets.checks import check_choice, check_number, is_number
 from seqnets.datasets.text.codecs import UNITS
-from seqnets.datasets.text.pieces import PieceVocabulary, read_vocabulary, spell
+from seqnets.datasets.text.pieces import read_vocabulary, spell
 from seqnets.errors import ConfigError, DataError
 from seqnets.insight.canvas import Picture
 from seqnets.insight.surprise import draw_surprise
@@ -87,17 +87,19 @@ class LanguageModelling(Objective):
         """Bits per character for pieces of words; none else, as figures follow from the loss.
 
         Raises:
-            ConfigError: The unit is "bpe", and the dataset's tokens are of another one.
+            ConfigError: The figure is bits per character, and the dataset's tokens are of another
+                unit.
         """
+        own = known.get("unit")
+        if self.metric == "bits_per_character" and own in UNITS and own != self.unit:
+            raise ConfigError(
+                f"LanguageModelling: unit is {self.unit!r} and the dataset's tokens are {own}, "
+                f"expected the same.\n  In a new run it follows from dataset.unit; "
+                f"objective.unit={own} sets it."
+            )
         if self.unit != "bpe":
             return {}
-        vocabulary = read_vocabulary(known)
-        if not isinstance(vocabulary, PieceVocabulary):
-            raise ConfigError(
-                f"LanguageModelling: unit is 'bpe' and the dataset's tokens are "
-                f"{vocabulary.unit}, expected the same.\n"
-                f"  Leave objective.unit out: it follows from the dataset."
-            )
+        vocabulary: Any = read_vocabulary(known)
         return {"bits_per_character": BitsPerCharacter(vocabulary.characters)}
 
     def derived(self, loss: float) -> dict[str, float]:
