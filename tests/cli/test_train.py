@@ -838,6 +838,10 @@ MISTAKES = {
         ["objective=transduction"],
         (1, "objective: Transduction asks for 'target', which these data do not have"),
     ),
+    "a size of the model that follows from the data": (
+        ["+model.num_classes=7"],
+        (2, "model.num_classes: is 7, expected 2, which follows from the data"),
+    ),
     "a published number alone": (
         ["published=3"],
         (2, "published: is 3, expected a mapping of source, metric, value"),

@@ -15,6 +15,7 @@ from torch import nn
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.console import told_if_slow
 from seqnets.cli.kinds import check_kind, options_of
+from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config, check_filled
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, SeqnetsError
@@ -118,6 +119,16 @@ def _refusals(key: str, target: str) -> Iterator[None]:
             raise ConfigError(f"{key}: {error}") from error
         why = str(error).rstrip(".")
         raise ConfigError(f"{key}: {target} refuses its options: {why}.") from error
+
+
+def check_sizes(config: Config, sizes: Sizes) -> None:
+    """Raise UsageError for a size of the model that the dataset determines, and is another."""
+    for name, given in config["model"].items():
+        if name in sizes and given != sizes[name]:
+            raise UsageError(
+                f"model.{name}: is {given!r}, expected {sizes[name]}, which follows from the data."
+                "\n  Leave it out."
+            )
 
 
 def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, Checkpoint, LambdaCallback
 
 from seqnets.cli import report, runs, sweep_rows
-from seqnets.cli.assemble import make_data, make_module, make_one
+from seqnets.cli.assemble import check_sizes, make_data, make_module, make_one
 from seqnets.cli.console import quiet, terminal
 from seqnets.cli.follow_up import (
     early_stopping,
@@ -164,7 +164,9 @@ class _Training:
         self.options, self.folder, self.also = options, running.folder, also
         seed_everything(options["seed"], verbose=False)
         self.data = make_data(options, allow)
-        self.module = make_module(options, self.data.describe(), allow)
+        known = self.data.describe()
+        check_sizes(options, known["sizes"])
+        self.module = make_module(options, known, allow)
         self.module.card["config"] = {**options, "resume": None}
         self.callbacks: dict[str, Callback] = {
             name: make_one(callback, allow, f"callbacks.{name}", Callback)
