@@ -134,6 +134,7 @@ def _check_limits(options: Config) -> None:
     counts = ("accumulate_grad_batches", "check_val_every_n_epoch")
     given = {name: value for name, value in options.items() if value is not None}
     check_count("trainer", **{name: given[name] for name in counts if name in given})
+    check_count("trainer", 0, log_every_n_steps=given.get("log_every_n_steps", 0))
     clip, often = given.get("gradient_clip_val", 0), given.get("val_check_interval", 1)
     if not clip >= 0:
         raise ConfigError(
