@@ -850,6 +850,10 @@ MISTAKES = {
         ["published={source: x, metric: accuracy}"],
         (2, "published: is .*, expected a mapping of source, metric, value"),
     ),
+    "a published number in words": (
+        ["published={source: x, metric: accuracy, value: high}"],
+        (2, "published.value: is 'high', expected a number"),
+    ),
     "a module that is not there": (
         ["allow=[no_such_module]"],
         (2, "allow: 'no_such_module' is in no module that can be imported"),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, Checkpoint, LambdaCallback
 
+from seqnets.checks import is_number
 from seqnets.cli import report, runs, sweep_rows
 from seqnets.cli.assemble import check_sizes, make_data, make_module, make_one
 from seqnets.cli.console import quiet, terminal
@@ -129,6 +130,8 @@ def _check_published(published: Any) -> None:
             f"published: is {published!r}, expected a mapping of {', '.join(keys)}.\n"
             "  It stands beside the figures of the test part; published=null leaves it out."
         )
+    if not is_number(published["value"]):
+        raise UsageError(f"published.value: is {published['value']!r}, expected a number.")
 
 
 def _follows_validation(checkpoint: Mapping[str, Any]) -> bool:
