@@ -171,12 +171,13 @@ class Comparison(RandomCell):
         with errors_as_untraceable():
             used = self._used(tensors, self.dtype)
             state = tuple([part.to(self.dtype) for part in cell.initial_state(_ROWS)])
+            is_infinite = any(part.isinf().any() for part in state)
 
         def both(wx: Tensor, state: State) -> tuple[State, State]:
             with errors_as_untraceable():
                 return self._own(cell, wx, state), self._traced(wx, state, used)
 
-        if any(part.isinf().any() for part in state):
+        if is_infinite:
             self._run_from_infinity(both, state)
         if self._width:
             self._run_on_nan(both)
