@@ -1,8 +1,4 @@
-"""What the tracer knows of tensors: the meaning of each, and which of them share memory.
-
-Most meanings are nodes. A block of a matrix is a ``Weight``; a text says why nothing may compute
-with a tensor; None is a tensor of which nothing is known.
-"""
+"""What the tracer knows of tensors: the meaning of each, and which of them share memory."""
 
 from __future__ import annotations
 
@@ -18,6 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from seqnets.engine.graph import Columns, Graph, Node, Untraceable
 from seqnets.engine.step import Weight
 from seqnets.engine.tracing.units import Units
+
+Meaning = Node | Weight | str | None
+"""Of most tensors a node, of a block of a matrix a ``Weight``; a text says why nothing may compute
+with a tensor, and None is one of which nothing is known."""
 
 UNWRITTEN = "memory that nothing was written to"
 """The meaning of what ``torch.empty`` returns."""
@@ -45,7 +45,7 @@ class Operation(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     result: Any
-    meaning: Any
+    meaning: Meaning
 
 
 class Watcher(TorchDispatchMode):
@@ -69,18 +69,18 @@ class Meanings(Watcher):
         self.graph = graph
         self.units = Units(graph, rows)
         self._parameters: dict[str, Tensor] = {}
-        self._meaning: dict[int, Any] = {}
+        self._meaning: dict[int, Meaning | partial[Node]] = {}
         self._alive: dict[int, Tensor] = {}  # ids are unique only among live objects
         self._given: set[int] = set()  # storages that exist before the step
 
     # Setting the meaning of a tensor.
 
-    def give(self, tensor: Tensor, meaning: Any) -> None:
+    def give(self, tensor: Tensor, meaning: Meaning | partial[Node]) -> None:
         """Set the meaning of a tensor that exists before the step runs."""
         self.name(tensor, meaning)
         self._given.add(memory_of(tensor))
 
-    def name(self, tensor: Tensor, meaning: Any) -> None:
+    def name(self, tensor: Tensor, meaning: Meaning | partial[Node]) -> None:
         """Set the meaning of a tensor."""
         self._alive[id(tensor)] = tensor
         self._meaning[id(tensor)] = meaning
@@ -96,14 +96,14 @@ class Meanings(Watcher):
 
     # Reading it.
 
-    def meaning_of(self, tensor: Any) -> Any:
+    def meaning_of(self, tensor: Any) -> Meaning:
         """A tensor's meaning, None if unknown. Leaves are built lazily, in the order of use."""
         meaning = self._meaning.get(id(tensor)) if isinstance(tensor, Tensor) else None
         if isinstance(meaning, partial):
             meaning = self._meaning[id(tensor)] = meaning()
         return meaning
 
-    def matrix(self, tensor: Tensor) -> Any:
+    def matrix(self, tensor: Tensor) -> Meaning:
         """The meaning of a product's right operand."""
         return self.meaning_of(tensor)
 
@@ -142,7 +142,8 @@ class Meanings(Watcher):
     def is_constant(self, value: Any) -> bool:
         """Whether a value is a Python number or a constant tensor."""
         meaning = self.meaning_of(value)
-        return not isinstance(value, Tensor) or getattr(meaning, "op", None) == "const"
+        is_const = isinstance(meaning, Node) and meaning.op == "const"
+        return is_const or not isinstance(value, Tensor)
 
     # Writes to a tensor that others may be views of.
 
@@ -210,7 +211,7 @@ def memory_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def described(value: Any, meaning: Any) -> str:
+def described(value: Any, meaning: Meaning) -> str:
     """What a value is, in words for a refusal."""
     if isinstance(meaning, str):
         return meaning

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from seqnets.engine.graph import Columns, Graph, Node, Untraceable, number_of
 from seqnets.engine.preparation import PREPARED, Call, Operand, Preparation, listed
 from seqnets.engine.step import Weight
-from seqnets.engine.tracing.meanings import memory_of
+from seqnets.engine.tracing.meanings import Meaning, memory_of
 from seqnets.engine.tracing.pointwise import FILLS
 from seqnets.engine.tracing.recorder import POINTWISE, Recorder
 from seqnets.engine.tracing.views import VIEWS
@@ -131,20 +131,20 @@ class Preparing(Recorder):
             self._prepared(value)
         return super().node(value)
 
-    def meaning_of(self, tensor: Any) -> Any:
+    def meaning_of(self, tensor: Any) -> Meaning:
         """A tensor's meaning; one that depends on parameters alone is prepared if it has none."""
         meaning = super().meaning_of(tensor)
         if isinstance(meaning, (Node, Weight)) or not self._is_hoisted(tensor) or tensor.dim() > 2:
             return meaning
         return self._prepared(tensor)
 
-    def matrix(self, tensor: Tensor) -> Any:
+    def matrix(self, tensor: Tensor) -> Meaning:
         """The meaning of a product's right operand, prepared if it is made of parameters alone."""
         meaning = super().matrix(tensor)
         rows = isinstance(meaning, Node) and self._is_hoisted(tensor) and tensor.dim() == 2
         return self._prepared(tensor) if rows else meaning
 
-    def _prepared(self, tensor: Tensor) -> Any:
+    def _prepared(self, tensor: Tensor) -> Meaning:
         """Let the step read a tensor that depends on parameters alone as one more parameter."""
         if tensor.is_complex():
             raise Untraceable(f"arithmetic in {tensor.dtype}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_iter
 from seqnets.engine.graph import Columns, Node, Untraceable
 from seqnets.engine.linear import Split
 from seqnets.engine.preparation import Call, Operand, OwnGradient
+from seqnets.engine.tracing.meanings import Meaning
 from seqnets.engine.tracing.placing import Placing
 from seqnets.engine.tracing.views import VIEWS
 
@@ -31,7 +33,7 @@ class Surrogates(Placing):
         self.functions: set[type] = set()
         self._seen: set[Any] = set()
 
-    def give(self, tensor: Tensor, meaning: Any) -> None:
+    def give(self, tensor: Tensor, meaning: Meaning | partial[Node]) -> None:
         """Set the meaning of a tensor that exists before the step runs."""
         super().give(tensor, meaning)
         if tensor.is_floating_point():
@@ -50,7 +52,7 @@ class Surrogates(Placing):
                 self._look_at(tensor)
         return super()._result_of(func, name, args, kwargs)
 
-    def meaning_of(self, tensor: Any) -> Any:
+    def meaning_of(self, tensor: Any) -> Meaning:
         """A tensor's meaning, also if a custom function made it."""
         if isinstance(tensor, Tensor):
             self._look_at(tensor)

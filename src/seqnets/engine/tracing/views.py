@@ -6,14 +6,14 @@ Each function gives the meaning of an operation's result, or a list of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from seqnets.engine.graph import Node, Untraceable
 from seqnets.engine.step import Weight
-from seqnets.engine.tracing.meanings import UNWRITTEN, Operation, described
+from seqnets.engine.tracing.meanings import UNWRITTEN, Meaning, Operation, described
 from seqnets.engine.tracing.units import sizes_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ JOINED = {"cat", "stack"}
 VIEWS = RESHAPED | SLICED | TURNED
 
 
-def reshaped(recorder: Recorder, operation: Operation) -> Any:
+def reshaped(recorder: Recorder, operation: Operation) -> Meaning:
     """The same units, or one number per row broadcast to several."""
     name, before, after = operation.name, operation.args[0], operation.result
     meaning = operation.meaning
@@ -54,7 +54,7 @@ def reshaped(recorder: Recorder, operation: Operation) -> Any:
     raise Untraceable(f"aten.{name} of {described(before, meaning)}")
 
 
-def turned(recorder: Recorder, operation: Operation) -> Any:
+def turned(recorder: Recorder, operation: Operation) -> Meaning:
     """A transposition; dimensions of size 1 do not count."""
     whole, meaning = operation.args[0], operation.meaning
     order = list(range(whole.dim()))
@@ -73,7 +73,7 @@ def turned(recorder: Recorder, operation: Operation) -> Any:
     return meaning.transposed
 
 
-def sliced(recorder: Recorder, operation: Operation) -> Any:
+def sliced(recorder: Recorder, operation: Operation) -> Meaning | list[Meaning]:
     """One slice along a dimension, or a list of them that follow each other."""
     name, (whole, *args), result = operation.name, operation.args, operation.result
     at = 0 if name in ("slice", "narrow", "select", "unbind") else 1
@@ -95,7 +95,7 @@ def sliced(recorder: Recorder, operation: Operation) -> Any:
     return found[0] if isinstance(result, Tensor) else found
 
 
-def _slice(recorder: Recorder, operation: Operation, dim: int, first: int, many: int) -> Any:
+def _slice(recorder: Recorder, operation: Operation, dim: int, first: int, many: int) -> Meaning:
     whole, meaning = operation.args[0], operation.meaning
     if not many:
         raise Untraceable("a part of no units")
