@@ -103,12 +103,12 @@ def plan_of(cell: Cell, tensors: Mapping[str, Tensor] | None = None) -> Plan:
     Raises:
         Untraceable: As for ``program_of``.
     """
-    return _once("plan", cell, cell.tensors() if tensors is None else tensors, _plan)
+    return _once(_plan, cell, cell.tensors() if tensors is None else tensors)
 
 
 def streaming_program_of(cell: Cell) -> tuple[Program, Preparation]:
     """The program and preparation for single steps without gradients, projection included."""
-    return _once("stream", cell, cell.tensors(), _streaming_program)
+    return _once(_streaming_program, cell, cell.tensors())
 
 
 def _plan(cell: Cell) -> Plan:
@@ -168,13 +168,14 @@ def _program(step: Step) -> Program:
     return _programs[text]
 
 
-def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[Cell], _T]) -> _T:
+def _once(make: Callable[[Cell], _T], cell: Cell, tensors: Mapping[str, Tensor]) -> _T:
+    """What is made of a cell, once for each equation, dtypes and shapes."""
     kinds = *tensors, *map(_shape_and_dtype, tensors.values())
     now = class_changes()
     try:
-        key = (what, kinds, *equation_of(cell))
+        key = (make, kinds, *equation_of(cell))
     except (TypeError, RecursionError):  # an attribute that cannot be compared
-        return _each_time(cell, (what, kinds, cell.training, now), make)
+        return _each_time(make, cell, (make, kinds, cell.training, now))
     changes, found = _by_equation.get(key, (None, None))
     if changes != now:  # the equation may read attributes of a class
         with _locks.setdefault(key, threading.RLock()):
@@ -183,7 +184,7 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
                 if changes is None:
                     _count_equation(cell)
                 if changes != now:
-                    found = _made(cell, make)
+                    found = _made(make, cell)
                     _by_equation[key] = now, found
             finally:
                 _locks.pop(key, None)
@@ -192,7 +193,7 @@ def _once(what: str, cell: Cell, tensors: Mapping[str, Tensor], make: Callable[[
     return found
 
 
-def _made(cell: Cell, make: Callable[[Cell], _T]) -> _T | Untraceable:
+def _made(make: Callable[[Cell], _T], cell: Cell) -> _T | Untraceable:
     """What is made of a cell, or why nothing is."""
     try:
         return _in_own_thread(partial(make, cell))
@@ -217,7 +218,7 @@ def _count_equation(cell: Cell) -> None:
     _traces[cell.origin] = traces
 
 
-def _each_time(cell: Cell, key: Any, make: Callable[[Cell], _T]) -> _T:
+def _each_time(make: Callable[[Cell], _T], cell: Cell, key: Any) -> _T:
     """Trace at every call, until the cell turns out to be untraceable."""
     reasons = _reasons.setdefault(cell.origin, {})
     if key not in reasons:
