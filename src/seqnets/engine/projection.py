@@ -6,6 +6,7 @@ An affine projection is computed and differentiated by hand; any other is record
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -157,21 +158,17 @@ def make_projection(
     return _AffineProjection(start, layout, names, inside, loops.tiled, in_loop, affine)
 
 
+@dataclass(eq=False)
 class _AffineProjection:
     """An affine projection, differentiated by hand."""
 
-    def __init__(
-        self,
-        start: State,
-        layout: Layout,
-        names: Sequence[str],
-        inside: Tensor | None,
-        tiled: bool,
-        in_loop: bool,
-        affine: tuple[str, str | None],
-    ) -> None:
-        self.start, self.layout, self.names, self.inside = start, layout, names, inside
-        self.tiled, self.in_loop, self.affine = tiled, in_loop, affine
+    start: State
+    layout: Layout
+    names: Sequence[str]
+    inside: Tensor | None
+    tiled: bool
+    in_loop: bool
+    affine: tuple[str, str | None]
 
     def project(self, x: Tensor, parameters: dict[str, Tensor]) -> tuple[Tensor, Affine | None]:
         rows, affine = self.layout.rows(x), _affine(parameters, self.affine)

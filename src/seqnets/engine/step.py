@@ -127,8 +127,8 @@ class Step:
         return [*self.state, *products, *(reduction.value for reduction in self.reductions)]
 
     def whole_state(self, node: Node) -> int | None:
-        """The state part, as a whole, that a node is before the step; None if it is none."""
-        return node.what.key if node.source == "state" else None  # settled: of no part a part
+        """The state part, always whole, that a node is before the step; None if it is none."""
+        return node.what.key if node.source == "state" else None
 
     def with_used_parameters(self) -> Step:
         """The same step without unused parameters."""

@@ -82,12 +82,11 @@ def trace_projection(cell: Cell) -> tuple[str, str | None] | None:
     whole = weight.covers(shapes[weight.name]) and not weight.turned
     if product.value is not recorder.node(x) or not whole:
         return None
-    leaf = graph.leaf(Columns("product", 0), rows)
-    biases = [None, *(name for name, shape in shapes.items() if shape == (rows,))]
-    for bias in biases:
-        affine = leaf
-        if bias is not None:
-            affine = graph.apply("add", leaf, graph.leaf(Columns("parameter", bias), rows))
-        if projected is affine:
-            return weight.name, bias
+    linear = graph.leaf(Columns("product", 0), rows)
+    if projected is linear:
+        return weight.name, None
+    for name in (name for name, shape in shapes.items() if shape == (rows,)):
+        bias = graph.leaf(Columns("parameter", name), rows)
+        if projected is graph.apply("add", linear, bias):
+            return weight.name, name
     return None
