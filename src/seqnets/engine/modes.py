@@ -138,7 +138,7 @@ class _AnomalyMode:
     def begin_anew(self) -> None:
         """Let it look again in a forked process, where none of the threads exists."""
         self._look_again()
-        self.__init__()  # type: ignore[misc]
+        self._lock, self._threads = threading.Lock(), 0
 
     def _look_again(self) -> None:
         if self._was_looking:

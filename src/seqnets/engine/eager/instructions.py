@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import permutations
 from typing import Any
 
@@ -48,7 +48,6 @@ def named(source: str, tensors: Iterable[tuple[Any, Tensor]]) -> Tensors:
     return {(source, key): tensor for key, tensor in tensors}
 
 
-@lru_cache(maxsize=256)
 def _reduced(op: str, width: int) -> Callable[[Tensor], Tensor]:
     """A reduction over units, broadcast to ``width`` units."""
     return lambda x: reduced(op, x).expand(-1, width)

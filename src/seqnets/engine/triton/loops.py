@@ -77,7 +77,7 @@ class TritonLoops:
         wx, (B, T, _) = inputs.wx, order.layout
         kernels = self.printed_pass(program, "forward", wx, B)
         results, shared = forward_buffers(program, inputs, order, save)
-        buffers: Buffers = {**shared, **_order(order)}
+        buffers: Buffers = {**shared, **_order_buffers(order)}
         if not save:
             buffers |= _room_for_a_step(program, wx, B)
         buffers |= {
@@ -118,7 +118,7 @@ class TritonLoops:
             make(pieces, B, size, dtype=torch.float32, device=like.device)
             for size in (() if order.resets is None else step.state_sizes)
         ]
-        buffers: Buffers = {**shared, **_order(order)}
+        buffers: Buffers = {**shared, **_order_buffers(order)}
         if units is not None:
             buffers["grad_units"] = units
         buffers |= numbered("grad_initial", initial) | numbered("grad_start", start)
@@ -228,7 +228,7 @@ def _float(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
 
 
-def _order(order: Order) -> Buffers:
+def _order_buffers(order: Order) -> Buffers:
     found: Buffers = {} if order.lengths is None else {"lengths": order.lengths}
     if order.resets is not None:
         found["resets"] = order.resets.view(torch.uint8)
