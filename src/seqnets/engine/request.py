@@ -96,7 +96,7 @@ class Request:
             Untraceable: As for the program.
         """
         if self._tensors is None:  # a cached_property takes a lock
-            self._tensors = self.plan.preparation.of(self.own_tensors)
+            self._tensors = self.plan.preparation.of(self._own or self.own_tensors)
         return self._tensors
 
     @property
@@ -125,7 +125,7 @@ class Request:
             Untraceable: As for the program.
         """
         if self.known_plan is None:
-            self.known_plan = plan_of(self.cell, self.own_tensors)
+            self.known_plan = plan_of(self.cell, self._own or self.own_tensors)
         return self.known_plan
 
     @property
