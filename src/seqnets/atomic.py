@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from seqnets.errors import ConfigError
+
 _NAME = re.compile(r"\.(\d+)-([0-9a-f]{8})-[0-9a-f]{8}\.partial(\..*)?", re.DOTALL)
 """What is being written is called after the process that writes it, and after its machine."""
 
@@ -51,6 +53,17 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def named_by(option: str, path: Path) -> Iterator[None]:
+    """Turn what keeps a file from being written into a ConfigError about the option naming it."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{option}: is {str(path)!r}, expected a file that can be written: {error.strerror}."
+        ) from error
 
 
 def _remove_partials_of_the_dead(folder: Path) -> None:

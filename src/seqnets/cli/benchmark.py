@@ -19,6 +19,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from rich.table import Table
 from rich.text import Text
 
+from seqnets.atomic import named_by
 from seqnets.benchmarking import (
     Case,
     Limit,
@@ -175,13 +176,9 @@ def _output(options: Config, suite: str) -> Path:
             f"output: {report.shown(there[0])} exists already and belongs to no benchmark, "
             "expected a new file.\n  Name another with output=FILE."
         )
-    try:
+    with named_by("output", output):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.touch()
-    except OSError as error:
-        raise ConfigError(
-            f"output: is {str(output)!r}, expected a file that can be written: {error.strerror}."
-        ) from error
     return output
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from seqnets.atomic import atomic
+from seqnets.atomic import atomic, named_by
 from seqnets.conversion import flax, keras, keras_model, onnx, onnx_graph, onnx_model, torch_nn
 from seqnets.conversion.checking import difference
 from seqnets.conversion.libraries import AbsentError, Array
@@ -121,13 +121,8 @@ def write(module: nn.Module, path: Path | str, form: str, **options: Any) -> flo
         found = _check_outputs(module, native, form, str(path))
     except ConfigError as error:
         raise ConfigError(f"{error} Nothing was written.") from error
-    try:
-        with atomic(path) as partial:
-            handler.save(native, partial)
-    except OSError as error:
-        raise ConfigError(
-            f"target: is {str(path)!r}, expected a file that can be written: {error.strerror}."
-        ) from error
+    with named_by("target", path), atomic(path) as partial:
+        handler.save(native, partial)
     return found
 
 

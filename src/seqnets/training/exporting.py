@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqnets.atomic import atomic
+from seqnets.atomic import atomic, named_by
 from seqnets.checks import name_of
 from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.optional import optional
@@ -111,18 +111,13 @@ def export(
     about = {file: part.describe() for file, part in served.items()}
     given = [*islice(batches, _BATCHES)]
     found: list[float | None] = []
-    try:
-        with ExitStack() as whole:  # no file has its name before all are checked
-            for file, part in served.items():
-                partial = whole.enter_context(atomic(file))
-                partial.touch()  # where nothing can be written, at once
-                with _refusals(part, form):
-                    kind.save(part, about[file], partial)
-                found.append(_checked(file, part, kind, partial, given))
-    except OSError as error:
-        raise ConfigError(
-            f"target: is {str(path)!r}, expected a file that can be written: {error.strerror}."
-        ) from error
+    with named_by("target", path), ExitStack() as whole:
+        for file, part in served.items():  # no file has its name before all are checked
+            partial = whole.enter_context(atomic(file))
+            partial.touch()  # where nothing can be written, at once
+            with _refusals(part, form):
+                kind.save(part, about[file], partial)
+            found.append(_checked(file, part, kind, partial, given))
     differences = [difference for difference in found if difference is not None]
     return Exported(about, kind.runner, max(differences, default=None), len(given))
 
