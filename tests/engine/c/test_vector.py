@@ -187,7 +187,8 @@ def test_special_numbers_give_what_torch_gives(name, dtype):
     x = np.array([*ends, *(-end for end in ends), np.nan], dtype)
 
     function = getattr(torch.nn.functional, name, None) or getattr(torch, name)
-    expected = function(torch.from_numpy(x)).numpy()
+    given = torch.from_numpy(x)
+    expected = function(given.double()).to(given.dtype).numpy()  # ARM's erf in float32 flushes to 0
 
     found = compute(name, dtype, x)
     least = info.tiny if name == "sigmoid" else info.smallest_subnormal
