@@ -42,7 +42,7 @@ def test_importing_seqnets_loads_neither_lightning_nor_hydra_nor_other_heavy_thi
 
 def test_every_part_is_there_once_seqnets_is_imported_and_needs_no_hydra():
     own = {"__main__", "alignment", "atomic", "checks", "cli", "configs"}
-    own |= {"optional", "quoting", "signals", "warn"}
+    own |= {"optional", "quoting", "signals", "signatures", "warn"}
     parts = {module.name for module in pkgutil.iter_modules(seqnets.__path__)} - own
     script = f"import seqnets, sys; all = [getattr(seqnets, p).__name__ for p in {sorted(parts)}]"
     script += "; import seqnets.training.callbacks"

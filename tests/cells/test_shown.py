@@ -1,6 +1,9 @@
 """What cells show of themselves: their sizes, and the options that differ from their defaults."""
 
+import inspect
+import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -24,8 +27,12 @@ from seqnets.cells import (
     weight_drop,
 )
 from seqnets.cells.constructors import arguments_of
+from seqnets.errors import ConfigError
 
 from .final import FINAL_CELLS
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 OTHERS = {
     "a_max": 0.99, "a_min": 0.5, "alpha": 0.5, "backbone_layers": 2, "backbone_size": 3,
@@ -177,3 +184,18 @@ def test_an_option_around_a_cell_shows_what_differs_from_its_defaults(around, to
 )
 def test_a_weight_that_is_computed_shows_how(change, told):
     assert f"({told})\n" in repr(change(LSTMCell(3, 4)))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated at once")
+def test_a_cell_whose_annotations_name_what_is_not_defined_is_shown_and_explained():
+    class Own(LSTMCell):
+        def __init__(self, input_size: int, hidden_size: int, slope: Decimal = 1):
+            super().__init__(input_size, hidden_size)
+            self.slope = slope
+
+    assert repr(Own(2, 3, slope=2)) == "Own(2, 3, slope=2)"
+    assert [*inspect.signature(Own).parameters] == ["input_size", "hidden_size", "slope"]
+    with pytest.raises(TypeError, match="Own: unexpected keyword argument 'slop', expected slope"):
+        Own(2, 3, slop=2)
+    with pytest.raises(ConfigError, match=r"cell is Own\(input_size, hidden_size, slope\)"):
+        seqnets.testing.check_cell(partial(Own, 2, size=3))

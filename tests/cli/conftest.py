@@ -38,6 +38,7 @@ def write_module(tmp_path, monkeypatch):
     def write(name, *lines):
         (tmp_path / f"{name}.py").write_text("\n".join(lines))
         monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, name, raising=False)  # an earlier test's
 
     return write
 

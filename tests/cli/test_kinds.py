@@ -1,6 +1,7 @@
 """An option's value is of the kind that its annotation asks for, or it is named."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -70,10 +71,14 @@ def test_what_an_annotation_allows_passes(target, options):
     build({"_target_": target, "_partial_": True, **options})
 
 
-def test_where_an_annotation_names_other_classes_any_value_passes(write_module):
+LATER = ["from __future__ import annotations", *[""] * (sys.version_info >= (3, 14))]
+
+
+@pytest.mark.parametrize("evaluated_later", LATER)
+def test_where_an_annotation_names_other_classes_any_value_passes(evaluated_later, write_module):
     write_module(
         "own_kinds",
-        "from __future__ import annotations",
+        evaluated_later,
         "from typing import TYPE_CHECKING",
         "if TYPE_CHECKING:",
         "    from decimal import Decimal",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import keyword
 import re
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from torch import nn
 import seqnets.cells
 from seqnets.checks import is_whole, name_of
 from seqnets.errors import BackendError, ConfigError, DtypeError
+from seqnets.signatures import signature_of
 
 
 def check_is_cell(who: str, given: Any) -> None:
@@ -89,7 +89,7 @@ def check_makes_cells(who: str, given: Any, *sizes: str) -> None:
     while isinstance(make, partial):
         make, arguments, named = make.func, make.args + arguments, make.keywords | named
     try:
-        signature = inspect.signature(make)
+        signature = signature_of(make)
     except ValueError:  # some callables have none
         return
     try:

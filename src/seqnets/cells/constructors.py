@@ -12,6 +12,7 @@ from typing import Any
 from typing_extensions import ParamSpec
 
 from seqnets.errors import SeqnetsError
+from seqnets.signatures import signature_of
 
 _P = ParamSpec("_P")
 
@@ -51,7 +52,7 @@ def check_call(
     unknown = [k for k in named if cell or f"unexpected keyword argument {k!r}" in str(error)]
     check_keywords(kind.__name__, known, unknown, advice)
     try:
-        inspect.signature(kind).bind(*given, **named)
+        signature_of(kind).bind(*given, **named)
     except TypeError as misfit:
         raise TypeError(
             f"{kind.__name__}: {misfit}, expected {kind.__name__}({', '.join(known)}).{advice}"
@@ -110,7 +111,7 @@ def _defaults_of(cls: type[Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {}
     for base in cls.__mro__:
         if "__init__" in vars(base):
-            taken = list(inspect.signature(vars(base)["__init__"]).parameters.values())
+            taken = list(signature_of(vars(base)["__init__"]).parameters.values())
             for argument in [p for p in taken if p.kind not in _MANY][1:]:
                 defaults.setdefault(argument.name, argument.default)
             if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken):

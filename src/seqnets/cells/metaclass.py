@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from seqnets.cells.checks import check_built
 from seqnets.cells.constructors import check_call
 from seqnets.cells.redrawing import then_initialized
+from seqnets.signatures import signature_of
 
 _LIBRARIES = {"seqnets", "torch", "builtins", "abc", "typing"}
 """Top-level packages whose classes are assumed not to change."""
@@ -40,7 +41,7 @@ class CellType(ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         """That of ``__init__``, as of every class: ``help`` would show that of ``__call__``."""
-        return inspect.signature(MethodType(cls.__init__, cls))  # type: ignore[misc]
+        return signature_of(MethodType(cls.__init__, cls))  # type: ignore[misc]
 
     def __setattr__(cls, name: str, value: Any) -> None:
         if name == "reset_parameters" and callable(value):

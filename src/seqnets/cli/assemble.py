@@ -19,6 +19,7 @@ from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config, check_filled
 from seqnets.datasets import DataModule
 from seqnets.errors import ConfigError, SeqnetsError
+from seqnets.signatures import signature_of
 from seqnets.training import Objective, SequenceModule
 from seqnets.training.param_groups import ParamGroups, own_options
 from seqnets.training.schedules import takes_total_steps
@@ -140,7 +141,7 @@ def make_model(config: Config, sizes: Sizes, allow: Sequence[str]) -> nn.Module:
     factory: Callable[..., nn.Module] = make_one(
         config["model"], allow, "model", nn.Module, later=True
     )
-    parameters = inspect.signature(factory).parameters.values()
+    parameters = signature_of(factory).parameters.values()
     asked = {p.name for p in parameters}
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         asked |= {"input_size", "vocab_size"}  # options of the encoder below

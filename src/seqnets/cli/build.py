@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from seqnets.cli.kinds import check_kind, options_of
 from seqnets.cli.names import near
 from seqnets.errors import ConfigError, SeqnetsError
+from seqnets.signatures import signature_of
 
 ALLOWED = (
     "seqnets",
@@ -170,7 +171,7 @@ def _find(name: str, target: Any) -> Any:
 def _check_options(node: dict[str, Any], target: Callable[..., Any], key: str) -> None:
     options = options_of(target)
     given = {name: value for name, value in node.items() if name not in (_TARGET, _PARTIAL)}
-    parameters = inspect.signature(target).parameters
+    parameters = signature_of(target).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in given.keys() - parameters.keys():
             raise ConfigError(

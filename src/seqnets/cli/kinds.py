@@ -6,13 +6,14 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, ForwardRef, Literal, Union, get_args, get_origin
 
 from torch import Tensor
 
 from seqnets.checks import is_number, is_whole
 from seqnets.errors import ConfigError
 from seqnets.quoting import shell
+from seqnets.signatures import signature_of
 
 _LISTS = (list, tuple, Sequence, Iterable)
 _MAPPINGS = (dict, Mapping)
@@ -35,7 +36,7 @@ def options_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """
     found: dict[str, inspect.Parameter] = {}
     for function in _functions(target):
-        parameters = inspect.signature(function).parameters.values()
+        parameters = signature_of(function).parameters.values()
         for parameter in parameters:
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 kind = _resolve(parameter.annotation, getattr(function, "__globals__", {}))
@@ -98,7 +99,7 @@ def _functions(target: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 
 def _resolve(annotation: Any, names: dict[str, Any]) -> Any:
-    if annotation is inspect.Parameter.empty:
+    if annotation is inspect.Parameter.empty or isinstance(annotation, ForwardRef):
         return Any
     if not isinstance(annotation, str):
         return annotation

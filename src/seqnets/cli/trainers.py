@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import re
 import traceback
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from seqnets.cli.build import build, option_errors
 from seqnets.cli.names import UsageError
 from seqnets.cli.options import Config
 from seqnets.errors import ConfigError, DeviceError, SeqnetsError, counted
+from seqnets.signatures import signature_of
 from seqnets.training import AtomicCheckpointIO
 
 RESERVED = {
@@ -204,7 +204,7 @@ def _make_logger(options: Any, allow: Sequence[str], folder: Path, key: str) -> 
     """Make a run's logger; see :func:`make_loggers`."""
     factory = make_one(options, allow, key, later=True)
     known = {"save_dir": str(folder), "version": folder.name, "run_name": folder.name}
-    parameters = inspect.signature(factory.func).parameters
+    parameters = signature_of(factory.func).parameters
     asked = set(parameters)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         asked.add("save_dir")  # for the class that it derives from

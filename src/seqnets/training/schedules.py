@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from seqnets.errors import ConfigError
+from seqnets.signatures import signature_of
 from seqnets.training.trainers import require_validations, total_steps
 
 
@@ -105,4 +105,4 @@ def make_schedule(
 
 def takes_total_steps(make: Callable[..., Any]) -> bool:
     """Whether a schedule is told the run's steps, and advances with each of them."""
-    return "total_steps" in inspect.signature(make).parameters
+    return "total_steps" in signature_of(make).parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from seqnets.errors import ConfigError, DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.forecast import Forecast, draw_forecasts
 from seqnets.models.number_heads import NumberHead, pinball
+from seqnets.signatures import signature_of
 from seqnets.training.metrics import MeanError, MeanScore, ScaledError
 from seqnets.training.objectives.base import Objective, Outcome, Row
 from seqnets.typing import Batch, Known
@@ -54,7 +54,7 @@ class Forecasting(Objective):
         """Raise ConfigError if the model takes no columns known ahead, or counts that are none."""
         ahead = data.sizes.get("ahead_size", 0) if isinstance(data, DataModule) else 0
         features: Any = getattr(model, "features", None)
-        if ahead and features and "ahead" not in inspect.signature(features).parameters:
+        if ahead and features and "ahead" not in signature_of(features).parameters:
             raise ConfigError(
                 f"Forecasting: {name_of(model)}.features takes no argument ahead, expected one for "
                 f"{counted(ahead, 'column')} known ahead (dataset.known_ahead, dataset.calendar).\n"
