@@ -187,6 +187,8 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
             "  Others have it, such as dataset=classification, forecasting",
         ),
         (["train", "optimizer.momentum=1"], "  Others have it, such as optimizer=sgd.\n"),
+        (["train", "callbacks.early_stopping.patience=3"], "it, such as callbacks=early_stopping"),
+        (["train", "model.cell_options.zoneout.p=0.2"], "'model/option=[zoneout]' chooses it."),
         (["train", "dataset=no/such.csv"], "dataset: there is no option 'no/such.csv'."),
         (["train", "dataset=partiy"], "Did you mean parity"),
         (["train", "scheduler=none"], "'none'.\n  There are: constant, cosine,"),

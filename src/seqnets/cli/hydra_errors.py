@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
@@ -164,7 +164,7 @@ def _missing_key(
     verb: str, base: str, arguments: Sequence[str], key: str, to_set: bool, meant: str
 ) -> UsageError:
     """The error for a key that is not there; ``meant`` is what its value may have been."""
-    keys, (outer, _, inner) = known_keys(verb, base, arguments), key.rpartition(".")
+    keys = known_keys(verb, base, arguments)
     advice = near(key, keys)
     if to_set:
         alike = advice.startswith(f"Did you mean {root_of(key)}.")
@@ -175,10 +175,17 @@ def _missing_key(
                 f"{key}: has no such keys yet, expected them to be added one by one.\n"
                 f"  +{key}.NAME=VALUE adds one."
             )
-        if any(keys.get(place, "") in (None, {}) for place in _around(key)):
-            return UsageError(
-                f"{key}: is not there yet, expected it to be added.\n  +{key}=VALUE adds it."
-            )
+    if option := _option_with(arguments, key, keys):
+        return UsageError(
+            f"{key}: belongs to an option that is not chosen, expected it too.\n"
+            f"  {shell(option)} chooses it."
+        )
+    if to_set and any(keys.get(place, "") in (None, {}) for place in _around(key)):
+        return UsageError(
+            f"{key}: is not there yet, expected it to be added.\n  +{key}=VALUE adds it."
+        )
+    absent = next((name for name in _around(key) if name not in keys), key)
+    outer, _, inner = absent.rpartition(".")
     if not advice.startswith("Did"):
         owners = _owners(arguments, outer, inner) if base == verb and outer else []
         others = f"Others have it, such as {outer}={', '.join(owners)}." if owners else meant
@@ -217,6 +224,17 @@ def _owners(arguments: Sequence[str], group: str, key: str) -> list[str]:
     files = option_files(group, config_folders(arguments))
     has = re.compile(rf"^{re.escape(key)}:", re.MULTILINE)
     return [path.stem for path in files if has.search(path.read_text(encoding="utf-8"))]
+
+
+def _option_with(arguments: Sequence[str], key: str, keys: Container[str]) -> str:
+    """The option, of several that a group takes, that would bring a key; empty if there is none."""
+    for group in LIST_GROUPS:
+        for path in option_files(group, config_folders(arguments)):
+            first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+            package = first.removeprefix("# @package ")
+            if key.startswith(f"{package}.") and package not in keys:
+                return f"{group}=[{path.stem}]"
+    return ""
 
 
 def _around(key: str) -> list[str]:
