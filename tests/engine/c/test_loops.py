@@ -627,6 +627,8 @@ SPARSE = {
     "the opposite place": _moved(range(299, -1, -1)),
     "the next place": torch.eye(70).roll(1, 0),
     "far places": _moved(torch.arange(300).view(6, 50).T.flatten()),
+    "far numbers, and none": _moved(torch.arange(300).view(6, 50).T.flatten())
+    * _NUMBERS[0, :300].mul(torch.arange(300) % 7 > 0)[:, None],
     "blocks": torch.block_diag(*_NUMBERS[:300, :50].view(6, 50, 50)),
     "half of it": _NUMBERS[:300, :300].tril(),
     "every third": _NUMBERS * (torch.arange(450) % 3 == 0),
@@ -652,3 +654,17 @@ def test_zeros_in_a_weight_change_nothing(kind):
             stream = Stream(Recurrent(cell), batch_size=B)
             steps = [stream(each).clone() for each in x.detach().unbind(1)]
             torch.testing.assert_close(torch.stack(steps, 1), expected[0])
+
+
+def test_units_that_are_moved_far_leave_infinite_ones_where_they_were():
+    places = torch.arange(300).view(6, 50).T.flatten()
+    cell = RNNCell(3, 300, dtype=torch.float64)
+    with torch.no_grad():
+        cell.weight_hh.copy_(_moved(places) * (torch.arange(300) % 7 > 0)[:, None])
+    state = torch.zeros(2, 300, dtype=torch.float64)
+    state[:, [0, 51, 100]] = torch.tensor([torch.inf, torch.nan, -torch.inf], dtype=torch.float64)
+
+    y, _ = unroll(cell, torch.zeros(2, 1, 3, dtype=torch.float64), (state,), backend="c")
+
+    kept = torch.isin(places, torch.tensor([51])) & (torch.arange(300) % 7 > 0)
+    assert torch.equal(y[:, 0].isnan(), kept.expand(2, -1))

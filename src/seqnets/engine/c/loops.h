@@ -114,6 +114,9 @@ enum { TALLEST = 12, FEW = 128 };
  * memory is. */
 #define KEPT(K) (2 + (K))
 
+/* In the place of the count: the panel has become the only number of each column, and its row. */
+enum { PICKS = -1 };
+
 static inline int all_zeros(const real *row, long vectors) {
     if (row[0] != 0) return 0;
     vec total = {0};
@@ -121,9 +124,48 @@ static inline int all_zeros(const real *row, long vectors) {
     return v_sum(total) == 0;
 }
 
+/* Whether each column of a panel is zero but for one number at most, as of a matrix that moves
+ * units. Looked at 8 rows at a time, of which a dense panel needs no more. */
+static inline int is_sparse(const real *panel, long K, long wide) {
+    for (long v = 0; v < wide; v++) {
+        vec many = {0};
+        for (long k = 0; k < K; k++) {
+            many += v_truth(v_load(panel + (k * wide + v) * LANES) != 0);
+            if ((k % 8 == 7 || k == K - 1) && v_sum(v_truth(many > 1)) != 0) return 0;
+        }
+    }
+    return 1;
+}
+
+/* Replace a sparse panel by the number of each column, and the row that it is in. */
+static inline void pack_picks(real *panel, long K, long wide) {
+    for (long v = 0; v < wide; v++) {
+        vec number = {0}, row = {0};
+        for (long k = 0; k < K; k++) {
+            const vec x = v_load(panel + (k * wide + v) * LANES);
+            number += x, row += v_where(x, v_set((real)k), (vec){0});
+        }
+        int32_t rows[LANES];
+        for (int i = 0; i < LANES; i++) rows[i] = (int32_t)row[i];
+        v_store(panel + v * LANES, number);
+        memcpy((int32_t *)(panel + wide * LANES) + v * LANES, rows, sizeof rows);
+    }
+}
+
+/* The product of rows of numbers and a sparse panel. */
+APART void times_picks(const real *a, long stride, long rows, const real *panel, long size,
+                       real *z) {
+    const int32_t *places = (const int32_t *)(panel + size);
+    for (long r = 0; r < rows; r++, a += stride, z += size)
+        for (long i = 0; i < size; i++) {
+            const real x = panel[i] * a[places[i]];
+            z[i] = panel[i] != 0 ? x : 0; /* if a column is all zeros, whatever a has */
+        }
+}
+
 /* Move the rows of a panel that are not all zeros to its beginning. The others add nothing to a
  * product, so that a block-diagonal matrix, or one that only moves units, is not multiplied as if
- * it were dense. */
+ * it were dense. A sparse one of many rows is not multiplied at all. */
 APART void keep_rows(real *panel, long K, long wide, int32_t *kept) {
     const long size = wide * LANES;
     int32_t *places = kept + 2;
@@ -131,7 +173,14 @@ APART void keep_rows(real *panel, long K, long wide, int32_t *kept) {
     for (long k = 0; k < K; k++)
         if (!all_zeros(panel + k * size, wide)) places[many++] = (int32_t)k;
     const long first = many ? places[0] : 0, span = many ? places[many - 1] + 1 - first : 0;
-    if (many > FEW || many * 2 > span) {
+    const int is_range = many > FEW || many * 2 > span;
+    const long work = is_range ? span * wide : many * (wide + 2); /* two in a cycle */
+    if (work > 2 * size && is_sparse(panel, K, wide)) {
+        pack_picks(panel, K, wide);
+        kept[0] = PICKS, kept[1] = 0;
+        return;
+    }
+    if (is_range) {
         if (first) memmove(panel, panel + first * size, (size_t)(span * size) * sizeof(real));
         kept[0] = (int32_t)span, kept[1] = (int32_t)first;
         return;
@@ -152,9 +201,11 @@ APART void times_few(Product product, const real *a, long stride, long rows, con
 
 /* The product of rows of numbers and the kept rows of a panel. */
 INLINE void times_panel(Product product, const real *a, long stride, long rows, const real *panel,
-                        const int32_t *kept, real *z) {
+                        const int32_t *kept, long wide, real *z) {
     const long many = kept[0], first = kept[1];
-    if (first < 0)
+    if (many == PICKS)
+        times_picks(a, stride, rows, panel, wide * LANES, z);
+    else if (first < 0)
         times_few(product, a, stride, rows, panel, many, kept + 2, z);
     else
         product(a + first, stride, panel, many, 0, z);

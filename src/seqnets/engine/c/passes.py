@@ -281,7 +281,7 @@ class PassPrinter:
                 self.line(f"                {panel}, {self.panels.terms(p)}, {wide}, z_{k});")
             else:
                 self.line(f"    times_panel(product_{wide}[high], {rows[k]}, high,")
-                self.line(f"                {panel}, z_{k});")
+                self.line(f"                {panel}, {wide}, z_{k});")
             self.line(f"else __builtin_memset(z_{k}, 0, sizeof z_{k});")
 
     def _write_tiles(self, stage: Stage, rows: dict[int, str]) -> None:

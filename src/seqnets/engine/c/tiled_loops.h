@@ -124,7 +124,7 @@ INLINE void times_tiles(const Product *products, long most, const real *a, long 
     } else
         for (long r = 0; r < rows; r += most) {
             const long high = least(rows - r, most);
-            times_panel(products[high], a + r * stride, stride, high, panel, kept,
+            times_panel(products[high], a + r * stride, stride, high, panel, kept, wide,
                         z + r * wide * LANES);
         }
 }
