@@ -317,6 +317,41 @@ def test_a_number_for_all_units_is_computed_by_the_stage_that_reads_it(backend):
     assert check_backend(Scaled(H, H), backend, steps=(4,), dtypes=(torch.float64,)) == {}
 
 
+@pytest.mark.parametrize("function", [F.softmax, F.log_softmax])
+def test_shares_of_many_groups_are_products_for_all_of_them_at_once(function):
+    class Sharing(user_cells.BareCell):
+        def make(self, I, H):
+            self.weight_hh = self.weight((H + 1) * H, H)
+
+        def step(self, x, state):
+            given = F.linear(state[0], self.weight_hh).unflatten(-1, (-1, self.hidden_size))
+            return (torch.tanh(x + function(given, -1).sin().mean(1)),)
+
+    step = program_of(Sharing(9, 9)).step
+
+    assert len(step.products) == 6  # by the weight, to find the largest, and four between stages
+    assert not step.reductions
+    for backend in ("c", "eager"):
+        assert check_backend(Sharing(9, 9), backend, steps=(4,)) == {}
+
+
+def test_a_product_that_is_only_read_as_a_constant_has_no_stage_on_the_way_back():
+    class Watching(user_cells.BareCell):
+        def make(self, I, H):
+            self.weight_hh = self.weight(H, H)
+
+        def step(self, x, state):
+            h = torch.tanh(x + state[0])
+            return (h + F.linear(h * h, self.weight_hh).detach().sin(),)
+
+    plan = program_of(Watching(H, H))
+
+    assert [len(stage.products) for stage in plan.forward] == [0, 1]
+    assert not any(stage.products for stage in plan.backward)
+    for backend in ("c", "eager"):
+        assert check_backend(Watching(H, H), backend, steps=(4,)) == {}
+
+
 @pytest.mark.parametrize("backend", ["c", "eager"])
 def test_states_that_a_later_stage_compares_alone_get_their_gradients_from_others(backend):
     late, early = program_of(user_cells.LevelsCell(H, H)).backward

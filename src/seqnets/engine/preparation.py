@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils._pytree import tree_iter
 
 PREPARED = "prepared_"
 """How the names begin by which a step reads what is made of parameters alone."""
@@ -95,12 +95,23 @@ class _WithGradient(torch.autograd.Function):
 def _run(calls: Iterable[Call], found: _Found, device: torch.device) -> _Found:
     """Run calls, adding their results to ``found``, from which they read."""
     for call in calls:
-        given = call.args, call.kwargs
-        args, kwargs = tree_map_only(Operand, lambda operand: found[operand.key], given)
+        args, kwargs = _filled_in(call.args, found), _filled_in(call.kwargs, found)
         if kwargs.get("device") is not None:  # the stand-ins' device
             kwargs["device"] = device
         found.update(zip(call.results, listed(call.func(*args, **kwargs)), strict=True))
     return found
+
+
+def _filled_in(part: Any, found: _Found) -> Any:
+    """A call's arguments, or a part of them; torch's ``tree_map`` takes longer than the call."""
+    kind = type(part)
+    if kind is Operand:
+        return found[part.key]
+    if kind is tuple or kind is list:
+        return kind([_filled_in(each, found) for each in part])
+    if kind is dict:
+        return {name: _filled_in(each, found) for name, each in part.items()}
+    return part
 
 
 @dataclass(frozen=True)

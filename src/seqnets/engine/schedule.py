@@ -47,6 +47,7 @@ class _Passes:
 
     def __init__(self, division: Division) -> None:
         self._division, self.step = division, division.step
+        self._has_gradient: set[int] = set()  # of the products, as far as stages are derived
         self.crossing = _columns(division.crossing)
 
     def forward(self, saved: dict[Node, int]) -> list[Stage]:
@@ -104,11 +105,21 @@ class _Passes:
                     store(stage, Buffer("unit", units.index(unit)), 0, node)
                 elif not self._is_largest(leaf):
                     kind = {"wx": "dwx", "product": "dz", "reduction": "dsum"}[leaf.what.source]
+                    if kind == "dz" and gradient is not None:
+                        self._has_gradient.add(leaf.what.key)
                     store(stage, Buffer(kind, leaf.what.key or 0), leaf.what.offset, node)
             for p, gradient in sorted(carried.items()):
                 store(stage, Buffer("carry", p), 0, gradient)
             stages.append(stage)
-        return stages, units
+        return self._without_zeros(stages), units
+
+    def _without_zeros(self, stages: Sequence[Stage]) -> list[Stage]:
+        """Backward stages that store no gradients of products of which only copies are read."""
+        without = self._division.values.keys() - self._has_gradient
+        zeros = {Buffer("dz", k) for k in without}
+        for stage in stages:
+            stage.stores = [store for store in stage.stores if store.buffer not in zeros]
+        return [stage for stage in stages if stage.stores or stage.state]
 
     def _is_of_an_earlier(self, node: Node, n: int) -> bool:
         """Whether a stage before the n-th has computed a node for later ones."""
@@ -127,6 +138,8 @@ class _Passes:
                 outputs["state", p] = stage.state[p] = node
         for k, product in enumerate(self.step.products):
             part = division.parts[k]
+            if part is None and k not in self._has_gradient:
+                continue  # all that reads it is detached
             stored = division.stored_in(product.value) if part is None else division.state_in(part)
             if stored == n:
                 stage.products.append(StageProduct(k, Buffer("dz", k), 1))

@@ -68,6 +68,8 @@ class Moving(Preparing):
             return self._linear(func, name, args, kwargs, rows[0])
         if name in NORMALISED | {"amax"} and (to := self._better(*args[:2])) is not None:
             with self:
+                if name in NORMALISED and to == 1 and args[0].shape[args[1]] > FEW:
+                    return _normalised(name, *args[:2])
                 return self._with_dim_moved(func, to, *args)
         if name in VIEWS | {"repeat"} and not rows:
             return self._hoisted_view(func, name, args, kwargs)
@@ -257,10 +259,11 @@ class Moving(Preparing):
 
     def _times(self, node: Node, matrix: Tensor) -> Node:
         """``node @ matrix``, by a constant matrix (from, to)."""
-        weight = self.matrix(matrix)
+        with self:
+            weight = self.matrix(matrix.t().flatten().view(matrix.shape[::-1]))  # turned once
         if not isinstance(weight, Weight):  # a size is a multiple of the rows
             raise Untraceable(f"moving {len(matrix)} numbers of each row to other places")
-        return self.times(node, weight.transposed)
+        return self.times(node, weight)
 
     def placed(self, whole: Node, numbers: Node, places: Sequence[int]) -> Node:
         """As in ``Meanings``: the numbers are moved there by a product."""
@@ -295,6 +298,17 @@ def _padded(x: Tensor, sizes: Sequence[int], value: float) -> Tensor:
     """Padding with a nonzero value: zero padding, then a choice by a constant mask."""
     inside = torch.constant_pad_nd(torch.ones(x.shape[1:], dtype=torch.bool), sizes, False)
     return torch.where(inside, torch.constant_pad_nd(x, sizes), float(value))
+
+
+def _normalised(name: str, x: Tensor, dim: int) -> Tensor:
+    """Softmax or log-softmax in many groups of many units, of which only the largest are moved."""
+    largest = x.movedim(dim, 1).detach().amax(1).unsqueeze(dim)
+    below = x - largest.expand_as(x)
+    exponentials = below.exp()
+    total = exponentials.sum(dim, keepdim=True)
+    if name == "_softmax":
+        return exponentials * total.reciprocal().expand_as(x)
+    return below - total.log().expand_as(x)
 
 
 def _pays(high: int, wide: int) -> bool:
