@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
@@ -148,12 +149,17 @@ def _shape(shape: Any) -> dict[str, Any]:
     return dict(zip("BTH", shape, strict=True))
 
 
+_FEW = 10
+"""Known names that are all told in place of an unknown one; of more, as of cells, similar ones."""
+
+
 def _names(key: str, value: Any, known: Collection[str]) -> list[str]:
     """A name or a list of names as a list; raise ConfigError if one is unknown."""
     names = [str(name) for name in _listed(value)]
     for name in names:
         if name not in known:
-            raise ConfigError(f"{key}: is {name!r}, expected one of {', '.join(known)}.")
+            told = (len(known) > _FEW and get_close_matches(name, known)) or known
+            raise ConfigError(f"{key}: is {name!r}, expected one of {', '.join(told)}.")
     return names
 
 
