@@ -427,3 +427,15 @@ def test_a_part_that_there_is_not_is_refused_with_those_that_there_are(make, tmp
 
     with pytest.raises(ConfigError, match="part is 'tset', expected one of train, val, test"):
         make(str(path)).loader("tset")
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "right"), [(Parity, "trainsize", "train_size"), (TextFiles, "cach", "cache")]
+)
+def test_a_dataset_that_was_called_answers_a_wrong_option_with_the_one_that_was_meant(
+    make, wrong, right
+):
+    told = f"^{make.__name__}: unexpected keyword argument '{wrong}', expected {right}"
+
+    with pytest.raises(TypeError, match=told):
+        make("a.txt", **{wrong: 1})

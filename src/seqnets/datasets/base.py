@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from seqnets.cells.constructors import checks_calls
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.text.vocabulary import Vocabulary
@@ -36,6 +37,11 @@ class DataModule(LightningDataModule, ABC):
 
     folder_of_new: Path | None = None
     """Where names of files in a table of new data lead from; the table's folder if None."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):  # options are passed on to bases, whose names nobody typed
+            cls.__init__ = checks_calls(cls.__init__)  # type: ignore[method-assign]
 
     def __str__(self) -> str:  # Lightning's asks of batches what ours lack
         counts = ", ".join(f"{part} {count:,}" for part, count in self.counts().items())
