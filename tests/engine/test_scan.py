@@ -17,13 +17,14 @@ from tests.engine.user_cells import (
     CascadeCell,
     LeakyCell,
     LinearCell,
+    MeanCell,
     MinGRUCell,
     SelectiveCell,
     SRUCell,
 )
 
 B, T, I, H = 5, 7, 3, 4
-LINEAR = [MinGRUCell, LeakyCell, SRUCell, CascadeCell, SelectiveCell, QRNNCell, LRUCell]
+LINEAR = [MinGRUCell, LeakyCell, SRUCell, CascadeCell, MeanCell, SelectiveCell, QRNNCell, LRUCell]
 DTYPES = (torch.float64, torch.complex128)
 
 

@@ -284,6 +284,17 @@ class CascadeCell(LinearCell):
         return torch.sigmoid(m) * h - f * torch.tanh(new - 2 * m), new
 
 
+class MeanCell(LinearCell):
+    """The mean of all inputs so far, which divides by their number."""
+
+    states = ("h", "n")
+    clocks = ("n",)
+
+    def step(self, wx, state):
+        h, n = state[0], state[1] + 1
+        return h + (wx - h) / n, n
+
+
 class SelectiveCell(LinearCell):
     """Products and sums of the input, and of nothing else, are as good as the input."""
 

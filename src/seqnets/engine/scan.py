@@ -78,10 +78,14 @@ def run(request: Request) -> tuple[Tensor, State]:
         else:
             after = linear_scan(*_within(a, b, valid, anew), first, reverse=reverse)
         befores.find(linear.parts, partial(_before, after, first, reverse, anew))
-        for p, made in zip(linear.parts, _apart(after), strict=True):
+        others = after  # see a real step in padding too, where a count may be 0 and divide
+        if valid is not None:
+            others = torch.where(valid, after, (a * first.unsqueeze(1) + b).detach())
+        parts = zip(linear.parts, _apart(after), _apart(others), strict=True)
+        for p, made, seen in parts:
             afters[p] = made
             if step.state[p].op != "leaf":  # other nodes may depend on it
-                values.setdefault(step.state[p], made)
+                values.setdefault(step.state[p], seen)
 
     for p, node in enumerate(step.state):
         if p not in afters:
