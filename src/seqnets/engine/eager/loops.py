@@ -46,6 +46,16 @@ def _given(like: Tensor, program: Program, parameters: dict[str, Tensor], order:
     return given
 
 
+def _kept_by_step(kept: Kept, layout: Layout) -> Tensors:
+    """What the forward pass kept, (T, B, ...), by node or by source and key."""
+    found = named("state", ((p, layout.by_step(x)) for p, x in kept.befores.items()))
+    whole = layout.by_step(kept.saved)
+    for node, offset in kept.program.saved.items():
+        saved = columns_of(whole, offset, node.width)
+        found[node] = saved != 0 if node.op in COMPARISONS else saved
+    return found
+
+
 def _chunks(
     given: Tensors, layout: Layout, size: int, downwards: bool
 ) -> Iterator[tuple[slice, range, Hoisted]]:
@@ -118,11 +128,7 @@ class _Loops:
         units = like.new_zeros(program.unit_size)
         zeros = [like.new_zeros(B, size) for size in step.state_sizes]
 
-        given = _given(like, program, parameters, order)
-        given |= named("state", ((p, layout.by_step(x)) for p, x in kept.befores.items()))
-        for node, offset in program.saved.items():
-            saved = columns_of(layout.by_step(kept.saved), offset, node.width)
-            given[node] = saved != 0 if node.op in COMPARISONS else saved
+        given = _given(like, program, parameters, order) | _kept_by_step(kept, layout)
         came = zeros[0].expand(T, -1, -1) if grad_y is None else layout.by_step(grad_y)
         given["grad_y", 0] = came
         given |= named("out", ((k, layout.by_step(grad)) for k, grad in dz.items()))

@@ -76,7 +76,7 @@ class TritonLoops:
         """See ``Loops.forward``."""
         wx, (B, T, _) = inputs.wx, order.layout
         kernels = self.printed_pass(program, "forward", wx, B)
-        results, shared = forward_buffers(program, inputs, order, save)
+        (y, final, kept), shared = forward_buffers(program, inputs, order, save)
         buffers: Buffers = {**shared, **_order_buffers(order)}
         if not save:
             buffers |= _room_for_a_step(program, wx, B)
@@ -93,9 +93,9 @@ class TritonLoops:
             _keep_first(buffers, states, order, save)
         if not self._run(kernels, buffers, numbers, order, save):
             return self.forward(program, inputs, order, save)  # in another mode
-        for part, turns in zip(results[1], states, strict=False):
+        for part, turns in zip(final, states, strict=False):
             part.copy_(turns[T % 2])
-        return results
+        return y, final, kept
 
     def backward(
         self, kept: Kept, grads: Grads, parameters: dict[str, Tensor], order: Order
