@@ -34,12 +34,12 @@ def derive(
     for node in inputs:
         truth = node.op in COMPARISONS
         stand_ins[node] = torch.empty_like(like, dtype=torch.bool if truth else like.dtype)
-        recorder.name(stand_ins[node], node)
+        recorder.set_meaning(stand_ins[node], node)
         stand_ins[node].requires_grad_(not truth)
     live = {key: node for key, node in outputs.items() if node.op != "const"}
     grads = [torch.empty_like(like) for _ in live]
     for grad, key in zip(grads, live, strict=True):
-        recorder.name(grad, graph.leaf(Columns("grad", key), width))
+        recorder.set_meaning(grad, graph.leaf(Columns("grad", key), width))
     with recorder, torch.enable_grad():
         values = Values(stand_ins.__getitem__, like, stand_ins)
         computed = [values[node] for node in live.values()]

@@ -59,7 +59,7 @@ class Folding(Moving):
     def _folded(self, unfolded: Tensor) -> Tensor:
         """The folded form, (units * B, …), of a tensor (B, units, …)."""
         folded = unfolded.new_empty(unfolded.shape[0] * unfolded.shape[1], *unfolded.shape[2:])
-        self.name(folded, _FOLDED)
+        self.set_meaning(folded, _FOLDED)
         self._unfolded[id(folded)] = unfolded
         return folded
 

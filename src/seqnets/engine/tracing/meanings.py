@@ -77,10 +77,10 @@ class Meanings(Watcher):
 
     def give(self, tensor: Tensor, meaning: Meaning | partial[Node]) -> None:
         """Set the meaning of a tensor that exists before the step runs."""
-        self.name(tensor, meaning)
+        self.set_meaning(tensor, meaning)
         self._given.add(memory_of(tensor))
 
-    def name(self, tensor: Tensor, meaning: Meaning | partial[Node]) -> None:
+    def set_meaning(self, tensor: Tensor, meaning: Meaning | partial[Node]) -> None:
         """Set the meaning of a tensor."""
         self._alive[id(tensor)] = tensor
         self._meaning[id(tensor)] = meaning
@@ -154,7 +154,7 @@ class Meanings(Watcher):
 
     def take(self, tensor: Tensor, other: Tensor) -> None:
         """Give a tensor the meaning of another."""
-        self.name(tensor, self._meaning.get(id(other)))
+        self.set_meaning(tensor, self._meaning.get(id(other)))
 
     def change(self, name: str, tensor: Tensor) -> None:
         """Invalidate the aliases of a tensor that is about to change in place."""
@@ -198,7 +198,7 @@ class Meanings(Watcher):
             return self.graph.cat(*before, numbers, *after)
 
         changed = torch.zeros(whole.shape, dtype=whole.dtype)
-        self.name(changed, partial(joined))  # lazy: it may never be read
+        self.set_meaning(changed, partial(joined))  # lazy: it may never be read
         return changed
 
     def placed(self, whole: Node, numbers: Node, places: Sequence[int]) -> Node:

@@ -100,7 +100,7 @@ class Moving(Preparing):
             result = super()._result_of(func, name, args, kwargs)
         else:
             result = func(*args, **kwargs)
-            self.name(result, None)
+            self.set_meaning(result, None)
         if isinstance(result, Tensor) and self._places(result) and not self._is_known(result):
             self._repeated[id(result)] = lambda count: self._again(func, args, kwargs, count)
         return result
@@ -130,7 +130,7 @@ class Moving(Preparing):
     def with_part(self, whole: Tensor, part: Tensor, new: Tensor) -> Tensor | None:
         """As in ``Meanings``; of a repeated tensor, each row has its own from now on."""
         if id(whole) in self._repeated:
-            self.name(whole, self.node(whole))
+            self.set_meaning(whole, self.node(whole))
         return super().with_part(whole, part, new)
 
     def _is_known(self, tensor: Tensor) -> bool:
@@ -191,7 +191,7 @@ class Moving(Preparing):
         with self:
             matrices = made(torch.eye(whole.width, dtype=ones.dtype))
         for tensor, matrix in zip(listed(result), matrices, strict=True):
-            self.name(tensor, self.as_in(tensor, self._times(whole, matrix)))
+            self.set_meaning(tensor, self.as_in(tensor, self._times(whole, matrix)))
         return result
 
     def _check_units(self, row: Tensor, results: Sequence[Tensor], reason: Untraceable) -> None:

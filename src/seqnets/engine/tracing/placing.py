@@ -43,7 +43,7 @@ class Placing(Stretching):
         if name in _ENDS and len(args) == 1 and not kwargs and args[0].dtype == torch.int64:
             result = func(*args)
             for end in (result,) if isinstance(result, Tensor) else result:
-                self.name(end, _END)
+                self.set_meaning(end, _END)
             return result
         if name == "_local_scalar_dense" and self._meaning.get(id(args[0])) == _END:
             return func(*args)
@@ -82,7 +82,7 @@ class Placing(Stretching):
     def _place(self, number: Tensor, dim: int, keepdim: bool) -> Tensor:
         """A number per row as an int64 index tensor."""
         place = torch.zeros(number.shape, dtype=torch.int64)
-        self.name(place, self.node(number))
+        self.set_meaning(place, self.node(number))
         return place if keepdim else place.squeeze(dim)
 
     def _argmax(self, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -119,7 +119,7 @@ class Placing(Stretching):
             rest = torch.where(chosen, -math.inf, rest)
         found = torch.cat(values, dim)
         places = torch.zeros(found.shape, dtype=torch.int64)
-        self.name(places, _UNORDERED)
+        self.set_meaning(places, _UNORDERED)
         return found, places
 
     def _lines(self, matrix: Tensor, index: Tensor) -> Tensor:

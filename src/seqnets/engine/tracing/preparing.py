@@ -92,7 +92,7 @@ class Preparing(Recorder):
                 return composed
             result = func(*args, **kwargs)
             for tensor in listed(result):
-                self.name(tensor, None)
+                self.set_meaning(tensor, None)
         sizes = {size for tensor in listed(result) for size in tensor.shape}
         if all(size % self._rows for size in sizes - {0}):
             self._write(func, args, kwargs, listed(result))
@@ -103,7 +103,7 @@ class Preparing(Recorder):
     def _literal(self, tensor: Tensor) -> Tensor:
         """A tensor that the step writes out in numbers."""
         one = tensor.dim() == 0 and tensor.is_floating_point()
-        self.name(tensor, self.graph.const(tensor.item()) if one else None)
+        self.set_meaning(tensor, self.graph.const(tensor.item()) if one else None)
         kind = {"dtype": tensor.dtype, "device": tensor.device}
         self._write(torch.tensor, (tensor.tolist(),), kind, [tensor])
         return tensor

@@ -75,7 +75,7 @@ class Recorder(Meanings):
             )
         if name in _EMPTY:
             result = func(*args, **kwargs)
-            self.name(result, UNWRITTEN)
+            self.set_meaning(result, UNWRITTEN)
             return result
         if _is_in_place(name) and not self._in_place:
             if (apart := _out_of_place(func)) is not None:
@@ -113,12 +113,12 @@ class Recorder(Meanings):
         self._check_dtypes(plain, args, result)
         meanings = self._meanings(plain, args, dict(kwargs), result)
         if _is_in_place(name):
-            self.name(args[0], meanings)
+            self.set_meaning(args[0], meanings)
         elif isinstance(result, (list, tuple)):
             for tensor, meaning in zip(result, meanings, strict=True):
-                self.name(tensor, meaning)
+                self.set_meaning(tensor, meaning)
         else:
-            self.name(result, meanings)
+            self.set_meaning(result, meanings)
         return result
 
     def _replaced(self, func: Any, apart: Any, args: tuple[Any, ...], kwargs: Any) -> Tensor:

@@ -58,7 +58,7 @@ class Stretching(Folding):
             return value
         stand_in = torch.empty(0, dtype=value.dtype)
         expanded = self._expanded(self.number(value), have, want)
-        self.name(stand_in, self.as_in(value, expanded))
+        self.set_meaning(stand_in, self.as_in(value, expanded))
         return stand_in
 
     def _expanded(self, node: Node, have: Sequence[int], want: Sequence[int]) -> Node:
@@ -101,5 +101,5 @@ class Stretching(Folding):
                 ones = torch.eye(heads * n * m * k).view(-1, heads * n, m, k)
                 matrix = ones.sum(2).flatten(1)
             total = self._times(each, matrix)
-        self.name(result, total)
+        self.set_meaning(result, total)
         return result

@@ -45,7 +45,7 @@ class Surrogates(Placing):
             if self._is_hoisted(args[0]):
                 self.take(result, args[0])
             else:
-                self.name(result, self.graph.apply("detach", self._value(args[0])))
+                self.set_meaning(result, self.graph.apply("detach", self._value(args[0])))
             return result
         for tensor in tree_iter((args, kwargs)):
             if isinstance(tensor, Tensor):
@@ -90,7 +90,7 @@ class Surrogates(Placing):
             if self._is_hoisted(tensor):
                 self._give_gradient(tensor, given, backward)
             else:
-                self.name(tensor, self._with_slopes(tensor, given, backward))
+                self.set_meaning(tensor, self._with_slopes(tensor, given, backward))
         except Untraceable as reason:
             raise Untraceable(f"the backward pass of {kind.__name__}: {reason}") from reason
 
@@ -104,7 +104,7 @@ class Surrogates(Placing):
         value, apply = self._value(tensor), self.graph.apply
         come_in = self.graph.leaf(Columns("grad", None), value.width)
         grad = torch.zeros(tensor.shape, dtype=tensor.dtype)
-        self.name(grad, come_in)
+        self.set_meaning(grad, come_in)
         total = apply("detach", value)
         for each, slope in zip(given, backward(grad), strict=True):
             if slope is not None:
@@ -126,7 +126,7 @@ class Surrogates(Placing):
         """
         grad, before = torch.zeros(made.shape, dtype=made.dtype), self._calls
         self._keys[id(grad)] = place = next(self._numbers)
-        self.name(grad, None)
+        self.set_meaning(grad, None)
         self._calls = []
         try:
             keys = tuple(None if g is None else self._key_of(g) for g in backward(grad))
@@ -138,7 +138,7 @@ class Surrogates(Placing):
         own = OwnGradient(calls, place, tuple(reads), keys)
         tensors = (Operand(self._key_of(tensor)) for tensor in (made, *given))
         self._write(own, (*tensors, *map(Operand, reads)), {}, [made])
-        self.name(made, None)
+        self.set_meaning(made, None)
 
     def _key_of(self, tensor: Tensor) -> str | int:
         if not self._is_hoisted(tensor):
