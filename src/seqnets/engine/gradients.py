@@ -113,17 +113,17 @@ class _Pointwise(NamedTuple):
     Attributes:
         pieces: Its pieces, in order.
         shape: Its shape.
-        tile: Whether the pieces cover it without gaps or overlaps.
+        is_covered: Whether the pieces cover it without gaps or overlaps.
     """
 
     pieces: list[_Piece]
     shape: tuple[int, ...]
-    tile: bool
+    is_covered: bool
 
     def gradient(self, found: Gradients) -> Tensor:
         """The gradient of the whole parameter."""
         gradients = [piece.of(found) for piece in self.pieces]
-        if not self.tile:
+        if not self.is_covered:
             whole = gradients[0].new_zeros(math.prod(self.shape))
             for piece, gradient in zip(self.pieces, gradients, strict=True):
                 whole[piece.offset : piece.offset + piece.size] += gradient
@@ -149,8 +149,8 @@ def _pointwise_parameters(program: Program) -> dict[str, _Pointwise]:
     for name, pieces in found.items():
         shape, joined = program.step.parameters[name], _joined(sorted(pieces))
         ends = [0, *(piece.offset + piece.size for piece in joined)]
-        tile = ends == [*(piece.offset for piece in joined), math.prod(shape)]
-        parameters[name] = _Pointwise(joined, shape, tile)
+        is_covered = ends == [*(piece.offset for piece in joined), math.prod(shape)]
+        parameters[name] = _Pointwise(joined, shape, is_covered)
     return parameters
 
 
