@@ -15,7 +15,30 @@ from seqnets.checks import check_number
 from seqnets.typing import State
 
 
-class HGRNCell(GatedCell):
+class _BoundedCell(GatedCell):
+    """What both share: a bound on how fast a memory fades, and SiLU of what is new."""
+
+    beta: Tensor
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, lower_bound: float = 0.5, **options: Any
+    ) -> None:
+        check_number(self._name, above=0, below=1, lower_bound=lower_bound)
+        self.lower_bound = lower_bound  # read by super().__init__
+        super().__init__(input_size, hidden_size, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As cells of this kind, and the bound."""
+        super().reset_parameters()
+        self.learned("beta").fill_(initializers.logit(self.lower_bound))
+
+    def candidate(self, a: Tensor) -> Tensor:
+        """SiLU."""
+        return F.silu(a)
+
+
+class HGRNCell(_BoundedCell):
     r"""Hierarchically gated network: no unit forgets faster than a bound of its own.
 
     .. math::
@@ -56,24 +79,6 @@ class HGRNCell(GatedCell):
     output_only = True
     keeping = ("f",)
     per_unit = ("beta",)
-    beta: Tensor
-
-    def __init__(
-        self, input_size: int, hidden_size: int, *, lower_bound: float = 0.5, **options: Any
-    ) -> None:
-        check_number(self._name, above=0, below=1, lower_bound=lower_bound)
-        self.lower_bound = lower_bound  # read by super().__init__
-        super().__init__(input_size, hidden_size, **options)
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """As every gated cell, and the bound."""
-        super().reset_parameters()
-        self.learned("beta").fill_(initializers.logit(self.lower_bound))
-
-    def candidate(self, a: Tensor) -> Tensor:
-        """SiLU."""
-        return F.silu(a)
 
     def update(self, wx: Any, uh: Any, state: State) -> State:
         """The equations above."""
@@ -85,7 +90,7 @@ class HGRNCell(GatedCell):
         return self.gate(wx.g) * h, h
 
 
-class HGRN2Cell(MatrixMemoryCell):
+class HGRN2Cell(_BoundedCell, MatrixMemoryCell):
     r"""Hierarchically gated network with a matrix memory: a key is what is not kept (HGRN2).
 
     .. math::
@@ -124,29 +129,11 @@ class HGRN2Cell(MatrixMemoryCell):
     """
 
     gates = ("i",)
-    beta: Tensor
-
-    def __init__(
-        self, input_size: int, hidden_size: int, *, lower_bound: float = 0.5, **options: Any
-    ) -> None:
-        check_number(self._name, above=0, below=1, lower_bound=lower_bound)
-        self.lower_bound = lower_bound  # read by super().__init__
-        super().__init__(input_size, hidden_size, **options)
 
     def add_parameters(self, parameter: Any) -> None:
         """What makes the gates of keys, and their bound."""
         super().add_parameters(parameter)
         self.beta = parameter(self.num_heads * self.key_size)
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Xavier, zero for the biases, and the bound."""
-        super().reset_parameters()
-        self.learned("beta").fill_(initializers.logit(self.lower_bound))
-
-    def candidate(self, a: Tensor) -> Tensor:
-        """SiLU."""
-        return F.silu(a)
 
     def access(self, wx: Tensor) -> Access:
         """The equations of o, f and i."""
