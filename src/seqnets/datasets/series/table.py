@@ -178,29 +178,33 @@ class _Features:
             except DataError as error:
                 if self.unknown is not None and column not in self.unknown:
                     raise
-                names = self.names if self.unknown is None else self.unknown
-                option = leaving_out(column, row, names, self.left_out)
-                advice = f"The model knows no such column: {option}."
-                if self.unknown is None:
-                    meant_as_number = isinstance(cell, str) and not is_word(cell)
-                    category = "a category: a column of 0 and 1 for each of its values instead; "
-                    advice = (
-                        f"If the column is a timestamp: {shell(override('dataset.time', column))}; "
-                        f"a series: {shell(override('dataset.series', column))}; "
-                        f"{category * (not meant_as_number)}not a feature: {option}."
-                    )
-                raise DataError(f"{error}\n  {advice}") from None
-        if missing == "error":
+                raise DataError(f"{error}\n  {self._if_no_number(column, row)}") from None
+        if missing != "error":
+            return math.nan
+        if column in (self.unknown or ()):
+            advice = f"The model knows no such column: {self._without(column)}."
+        else:
             advice = (
                 "dataset.missing=forward repeats the last value, dataset.missing=linear "
                 f"interpolates.{self._if_to_come(row)}"
             )
-            if column in (self.unknown or ()):
-                advice = f"The model knows no such column: {self._without(column)}."
-            raise DataError(
-                f"{where}: column {column} is {shown(cell)}, expected a number.\n  {advice}"
-            )
-        return math.nan
+        raise DataError(
+            f"{where}: column {column} is {shown(cell)}, expected a number.\n  {advice}"
+        )
+
+    def _if_no_number(self, column: str, row: Row) -> str:
+        """What to do about a column that has something else than a number in a row."""
+        names, cell = self.names if self.unknown is None else self.unknown, row[column]
+        option = leaving_out(column, row, names, self.left_out)
+        if self.unknown is not None:
+            return f"The model knows no such column: {option}."
+        is_category = not isinstance(cell, str) or is_word(cell)
+        category = "a category: a column of 0 and 1 for each of its values instead; " * is_category
+        return (
+            f"If the column is a timestamp: {shell(override('dataset.time', column))}; "
+            f"a series: {shell(override('dataset.series', column))}; "
+            f"{category}not a feature: {option}."
+        )
 
     def _if_to_come(self, row: Row) -> str:
         """What to do if a row is of a step to come, in a line of its own; empty if it has none."""
