@@ -13,6 +13,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def cut_short(text: str, longest: int) -> str:
+    """A text of at most so many characters; dots stand for the rest of a longer one."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 class SeqnetsError(Exception):
     """Base of all errors below: catch it to catch them all."""
 

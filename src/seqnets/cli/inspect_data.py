@@ -21,6 +21,7 @@ from seqnets.cli.options import Config, check_seed, check_truths
 from seqnets.datasets import DataModule
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.sequences.base import SequenceData
+from seqnets.errors import cut_short
 from seqnets.insight.rounded import rounded
 from seqnets.insight.visible import visible
 from seqnets.training import Objective
@@ -229,7 +230,8 @@ def _sample(sample: Mapping[str, str]) -> Table:
     table.add_column(overflow="fold")
     for name, text in sample.items():
         lines = text.expandtabs(4).splitlines()[:_LINES]
-        table.add_row(name, Text(_short("\n".join(lines), max(_CHARACTERS, len(lines) ** 3))))
+        longest = max(_CHARACTERS, len(lines) ** 3)
+        table.add_row(name, Text(cut_short(visible("\n".join(lines)), longest)))
     return table
 
 
@@ -248,8 +250,3 @@ def _bar(share: float) -> Text:
     longest = _BAR * min(terminal().width, 80) // 80
     whole, eighths = divmod(round(8 * longest * share), 8)
     return Text("█" * whole + (_EIGHTHS[eighths - 1] if eighths else ""), "cyan")
-
-
-def _short(text: str, length: int) -> str:
-    text = visible(text)
-    return text if len(text) <= length else f"{text[: length - 3]}..."

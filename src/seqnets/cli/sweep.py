@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seqnets.cli.names import UsageError
 from seqnets.cli.stopping import Stopped
-from seqnets.errors import ConfigError, SeqnetsError
+from seqnets.errors import ConfigError, SeqnetsError, cut_short
 from seqnets.insight.visible import visible
 
 SWEPT_VARIABLE = "SEQNETS_SWEPT"
@@ -102,9 +102,8 @@ def failure(error: BaseException) -> Failed:
     if not isinstance(error, SeqnetsError | Stopped):
         name = type(error).__name__
         said = f"{name}: {said}" if said else name
-    reason = said if len(said) <= _LONGEST else f"{said[: _LONGEST - 3]}..."
     is_stop = isinstance(error, Stopped | KeyboardInterrupt)
-    return Failed(reason, getattr(error, _FOLDER, None), is_stop)
+    return Failed(cut_short(said, _LONGEST), getattr(error, _FOLDER, None), is_stop)
 
 
 class Direction(Callback):

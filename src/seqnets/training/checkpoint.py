@@ -14,7 +14,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from seqnets.atomic import atomic
-from seqnets.errors import CheckpointError
+from seqnets.errors import CheckpointError, cut_short
 from seqnets.typing import Known
 
 OF_TRAINING = ("counts", "sample", "class_counts", "naive_errors")
@@ -206,8 +206,7 @@ def _are_numbers(value: Any) -> bool:
 
 
 def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return cut_short(repr(value), 80)
 
 
 def _alike(old: Any, new: Any, tolerance: float = 1e-12) -> bool:

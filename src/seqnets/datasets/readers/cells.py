@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.errors import DataError
+from seqnets.errors import DataError, cut_short
 from seqnets.quoting import override, override_list, shell
 
 Row = dict[str, Any]
@@ -222,8 +222,7 @@ def shown(value: Any) -> str:
     """Format a value for error messages: text is quoted, long values are shortened."""
     if value is None:
         return "missing"
-    full = repr(value)
-    return full if len(full) <= 60 else f"{full[:57]}..."
+    return cut_short(repr(value), 60)
 
 
 def few(values: Sequence[Any]) -> str:
