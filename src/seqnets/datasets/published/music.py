@@ -142,7 +142,7 @@ def _check_roll(path: Path, who: str, roll: np.ndarray) -> None:
         )
 
 
-class _Pairs(Sequences):
+class _StepsAndNext(Sequences):
     """Steps, and those that follow them as their targets."""
 
     next_steps = True
@@ -152,7 +152,7 @@ def _next_step_pairs(rolls: list[np.ndarray]) -> Sequences:
     """Piano rolls as sequences whose targets are the next steps."""
     x = torch.from_numpy(np.concatenate([roll[:-1] for roll in rolls]))
     y = torch.from_numpy(np.concatenate([roll[1:] for roll in rolls]))
-    return _Pairs(x, torch.tensor([len(roll) - 1 for roll in rolls]), y, stepwise=True)
+    return _StepsAndNext(x, torch.tensor([len(roll) - 1 for roll in rolls]), y, stepwise=True)
 
 
 def chord(step: Any) -> list[int]:
