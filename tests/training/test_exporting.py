@@ -457,6 +457,11 @@ def test_where_nothing_can_be_written_is_found_before_the_work(monkeypatch):
         export(trained("tags"), "/proc/model.pt2")
 
 
+def test_a_model_by_itself_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="module is SequenceTagger, expected a SequenceModule"):
+        export(trained("tags").model, tmp_path / "model.pt2")
+
+
 @pytest.mark.parametrize("name", ["model.ckpt", "model"])
 def test_a_name_says_the_format(name, tmp_path):
     with pytest.raises(ConfigError, match="expected one of onnx, pt2"):

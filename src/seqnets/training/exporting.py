@@ -97,6 +97,12 @@ def export(
         ConfigError: The model cannot be exported, a library is missing, the outputs differ by more
             than 1e-4, or the file cannot be written. Nothing is written then.
     """
+    if not hasattr(module, "objective"):
+        raise ConfigError(
+            f"export: module is {type(module).__name__}, expected a SequenceModule, which also "
+            "knows the objective and the data.\n"
+            "  torch.export.export takes a model by itself."
+        )
     path = Path(path)
     form = form or path.suffix.lower()[1:]
     if form not in FORMATS:
