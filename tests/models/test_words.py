@@ -66,6 +66,12 @@ def test_filters_that_leave_nothing_for_the_word_are_refused():
         WordEmbedding(5, 8, filters=8)
 
 
+@pytest.mark.parametrize("option", ["characters", "byte_size"])
+def test_sizes_of_a_spelling_that_are_none_are_refused(option):
+    with pytest.raises(ConfigError, match=f"WordEmbedding: {option} is 0, expected a whole number"):
+        WordEmbedding(5, 8, filters=2, **{option: 0})
+
+
 def test_a_tagger_takes_another_embedding_and_another_output():
     model = SequenceTagger(
         LSTMCell, 4, vocab_size=5, hidden_size=6, embedding_size=12, bidirectional=True,

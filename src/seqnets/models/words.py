@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seqnets.checks import check_probability
+from seqnets.checks import check_count, check_probability
 from seqnets.errors import ConfigError, DtypeError
 
 BYTES = 257
@@ -28,7 +28,7 @@ class WordEmbedding(nn.Module):
             the spelling is learned, too.
 
     Raises:
-        ConfigError: ``filters`` is not below ``embedding_size``.
+        ConfigError: ``filters`` is not below ``embedding_size``, or another option is out of range.
 
     References:
         Ma and Hovy, 2016, "End-to-end Sequence Labeling via Bi-directional LSTM-CNNs-CRF",
@@ -51,6 +51,7 @@ class WordEmbedding(nn.Module):
                 f"WordEmbedding: filters is {filters} with embedding_size {embedding_size}, "
                 "expected a number above 0 and below embedding_size."
             )
+        check_count("WordEmbedding", characters=characters, byte_size=byte_size)
         check_probability("WordEmbedding", dropout=dropout)
         self.characters, self.dropout = characters, dropout
         self.words = nn.Embedding(vocab_size, embedding_size - filters)
