@@ -400,6 +400,26 @@ def test_the_command_of_a_job_may_be_given_again_to_go_on(seqnets, small_text, t
     assert "is determined by the checkpoint" in other.err
 
 
+def test_a_repeated_command_with_another_choice_is_told_which():
+    saved = compose("experiment=parity", "model/cell=gru", "optimizer=sgd")
+    ours = ["experiment=parity", "model/cell=lstm", "optimizer=sgd", "model.hidden_size=8"]
+
+    left = without_settled("train", ["resume=auto", *ours], saved)
+
+    assert left == ["resume=auto", "model/cell=lstm", "model.hidden_size=8"]
+
+
+def test_a_repeated_command_with_another_seed_is_told_so(seqnets, small_text):
+    job = ["train", "resume=auto", *small_text]
+    seqnets(*job)
+    (only_run(Path()) / "result.json").unlink()  # as if it had been stopped
+
+    done = seqnets(*job, "seed=4")
+
+    assert done.code == 2
+    assert "seed: is 4, expected 0, the run's own" in done.err
+
+
 def test_what_a_repeated_command_changes_is_changed(tmp_path):
     choices = ["resume=auto", "dataset=tagging", "dataset.path=x.jsonl"]
     saved = compose(*choices[1:])

@@ -32,8 +32,8 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
     """The arguments without the choices that a checkpoint has settled, if they are the same.
 
     They are if the command composes the checkpoint's configuration, but for single keys that it
-    sets. Otherwise all arguments stay, and Hydra refuses the choices. Modules that a choice allows
-    stay allowed.
+    sets. Otherwise Hydra refuses the choices: those that differ, or all if what differs was not
+    chosen. Modules that a choice allows stay allowed.
 
     Args:
         verb: The verb.
@@ -55,13 +55,15 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
     absent = {a for a in overrides if a[0] == "~" and OmegaConf.select(theirs, key_of(a)) is None}
     for key in map(key_of, overrides):
         if key not in groups:
-            value = OmegaConf.select(ours, key)
+            # other parts follow from the seed; that of a run cannot change, which is told later
+            value = OmegaConf.select(theirs if key == "seed" else ours, key)
             _set(ours, key, value)
             _set(theirs, key, value)
-    if _plain(ours) != _plain(theirs):
-        return list(arguments)
-    dropped = {a for a in settled if key_of(a) in groups} | absent
-    kept = [a for a in arguments if a not in dropped]
+    choices = {a for a in settled if key_of(a) in groups}
+    if (our := _plain(ours)) != (their := _plain(theirs)):
+        others = {a for a in choices if _part(our, a) != _part(their, a)}
+        return [a for a in arguments if a in others or a not in choices or not others]
+    kept = [a for a in arguments if a not in choices | absent]
     if (allowed := ours.allow) and "allow" not in map(key_of, arguments):
         kept.insert(0, override_list("allow", allowed))
     return ["++" + a.lstrip("+") if a in settled and a[0] == "+" else a for a in kept]
@@ -86,6 +88,11 @@ def _set(config: Any, key: str, value: Any) -> None:
         OmegaConf.update(config, key, value)
     elif node := OmegaConf.select(config, outer) if outer else config:
         node.pop(last, None)
+
+
+def _part(plain: Any, choice: str) -> Any:
+    """The part of a configuration that a choice makes; None if it has no place of its own."""
+    return OmegaConf.select(OmegaConf.create(plain), key_of(choice).replace("/", "."))
 
 
 def _plain(config: Any) -> Any:
