@@ -66,6 +66,21 @@ def test_an_output_that_no_step_reads_is_to_be_declared():
     check_cell(partial(DeclaredEchoCell, hidden_size=4))
 
 
+def test_a_state_that_steps_only_compare_is_told_how_to_pass():
+    class RestingCell(Decay):
+        states = ("h", "rests")
+
+        def step(self, wx, state):
+            (h,) = super().step(wx, state[:1])
+            return torch.where(state[1] > 0, state[0], h), (h > 0.3).to(h.dtype)
+
+    make = partial(RestingCell, hidden_size=3)
+
+    with pytest.raises(AssertionError, match=r"part 1 .*\n.*compare it.*skip=\('usefulness',\)"):
+        check_cell(make)
+    check_cell(make, skip=("usefulness",))
+
+
 def test_a_law_that_is_skipped_is_not_checked():
     check_cell(partial(wrong.ClosureCell, hidden_size=4), skip=("copies",))
 

@@ -259,6 +259,8 @@ def usefulness(layer: nn.Module, data: Example) -> None:
             told = f"{name}: shape {tuple(derivative.shape)}, no effect at all."
             if len(parts) > 1 and name == parts[0]:
                 told += "\n  If it is only an output, declare output_only = True in the class."
+            elif name in parts:
+                told += "\n  If steps only compare it, as a count, skip=('usefulness',)."
             raise AssertionError(told)
 
 
