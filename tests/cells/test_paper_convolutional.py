@@ -276,7 +276,7 @@ def test_the_plain_loop_runs_and_explain_says_why(cell_cls):
     explained = seqnets.explain(cell_cls(2, 3), torch.zeros(2, 5, 2))
 
     assert explained.chosen == "reference"
-    assert explained.refusals["c"] == "the step cannot be traced: aten.convolution"
+    assert "aten.convolution of frames" in explained.refusals["c"]
 
 
 def test_a_stream_over_frames_is_the_sequence():

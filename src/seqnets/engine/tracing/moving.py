@@ -84,7 +84,7 @@ class Moving(Preparing):
             with self:
                 return torch.mm(*args[1:]) + args[0]
         if name == "convolution" and rows and args[0].dim() > 3:
-            raise Untraceable("aten.convolution")  # of frames: a dense matrix would be slower
+            raise Untraceable("aten.convolution of frames, as a dense matrix would be slower")
         if name == "convolution" and args[2] is not None:
             with self:
                 bias = args[2].view(-1, *[1] * (args[0].dim() - 2))
