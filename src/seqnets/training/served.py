@@ -210,9 +210,7 @@ class Served(nn.Module):
             about["start"] = {name: _plain(part) for name, part in self.start.items()}
         head = getattr(self.model, "output", None)
         if isinstance(head, ConditionalRandomField):
-            about["crf"] = {
-                name: getattr(head, name).tolist() for name in ("start", "transitions", "end")
-            }
+            about["crf"] = {n: getattr(head, n).tolist() for n in ("start", "transitions", "end")}
         if isinstance(self.objective, Forecasting) and len(self.objective.quantiles) > 1:
             about["quantiles"] = self.objective.quantiles
         data = {name: value for name, value in self.known.items() if name not in OF_TRAINING}
