@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqnets import unroll
+from seqnets import Recurrent, unroll
 from seqnets.cells import GRUCell, LSTMCell
 from seqnets.engine import linear
 from seqnets.engine.evaluate import replay
@@ -44,6 +44,45 @@ def test_all_products_and_reductions_in_the_loop_depend_on_the_state(cell_cls):
     step = plan_of(cell_cls(I, H)).program.step
 
     assert all(read_parts(step, [each.value]) for each in (*step.products, *step.reductions))
+
+
+class TimedCell(BareCell):
+    """The last column of what it multiplies is read once more, as a time."""
+
+    def make(self, I, H):
+        self.inputs, self.rec = nn.Linear(I, H), nn.Linear(H, H)
+
+    def step(self, x, state):
+        faded = torch.exp(-x[:, -1:].abs()) * state[0]
+        return (faded + torch.tanh(self.inputs(x) + self.rec(state[0])),)
+
+
+class ScaledCell(TimedCell):
+    """All units are read, and the first three of them and the second once more."""
+
+    def project(self, x):
+        return self.inputs(x)
+
+    def step(self, wx, state):
+        few = wx[:, :3].mean(-1, keepdim=True) * wx[:, 1:2].sin()
+        return (torch.tanh(wx + self.rec(state[0])) * torch.sigmoid(few),)
+
+
+@pytest.mark.parametrize("cell_cls", [TimedCell, ScaledCell])
+def test_compilers_run_loops_where_a_step_reads_parts_of_its_input_twice(cell_cls):
+    layer, x = Recurrent(cell_cls(I, H)).double(), torch.randn(B, T, I).double().requires_grad_()
+
+    exported = torch.export.export(layer, (x,)).module()
+
+    assert any("seqnets.unroll" in str(node.target) for node in exported.graph.nodes)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    lengths = torch.tensor([T, 0, 2])
+    found = [
+        torch.autograd.grad(run(x, lengths=lengths)[0].square().sum(), [x, *layer.parameters()])
+        for run in (compiled, layer)
+    ]
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(exported(x), layer(x))
 
 
 class AddressingCell(BareCell):

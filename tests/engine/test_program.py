@@ -425,8 +425,10 @@ def test_a_number_that_a_piece_of_a_state_becomes_has_its_gradient(backend):
 
 
 def test_pieces_that_overlap_are_refused():
+    step, _ = trace_step(Mixed(I, H))
+
     with pytest.raises(Untraceable, match="overlap"):
-        program(Mixed)
+        make_program(step)
 
 
 class Halved(RNNCell):

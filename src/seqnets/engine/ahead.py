@@ -9,13 +9,24 @@ the same at all steps and may be any operation of torch.
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from seqnets.engine.evaluate import parameters_of, values_of
-from seqnets.engine.graph import COMPARISONS, JUMPS, Columns, Graph, Node, overlap, walk
+from seqnets.engine.graph import (
+    COMPARISONS,
+    JUMPS,
+    Columns,
+    Graph,
+    Node,
+    Place,
+    overlap,
+    places_read,
+    walk,
+)
 from seqnets.engine.linear import read_parts
 from seqnets.engine.step import Product, Reduction, Step
 
@@ -60,6 +71,31 @@ def computed_ahead(step: Step, constants: Container[str] = ()) -> Ahead | None:
     made = tuple(rest.products.values()), tuple(rest.reductions.values())
     left = Step(rest.graph, *made, state, step.state_sizes, rest.width, step.parameters)
     return Ahead(step, tuple(rest.columns), left.with_used_parameters())
+
+
+def with_pieces_apart(step: Step) -> tuple[Step, list[Place]]:
+    """A step in one piece, for compilers, where pieces of the projected input do not overlap.
+
+    Returns:
+        The step, and the pieces that side by side are its input; none if that is as it was.
+    """
+    pieces = places_read(walk(step.roots)).get(("wx", None), [])
+    if not overlap(pieces):
+        return step, []
+    firsts = dict(zip(pieces, accumulate((width for _, width in pieces), initial=0), strict=False))
+    made: dict[Node, Node] = {}
+    for node in walk(step.roots):
+        made[node] = step.graph.rebuilt(node, made)
+        if node.source == "wx":
+            here = replace(node.what, offset=firsts[node.what.offset, node.width])
+            made[node] = step.graph.leaf(here, node.width)
+    return replace(
+        step,
+        products=tuple(replace(each, value=made[each.value]) for each in step.products),
+        reductions=tuple(replace(each, value=made[each.value]) for each in step.reductions),
+        state=tuple(made[node] for node in step.state),
+        wx_size=sum(width for _, width in pieces),
+    ), pieces
 
 
 _MANY = 4  # times as many units as are read: a product that only widens

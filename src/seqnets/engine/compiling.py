@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine import onnx_export, operator  # noqa: F401  it is torch.ops.seqnets.unroll
+from seqnets.engine.ahead import with_pieces_apart
 from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.guards import stays
@@ -38,6 +39,9 @@ def run(request: Request) -> tuple[Tensor, State]:
     cell, x = request.cell, request.clean_x
     wx = cell.check_projected(cell.project(x), x)
     cell.check_projected_dtype(wx, x)
+    if read := cell.origin.as_constant(pieces_read):
+        ends = [map(int, piece.split(":")) for piece in read.split(",")]
+        wx = torch.cat([wx[..., first:end] for first, end in ends], -1)
     parameters = _parameters(cell, wx.dtype)
     pieces = [int(count) for count in cell.origin.as_constant(pieces_used).split(",") if count]
     state, start = cut(request.state, pieces), cut(request.start, pieces)
@@ -80,6 +84,12 @@ def text_of(cell: Cell) -> str:
 def parameters_used(cell: Cell) -> str:
     """The names of the parameters in a cell's step, comma-separated."""
     return ",".join(program_of(cell).step.parameters)
+
+
+def pieces_read(cell: Cell) -> str:
+    """The pieces of its input that a cell reads side by side, "0:3,2:3"; empty if it is whole."""
+    _, pieces = with_pieces_apart(plan_of(cell).step)
+    return ",".join(f"{first}:{first + width}" for first, width in pieces)
 
 
 def pieces_used(cell: Cell) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell, MatrixMemoryCell
 from seqnets.cells.metaclass import class_changes
-from seqnets.engine.ahead import Ahead, computed_ahead
+from seqnets.engine.ahead import Ahead, computed_ahead, with_pieces_apart
 from seqnets.engine.equation import equation_of, leave_out_what_tracing_changed
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.modes import anomaly_mode
@@ -54,6 +54,8 @@ _MOST_OF_MATRICES = 800  # 32 by 32 took 54 s to compile, eight of 8 by 8 took 1
 def program_of(cell: Cell) -> Program:
     """The program of a cell's whole step, also where ``Plan.ahead`` leaves its loop less.
 
+    Pieces of the input that the step reads are apart in it.
+
     It is traced once, until something changes that ``equation_of`` looks at. Anything else that the
     step reads must stay as it is.
 
@@ -61,7 +63,10 @@ def program_of(cell: Cell) -> Program:
         Untraceable: The step cannot be traced; the message says why.
     """
     plan = plan_of(cell)
-    return plan.program if plan.ahead is None else _in_own_thread(lambda: _program(plan.step))
+    if plan.ahead is None:
+        return plan.program
+    whole, _ = with_pieces_apart(plan.step)
+    return _in_own_thread(lambda: _program(whole))
 
 
 class Plan(NamedTuple):
