@@ -409,15 +409,28 @@ def test_a_repeated_command_with_another_choice_is_told_which():
     assert left == ["resume=auto", "model/cell=lstm", "model.hidden_size=8"]
 
 
-def test_a_repeated_command_with_another_seed_is_told_so(seqnets, small_text):
+@pytest.mark.parametrize("inner", ["model/cell=lstm", "model/option=[zoneout]"])
+def test_a_repeated_command_with_another_choice_within_one_is_told_the_inner_one(inner):
+    saved = compose("dataset=parity", "model=classifier", "model/cell=gru")
+
+    left = without_settled("train", ["dataset=parity", "model=classifier", inner], saved)
+
+    assert left == [inner]
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "told"),
+    [([], ["seed=4"], "seed: is 4, expected 0"), (["seed=4"], [], "seed: is 0, expected 4")],
+)
+def test_a_repeated_command_with_another_seed_is_told_so(first, again, told, seqnets, small_text):
     job = ["train", "resume=auto", *small_text]
-    seqnets(*job)
+    seqnets(*job, *first)
     (only_run(Path()) / "result.json").unlink()  # as if it had been stopped
 
-    done = seqnets(*job, "seed=4")
+    done = seqnets(*job, *again)
 
     assert done.code == 2
-    assert "seed: is 4, expected 0, the run's own" in done.err
+    assert f"{told}, the run's own" in done.err
 
 
 def test_what_a_repeated_command_changes_is_changed(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hydra.errors import HydraException
@@ -33,7 +33,7 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
 
     They are if the command composes the checkpoint's configuration, but for single keys that it
     sets. Otherwise Hydra refuses the choices: those that differ, or all if what differs was not
-    chosen. Modules that a choice allows stay allowed.
+    chosen. Another seed is set for the run to refuse. Modules that a choice allows stay allowed.
 
     Args:
         verb: The verb.
@@ -53,16 +53,19 @@ def without_settled(verb: str, arguments: Sequence[str], saved: dict[str, Any]) 
         return list(arguments)
     OmegaConf.set_struct(ours, False)
     absent = {a for a in overrides if a[0] == "~" and OmegaConf.select(theirs, key_of(a)) is None}
+    seed, ours.seed = ours.seed, theirs.seed  # other parts follow from it
     for key in map(key_of, overrides):
         if key not in groups:
-            # other parts follow from the seed; that of a run cannot change, which is told later
-            value = OmegaConf.select(theirs if key == "seed" else ours, key)
+            value = OmegaConf.select(ours, key)
             _set(ours, key, value)
             _set(theirs, key, value)
+    if seed != ours.seed and "seed" not in map(key_of, overrides):
+        arguments = [*arguments, f"seed={seed}"]
     choices = {a for a in settled if key_of(a) in groups}
     if (our := _plain(ours)) != (their := _plain(theirs)):
-        others = {a for a in choices if _part(our, a) != _part(their, a)}
-        return [a for a in arguments if a in others or a not in choices or not others]
+        others = {key_of(a) for a in choices if _part(our, a) != _part(their, a)}
+        inner = {a for a in choices if key_of(a) in others and not _outer(key_of(a), others)}
+        return [a for a in arguments if a in inner or a not in choices or not inner]
     kept = [a for a in arguments if a not in choices | absent]
     if (allowed := ours.allow) and "allow" not in map(key_of, arguments):
         kept.insert(0, override_list("allow", allowed))
@@ -92,7 +95,13 @@ def _set(config: Any, key: str, value: Any) -> None:
 
 def _part(plain: Any, choice: str) -> Any:
     """The part of a configuration that a choice makes; None if it has no place of its own."""
-    return OmegaConf.select(OmegaConf.create(plain), key_of(choice).replace("/", "."))
+    place = key_of(choice).replace("/", ".").replace("model.option", "model.cell_options")
+    return OmegaConf.select(OmegaConf.create(plain), place)
+
+
+def _outer(group: str, others: Collection[str]) -> bool:
+    """Whether a group is around one of others, which then may be all that differs in its part."""
+    return any(other.startswith(f"{group}/") for other in others)
 
 
 def _plain(config: Any) -> Any:
