@@ -439,3 +439,16 @@ def test_a_dataset_that_was_called_answers_a_wrong_option_with_the_one_that_was_
 
     with pytest.raises(TypeError, match=told):
         make("a.txt", **{wrong: 1})
+
+
+def test_hyperparameters_that_a_users_base_saves_are_those_of_the_class_that_was_made():
+    class Base(Parity):
+        def __init__(self, length):
+            super().__init__(length)
+            self.save_hyperparameters()
+
+    class Mine(Base):
+        def __init__(self, length, note):
+            super().__init__(length)
+
+    assert Mine(3, "short").hparams == {"length": 3, "note": "short"}

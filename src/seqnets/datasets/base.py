@@ -40,7 +40,9 @@ class DataModule(LightningDataModule, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):  # options are passed on to bases, whose names nobody typed
+        # Options are passed on to bases, whose names nobody typed. Users' constructors stay as they
+        # are: from a base's, Lightning's save_hyperparameters walks to the one that called it.
+        if "__init__" in vars(cls) and cls.__module__.split(".")[0] == "seqnets":
             cls.__init__ = checks_calls(cls.__init__)  # type: ignore[method-assign]
 
     def __str__(self) -> str:  # Lightning's asks of batches what ours lack
