@@ -558,6 +558,14 @@ def test_arguments_that_do_not_fit_are_reported_by_the_module_that_was_called(na
         assert "DeepRNN" not in str(error.value)
 
 
+def test_a_constructor_that_another_library_wraps_still_raises_its_error(monkeypatch):
+    inside = seqnets.RNN.__init__
+    monkeypatch.setattr(seqnets.RNN, "__init__", lambda *given, **named: inside(*given, **named))
+
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'hidden_size'"):
+        seqnets.RNN(I)
+
+
 def wrong_weight():
     module = seqnets.GRU(I, H)
     module.weight_hh_l0 = nn.Parameter(torch.zeros(3 * H, H + 1))

@@ -25,8 +25,10 @@ def checks_calls(init: Callable[_P, None]) -> Callable[_P, None]:
         try:
             init(*args, **kwargs)
         except TypeError as error:
-            kind = next(k for k in type(args[0]).__mro__ if getattr(k, "__init__", None) is build)
-            check_call(kind, args[1:], kwargs, error)
+            for kind in type(args[0]).__mro__:  # none has it where something was put around it
+                if getattr(kind, "__init__", None) is build:
+                    check_call(kind, args[1:], kwargs, error)
+                    break
             raise
 
     return build
