@@ -25,6 +25,7 @@ from lightning_utilities.core.imports import RequirementCache
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from seqnets.cli.assemble import check_sizes
 from seqnets.cli.repeated import without_settled
 from seqnets.cli.running import _end_with, running
 from seqnets.cli.stopping import Stopped, stoppable
@@ -463,9 +464,11 @@ def test_a_resumed_run_keeps_its_groups(seqnets, small_text, tmp_path):
     seqnets("train", *small_text)
 
     done = seqnets("train", "resume=last", "dataset=parity")
+    option = seqnets("train", "resume=last", "model.cell_options.zoneout.probability=0.2")
 
-    assert done.code == 2
+    assert done.code == option.code == 2
     assert "is determined by the checkpoint" in done.err
+    assert "'model/option=[zoneout]' chooses it in a new run." in option.err
 
 
 def test_a_resumed_run_keeps_its_seed(seqnets, small_text, tmp_path):
@@ -904,6 +907,12 @@ def test_a_mistake_is_told_before_training_or_in_its_first_step(mistake, seqnets
     assert done.code == code
     assert re.search(told, done.err), done.err
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_size_of_the_model_that_is_left_open_is_the_datas():
+    check_sizes(
+        {"model": {"input_size": None, "num_classes": 2}}, {"input_size": 3, "num_classes": 2}
+    )
 
 
 def test_a_run_goes_on_in_its_own_folder_and_in_no_other(seqnets, small_text, tmp_path):

@@ -125,7 +125,7 @@ def _refusals(key: str, target: str) -> Iterator[None]:
 def check_sizes(config: Config, sizes: Sizes) -> None:
     """Raise UsageError for a size of the model that the dataset determines, and is another."""
     for name, given in config["model"].items():
-        if name in sizes and given != sizes[name]:
+        if given is not None and name in sizes and given != sizes[name]:
             raise UsageError(
                 f"model.{name}: is {given!r}, expected {sizes[name]}, which follows from the data."
                 "\n  Leave it out."
