@@ -178,7 +178,7 @@ def _missing_key(
     if option := _option_with(arguments, key, keys):
         return UsageError(
             f"{key}: belongs to an option that is not chosen, expected it too.\n"
-            f"  {shell(option)} chooses it."
+            f"  {shell(option)} chooses it{'' if base == verb else ' in a new run'}."
         )
     if to_set and any(keys.get(place, "") in (None, {}) for place in _around(key)):
         return UsageError(
