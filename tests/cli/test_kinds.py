@@ -11,6 +11,7 @@ from seqnets.errors import ConfigError
 
 TEXT = "seqnets.datasets.TextFiles"
 TAGGING = "seqnets.datasets.TaggingFiles"
+PTB = "seqnets.datasets.PennTreebank"
 TAGGER = "seqnets.models.SequenceTagger"
 
 
@@ -41,6 +42,7 @@ def make(target, **options):
             r"no quotes around it: 'it.leave_out=\[v \[m/s\]\]'",
         ),
         (TAGGING, {"path": "a", "leave_out": [1]}, r"it.leave_out: is \[1\], expected a list"),
+        (PTB, {"unit": "letters"}, "it.unit: is 'letters', expected characters or words"),
     ],
 )
 def test_a_value_of_another_kind_is_named_before_anything_is_made(target, option, message):

@@ -37,9 +37,10 @@ def options_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for function in _functions(target):
         parameters = signature_of(function).parameters.values()
+        names = getattr(inspect.unwrap(function), "__globals__", {})
         for parameter in parameters:
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                kind = _resolve(parameter.annotation, getattr(function, "__globals__", {}))
+                kind = _resolve(parameter.annotation, names)
                 found.setdefault(parameter.name, parameter.replace(annotation=kind))
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
