@@ -1,6 +1,7 @@
 """What a step does besides operations is seen when it is traced, and left to the plain loop."""
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -8,8 +9,8 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
-from functools import partial
-from types import FunctionType, SimpleNamespace
+from functools import lru_cache, partial
+from types import FunctionType, MethodType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -1035,7 +1036,29 @@ def with_factor(factor):
     return lambda a: factor * a
 
 
-slot, an_object = Slot(), Held()
+def times(a):
+    return factor * a
+
+
+def times_all(*all_of_them):
+    return times(all_of_them[-1])
+
+
+@lru_cache
+def remembered():
+    return factor
+
+
+class Called:
+    def __call__(self, a):
+        return self.times(a)
+
+    def times(self, a):
+        return factor * a
+
+
+slot, an_object, called = Slot(), Held(), Called()
+bound, static = called.times, staticmethod(times)
 bend, either = torch.tanh, inner
 once_scaled = with_factor(0.5)
 in_part, by_name = partial(inner), {"inner": inner}
@@ -1068,6 +1091,13 @@ READ = {
     "one in a dictionary": (lambda a: by_name["inner"](a), (HERE, "scaled", lambda a: 2 * a)),
     "a variable around one": (lambda a: once_scaled(a), (HERE, "once_scaled", with_factor(2.0))),
     "a function of torch": (lambda a: bend(a), (HERE, "bend", torch.sin)),
+    "a bound method's global": (lambda a: bound(a), (HERE, "factor", 2.0)),
+    "a called object's global": (lambda a: called(a), (HERE, "factor", 2.0)),
+    "one of a static method alone": (lambda a: static(a), (HERE, "factor", 2.0)),
+    "one of a function that is wrapped": (
+        lambda a: (remembered.cache_clear(), remembered())[1] * a,
+        (HERE, "factor", 2.0),
+    ),
 }
 
 
@@ -1083,6 +1113,95 @@ def test_what_a_step_reads_outside_its_cell_may_change(what, monkeypatch):
     torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
     assert not torch.allclose(before, unroll(cell, x)[0])
     assert explain(cell, x).chosen == "c"
+
+
+class Calling(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, a):
+        return self.function(a)
+
+
+def holding(held, call=lambda held, a: held(a), of_class=False):
+    """A cell that holds a function, or something with one in it."""
+
+    class Holding(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(call(self.held, wx.n + uh.n)),)
+
+    cell = Holding(I, H)
+    (Holding if of_class else cell).held = held
+    return cell
+
+
+HELD = {
+    "a function": lambda: holding(times),
+    "one around a variable": lambda: holding((lambda f: lambda a: f(a))(times)),
+    "one by default": lambda: holding(lambda a, f=times: f(a)),
+    "one in part": lambda: holding(partial(times_all, 1.0)),
+    "one in a list": lambda: holding([torch.tanh, times], lambda held, a: held[1](a)),
+    "one in a dictionary": lambda: holding({"f": times}, lambda held, a: held["f"](a)),
+    "one in settings": lambda: holding(SimpleNamespace(f=times), lambda held, a: held.f(a)),
+    "one in a module": lambda: holding(Calling(times)),
+    "a bound method": lambda: holding(Called().times),
+    "an object that is called": lambda: holding(Called()),
+    "a static method of its class": lambda: holding(staticmethod(times), of_class=True),
+    "one in part of its class": lambda: holding(
+        staticmethod(partial(times_all, 1.0)), of_class=True
+    ),
+    "one in its class's dictionary": lambda: holding(
+        {"f": times}, lambda held, a: held["f"](a), of_class=True
+    ),
+    "an object of its class": lambda: holding(Called(), of_class=True),
+}
+
+
+@pytest.mark.parametrize("what", HELD)
+def test_what_a_function_that_a_cell_holds_reads_may_change(what, monkeypatch):
+    cell, x = HELD[what](), torch.randn(B, T, I)
+    before, _ = unroll(cell, x)
+
+    monkeypatch.setattr(HERE, "factor", 2.0)
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(before, unroll(cell, x)[0])
+    assert explain(cell, x).chosen == "c"
+
+
+def test_what_a_method_that_is_given_to_a_cell_reads_may_change(monkeypatch):
+    cell, x = cell_of(lambda a, h: a), torch.randn(B, T, I)
+    cell.candidate = MethodType(times_all, cell)
+    before, _ = unroll(cell, x)
+
+    monkeypatch.setattr(HERE, "factor", 2.0)
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(before, unroll(cell, x)[0])
+
+
+def test_what_a_dictionary_of_a_cells_class_holds_may_change():
+    held = {"factor": 0.5}
+    cell = holding(held, lambda held, a: held["factor"] * a, of_class=True)
+    x = torch.randn(B, T, I)
+    before, _ = unroll(cell, x)
+
+    held["factor"] = 2.0
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(before, unroll(cell, x)[0])
+
+
+def test_a_function_that_is_held_is_written_down_without_what_it_reads():
+    def function(a):
+        return factor * a
+
+    unroll(holding(function), torch.randn(B, T, I))
+
+    assert not any(pickle.loads(pickle.dumps(vars(function))).values())
 
 
 def test_the_code_of_a_function_that_is_an_attribute_may_change():
@@ -1136,10 +1255,12 @@ def count_in_an_attribute():
 COUNTS = count_in_a_global, count_in_a_dictionary, count_in_a_list, count_in_an_attribute
 
 
+@pytest.mark.parametrize("is_held", [False, True])
 @pytest.mark.parametrize("count", COUNTS, ids=lambda count: count.__name__)
-def test_what_a_step_counts_outside_its_cell_makes_no_other_equation(count, monkeypatch):
+def test_what_a_step_counts_outside_its_cell_makes_no_other_equation(count, is_held, monkeypatch):
     monkeypatch.setattr(plans, "_MOST_TRACES", 4)
-    cell, x = cell_of(lambda a, h: count() or a), torch.randn(B, T, I)
+    cell = holding(lambda a: count() or a) if is_held else cell_of(lambda a, h: count() or a)
+    x = torch.randn(B, T, I)
     for _ in range(6):
         unroll(cell, x)
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import copy
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
-from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +19,15 @@ from seqnets.cells import Cell
 from seqnets.cells.metaclass import CellType, class_changes, is_counted, users_classes
 from seqnets.engine.frozen import frozen
 from seqnets.engine.graph import Untraceable
-from seqnets.engine.outside import Outside
+from seqnets.engine.outside import (
+    Outside,
+    functions_of,
+    holding_members,
+    methods_of,
+    outside_of,
+    outside_of_class,
+    read_by,
+)
 
 
 def equation_of(cell: nn.Module) -> tuple[Any, ...]:
@@ -39,7 +46,7 @@ def equation_of(cell: nn.Module) -> tuple[Any, ...]:
             if any(getattr(module, kind) for kind in _HOOKS):
                 raise Untraceable(f"{name} has hooks, which are called at every step")
             inside.append((name, *equation_of(module)))
-    kind, attributes = type(cell), frozen(attributes_of(cell), owners)
+    kind, attributes = type(cell), frozen(attributes_of(cell), owners, read_by)
     written = kind  # or what torch derived a class from, for this module alone, which it refers to
     if "parametrizations" in cell._modules:
         written = parametrize.type_before_parametrizations(cell)
@@ -55,38 +62,23 @@ def _code(kind: Any) -> tuple[Any, ...]:
         TypeError: A member cannot be compared.
     """
     if is_counted(kind):
-        methods = _methods_of_cell(kind, class_changes())
-        return _outside(methods).key() if methods else ()
+        outside = _outside_of_cell(kind, class_changes())
+        return outside.key() if outside else ()
     others = [base for base in users_classes(kind) if not isinstance(base, CellType)]
     plain = [
-        (name, frozen(member, ()))
+        (name, frozen(getattr(member, "__func__", member), (), read_by))
         for base in others
         for name, member in base.__dict__.items()
-        if not name.startswith("__") and not _functions([member])
+        if not name.startswith("__") and not functions_of([member])
     ]
-    return *plain, *_outside(_methods(kind)).key()
+    return *plain, *outside_of_class(methods_of(kind)).key()
 
 
 @lru_cache(maxsize=1024)
-def _methods_of_cell(kind: type[Any], changes: int) -> tuple[FunctionType, ...]:
-    """``_methods`` of a class of cells, cached until a class changes."""
-    return _methods(kind)
-
-
-def _methods(kind: type[Any]) -> tuple[FunctionType, ...]:
-    """The functions of a class and its bases outside libraries, properties included."""
-    return _functions([member for base in users_classes(kind) for member in base.__dict__.values()])
-
-
-def _functions(members: Sequence[Any]) -> tuple[FunctionType, ...]:
-    """The functions among members of a class, those of properties and class methods included."""
-    members = [getattr(member, "fget", None) or member for member in members]
-    members = [getattr(member, "__func__", member) for member in members]
-    return tuple([member for member in members if isinstance(member, FunctionType)])
-
-
-_outside = lru_cache(maxsize=1024)(Outside)
-"""What methods read outside them, as it was found at the last call."""
+def _outside_of_cell(kind: Any, changes: int) -> Outside | None:
+    """What a class of cells reads outside, cached until a class changes; None of a library's."""
+    methods, held = methods_of(kind), holding_members(kind)
+    return outside_of_class(methods, kind, held) if methods or held else None
 
 
 def leave_out_what_tracing_changed(cell: nn.Module) -> None:
@@ -95,8 +87,22 @@ def leave_out_what_tracing_changed(cell: nn.Module) -> None:
     A step that was traced meanwhile did it, as one that counts its calls does.
     """
     for kind in set(map(parametrize.type_before_parametrizations, cell.modules())):
-        if methods := _methods(kind):
-            _outside(methods).leave_out_what_changed()
+        if is_counted(kind):
+            outside = _outside_of_cell(kind, class_changes())
+        else:
+            outside = outside_of_class(methods_of(kind))
+        if outside:
+            outside.leave_out_what_changed()
+    for module in cell.modules():
+        owners = (module, module.origin) if isinstance(module, Cell) else (module,)
+        with suppress(TypeError):  # of what a step has made of its attributes
+            frozen(attributes_of(module), owners, _leave_out_what_changed)
+
+
+def _leave_out_what_changed(held: Any) -> tuple[Any, ...]:
+    if outside := outside_of(held):
+        outside.leave_out_what_changed()
+    return ()
 
 
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any
@@ -12,13 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_Reads = Callable[[Any], tuple[Any, ...]]
+"""A key of what a function, or an object that is called as one, reads outside it."""
 
-def frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
+
+def _nothing(function: Any) -> tuple[Any, ...]:
+    return ()
+
+
+def frozen(value: Any, owners: tuple[nn.Module, ...], reads: _Reads = _nothing) -> Any:
     """A value as a comparable snapshot.
 
     Args:
         value: An attribute of a cell, or a part of one.
         owners: The cell, and the one it was bound from; their bound methods compare by function.
+        reads: What is a part of the snapshot of a function besides its code.
 
     Raises:
         TypeError: The value cannot be compared.
@@ -29,7 +37,7 @@ def frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
             numbers = tuple(value.values())
             return tuple(value), kinds, numbers, _signs(numbers) if 0 in numbers else ()
     if isinstance(value, FunctionType):
-        return FunctionType, weakref.ref(value), value.__code__
+        return FunctionType, weakref.ref(value), value.__code__, *reads(value)
     if isinstance(value, type):
         return type, weakref.ref(value)
     if isinstance(value, COMPARED):
@@ -37,19 +45,21 @@ def frozen(value: Any, owners: tuple[nn.Module, ...]) -> Any:
     kind = weakref.ref(type(value))
     if isinstance(value, partial):
         inside = value.func, value.args, value.keywords, vars(value)
-        return kind, tuple(frozen(part, owners) for part in inside)
+        return kind, tuple(frozen(part, owners, reads) for part in inside)
     if isinstance(value, MethodType):
+        function = frozen(value.__func__, owners, reads)
         if any(value.__self__ is owner for owner in owners):
-            return MethodType, weakref.ref(value.__func__)
-        return MethodType, weakref.ref(value.__func__), frozen(value.__self__, owners)
+            return MethodType, function
+        return MethodType, function, frozen(value.__self__, owners, reads)
     if isinstance(value, Mapping):
-        parts = tuple((name, frozen(part, owners)) for name, part in value.items())
+        parts = tuple((name, frozen(part, owners, reads)) for name, part in value.items())
         return kind, parts
     if isinstance(value, Sequence):
-        return kind, tuple(frozen(part, owners) for part in value)
+        return kind, tuple(frozen(part, owners, reads) for part in value)
     if not is_only_a_dict(value):
         raise TypeError(f"{type(value).__name__} is not compared")
-    return kind, frozen(vars(value), owners)
+    called = reads(value) if callable(value) else ()
+    return kind, frozen(vars(value), owners, reads), *called
 
 
 def _signs(values: Sequence[Any]) -> tuple[float, ...]:

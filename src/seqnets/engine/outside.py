@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from functools import lru_cache, partial
+from itertools import count
 from operator import is_
-from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+from seqnets.cells.metaclass import users_classes
 from seqnets.engine.frozen import COMPARED, frozen, is_only_a_dict
 
 LIBRARIES = {"seqnets", "torch", *sys.stdlib_module_names}
@@ -24,6 +26,9 @@ LIBRARIES = {"seqnets", "torch", *sys.stdlib_module_names}
 _Place = tuple[dict[str, Any] | CellType, tuple[str, ...]]
 """A function's globals, or a variable of one around it; and names: ("config", "rate")."""
 _NOTHING = object()
+_DERIVED = {"_recurrent_gates"}  # a member that seqnets makes of others
+_KEPT = "_read_outside"
+_changes = count(1)  # of all: one that is made anew has not seen what was there before
 _INSTALLED = ("site-packages", "dist-packages")
 _HOLDS = (list, tuple, dict, partial)
 _MOST_ITEMS = 64  # of a list or dictionary, which is looked through at every call
@@ -44,12 +49,21 @@ class Outside:
     """What methods read outside them, and in the users' functions that they call.
 
     Args:
-        methods: Those of a class. No step calls special ones, such as ``__init__``: what these read
-            does not count.
+        methods: Those of a class, or a function. No step calls special ones, such as ``__init__``:
+            what these read does not count, ``__call__`` aside.
+        kind: The class.
+        held: The names of its members that count too, by what they hold.
     """
 
-    def __init__(self, methods: tuple[FunctionType, ...]) -> None:
+    def __init__(
+        self,
+        methods: tuple[FunctionType, ...],
+        kind: type[Any] | None = None,
+        held: tuple[str, ...] = (),
+    ) -> None:
         self._methods = methods
+        root = {"": kind}
+        self._held: list[_Place] = [(root, ("", name)) for name in held]
         self._others: list[Any] = []
         self._changes = 0
         self._written: dict[tuple[int, tuple[str, ...]], Any] = {}  # roots, which keep their ids so
@@ -78,9 +92,16 @@ class Outside:
                 except TypeError:
                     others.append(item)
         if not _same(others, self._others):
-            self._others, self._changes = others, self._changes + 1
+            self._others, self._changes = others, next(_changes)
         self._seen = _Seen(functions, places, values, items, (*parts, self._changes))
         return self._seen.key
+
+    def is_of(self, methods: tuple[FunctionType, ...]) -> bool:
+        """Whether it is what these read."""
+        return self._methods == methods
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, ()  # what writes functions by value, as notebooks' are, leaves it out
 
     def leave_out_what_changed(self) -> None:
         """Leave out what was changed since the last key: while a step is traced, by itself."""
@@ -95,21 +116,71 @@ class Outside:
         """The methods and the functions that they call, and all places that these read."""
         functions = [*self._methods]
         places: list[_Place] = []
+
+        def add(more: Iterable[_Place], *given: Any) -> None:
+            new = [(root, names) for root, names in more if (id(root), names) not in self._written]
+            places.extend(new)
+            for value in (*given, *[_value(*place) for place in new]):
+                for function in _called_in(value):
+                    if function not in functions:
+                        functions.append(function)
+
+        add(self._held)
         for function in functions:  # grows
             name = function.__name__
-            if name.startswith("__") and name.endswith("__"):
-                continue
-            known = len(places)
-            for root, names in _places(function):
-                if (id(root), names) in self._written:
-                    continue
-                places.append((root, names))
-            given = function.__defaults__, function.__kwdefaults__
-            for value in (*given, *[_value(*place) for place in places[known:]]):
-                for item in (value, *_items(value)):
-                    if _is_followed(item) and item not in functions:
-                        functions.append(item)
+            if name == "__call__" or not (name.startswith("__") and name.endswith("__")):
+                add(_places(function), function.__defaults__, function.__kwdefaults__)
         return functions, places
+
+
+outside_of_class = lru_cache(maxsize=1024)(Outside)
+"""What methods read outside them, as it was found at the last call."""
+
+
+def outside_of(held: Any) -> Outside | None:
+    """What a function that a cell holds, or an object that it calls as one, reads outside it.
+
+    It is kept with a function, which may refer to the cell: kept elsewhere, both would stay.
+    """
+    methods = (held,) if isinstance(held, FunctionType) else methods_of(type(held))
+    if not methods or not _is_followed(methods[0]):
+        return None
+    attributes = methods[0].__dict__
+    kept: Outside | None = attributes.get(_KEPT)
+    if not (kept and kept.is_of(methods)):  # that of another function, which this one wraps
+        kept = attributes[_KEPT] = Outside(methods)
+    return kept
+
+
+def read_by(held: Any) -> tuple[Any, ...]:
+    """A key of ``outside_of``."""
+    outside = outside_of(held)
+    return outside.key() if outside else ()
+
+
+def methods_of(kind: type[Any]) -> tuple[FunctionType, ...]:
+    """The functions of a class and its bases outside libraries, properties included."""
+    return functions_of([part for base in users_classes(kind) for part in base.__dict__.values()])
+
+
+def functions_of(members: Sequence[Any]) -> tuple[FunctionType, ...]:
+    """The functions among members of a class, those of properties and class methods included."""
+    members = [getattr(member, "fget", None) or member for member in members]
+    members = [getattr(member, "__func__", member) for member in members]
+    return tuple([member for member in members if isinstance(member, FunctionType)])
+
+
+def holding_members(kind: type[Any]) -> tuple[str, ...]:
+    """The names of a class's members, functions aside, that may change inside or are called."""
+    found = []
+    for base in users_classes(kind):
+        for name, member in base.__dict__.items():
+            value = _as_read(member, kind)
+            if name.startswith("__") or name in _DERIVED or isinstance(value, FunctionType):
+                continue
+            if isinstance(value, (list, dict)) or _called_in(value):
+                found.append(name)
+    return tuple(found)
 
 
 def _same(values: Sequence[Any], others: Sequence[Any]) -> bool:
@@ -246,11 +317,29 @@ def _compared(value: Any) -> Any:
     return frozen(value, ())
 
 
-def _is_followed(value: Any) -> bool:
-    """Whether it is a function that its user may change: none of a package that is installed."""
-    if not isinstance(value, FunctionType) or _is_librarys(str(value.__module__)):
-        return False
-    return not any(folder in value.__code__.co_filename for folder in _INSTALLED)
+def _called_in(value: Any) -> list[FunctionType]:
+    """The functions that are run where a value, or one that it holds, is called."""
+    found: list[Any] = []
+    for item in (value, *_items(value)):
+        if isinstance(item, FunctionType):
+            found.append(item)
+        elif isinstance(item, (MethodType, staticmethod)):
+            found.append(item.__func__)
+        owner = item.__self__ if isinstance(item, MethodType) else item
+        if callable(item) and not isinstance(owner, (type, *COMPARED)):
+            found += methods_of(type(owner))  # which call each other
+        found.append(getattr(item, "__dict__", {}).get("__wrapped__"))
+    return [item for item in found if isinstance(item, FunctionType) and _is_followed(item)]
+
+
+def _is_followed(function: FunctionType) -> bool:
+    """Whether its user may change a function: none of a package that is installed."""
+    return _is_users(function.__module__, function.__code__.co_filename)
+
+
+@lru_cache(maxsize=4096)
+def _is_users(module: str | None, file: str) -> bool:
+    return not _is_librarys(str(module)) and not any(folder in file for folder in _INSTALLED)
 
 
 def _is_librarys(module: str) -> bool:
