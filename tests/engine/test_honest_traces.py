@@ -1057,7 +1057,33 @@ class Called:
         return factor * a
 
 
-slot, an_object, called = Slot(), Held(), Called()
+class Rated:
+    def __init__(self):
+        self.factor = 0.5
+
+    def all_times(self, a):
+        return self.times(a)
+
+    def times(self, a):
+        return self.factor * factor * a
+
+
+def times_of(settings, a):
+    return settings.factor * a
+
+
+def times_of_another(a):
+    other = rated
+    return other.factor * a
+
+
+def times_of_matched(a):
+    match rated:
+        case Rated(factor=found):
+            return found * a
+
+
+slot, an_object, called, rated = Slot(), Held(), Called(), Rated()
 bound, static = called.times, staticmethod(times)
 bend, either = torch.tanh, inner
 once_scaled = with_factor(0.5)
@@ -1091,6 +1117,11 @@ READ = {
     "one in a dictionary": (lambda a: by_name["inner"](a), (HERE, "scaled", lambda a: 2 * a)),
     "a variable around one": (lambda a: once_scaled(a), (HERE, "once_scaled", with_factor(2.0))),
     "a function of torch": (lambda a: bend(a), (HERE, "bend", torch.sin)),
+    "an object that is given on": (lambda a: times_of(rated, a), (rated, "factor", 2.0)),
+    "one under another name": (times_of_another, (rated, "factor", 2.0)),
+    "one in a pattern": (times_of_matched, (rated, "factor", 2.0)),
+    "one of a method": (lambda a: rated.times(a), (rated, "factor", 2.0)),
+    "a global of a method's method": (lambda a: rated.all_times(a), (HERE, "factor", 2.0)),
     "a bound method's global": (lambda a: bound(a), (HERE, "factor", 2.0)),
     "a called object's global": (lambda a: called(a), (HERE, "factor", 2.0)),
     "one of a static method alone": (lambda a: static(a), (HERE, "factor", 2.0)),

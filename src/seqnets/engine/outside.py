@@ -25,6 +25,8 @@ LIBRARIES = {"seqnets", "torch", *sys.stdlib_module_names}
 
 _Place = tuple[dict[str, Any] | CellType, tuple[str, ...]]
 """A function's globals, or a variable of one around it; and names: ("config", "rate")."""
+_ALL = "__dict__"
+"""The last name of what is read as a whole, as where it is given to a function."""
 _NOTHING = object()
 _DERIVED = {"_recurrent_gates"}  # a member that seqnets makes of others
 _KEPT = "_read_outside"
@@ -116,14 +118,23 @@ class Outside:
         """The methods and the functions that they call, and all places that these read."""
         functions = [*self._methods]
         places: list[_Place] = []
+        known = {*self._written}
 
         def add(more: Iterable[_Place], *given: Any) -> None:
-            new = [(root, names) for root, names in more if (id(root), names) not in self._written]
-            places.extend(new)
-            for value in (*given, *[_value(*place) for place in new]):
-                for function in _called_in(value):
-                    if function not in functions:
-                        functions.append(function)
+            called = [function for value in given for function in _called_in(value)]
+            for root, names in more:
+                value = _value(root, names)
+                if (id(root), names) in known or (names[-1] == _ALL and value is _NOTHING):
+                    continue
+                known.add((id(root), names))
+                places.append((root, names))
+                called += _called_in(value)
+                if isinstance(value, FunctionType) and len(names) > 1:  # of an object, perhaps
+                    called += _methods_of_users(_value(root, names[:-1]))
+                    add([(root, (*names[:-1], _ALL))])
+            for function in called:
+                if function not in functions:
+                    functions.append(function)
 
         add(self._held)
         for function in functions:  # grows
@@ -210,10 +221,8 @@ def _add_items(found: list[Any], value: Any) -> None:
     elif isinstance(value, (list, tuple)):
         if len(value) <= _MOST_ITEMS:
             found += value
-    elif is_only_a_dict(value):
-        held = vars(value)
-        if all(isinstance(part, COMPARED) for part in held.values()):  # as settings have
-            found += [*held, *held.values()]
+    elif (held := _member(value, _ALL)) is not _NOTHING:
+        found += [*held, *held.values()]
 
 
 def _places(function: FunctionType) -> Iterator[_Place]:
@@ -240,15 +249,18 @@ def _reads(code: CodeType) -> list[tuple[bool, tuple[str, ...]]]:
     names: tuple[str, ...] = ()
     for instruction in dis.get_instructions(code):
         operation, name = instruction.opname, instruction.argval
+        if operation in ("EXTENDED_ARG", "PUSH_NULL"):
+            continue
+        if operation in ("LOAD_ATTR", "LOAD_METHOD") and names:
+            names = (*names, name)
+        else:
+            if names and operation not in ("STORE_ATTR", "DELETE_ATTR"):
+                found[is_global, (*names, _ALL)] = None
+            names = ()
         if operation in ("LOAD_GLOBAL", "LOAD_DEREF"):
             is_global, names = operation == "LOAD_GLOBAL", (name,)
-        elif operation in ("LOAD_ATTR", "LOAD_METHOD") and names:
-            names = (*names, name)
         elif operation in ("STORE_GLOBAL", "STORE_DEREF"):
             written.add((operation == "STORE_GLOBAL", name))
-            names = ()
-        elif operation not in ("EXTENDED_ARG", "PUSH_NULL"):
-            names = ()
         if names:
             found[is_global, names] = None
     for constant in code.co_consts:
@@ -278,6 +290,11 @@ def _value(root: dict[str, Any] | CellType, names: tuple[str, ...]) -> Any:
 
 
 def _member(value: Any, name: str) -> Any:
+    if name == _ALL:
+        held = vars(value) if is_only_a_dict(value) else None
+        if held is None or not all(isinstance(part, COMPARED) for part in held.values()):
+            return _NOTHING  # not as settings are
+        return held
     owners = value.__mro__ if isinstance(value, type) else (value, *type(value).__mro__)
     for owner in owners:
         held = getattr(owner, "__dict__", {})
@@ -325,11 +342,17 @@ def _called_in(value: Any) -> list[FunctionType]:
             found.append(item)
         elif isinstance(item, (MethodType, staticmethod)):
             found.append(item.__func__)
-        owner = item.__self__ if isinstance(item, MethodType) else item
-        if callable(item) and not isinstance(owner, (type, *COMPARED)):
-            found += methods_of(type(owner))  # which call each other
+        if callable(item):
+            found += _methods_of_users(item.__self__ if isinstance(item, MethodType) else item)
         found.append(getattr(item, "__dict__", {}).get("__wrapped__"))
     return [item for item in found if isinstance(item, FunctionType) and _is_followed(item)]
+
+
+def _methods_of_users(value: Any) -> list[FunctionType]:
+    """The methods of an object, which call each other, if it is of a user's class."""
+    if isinstance(value, (type, ModuleType, *COMPARED)):
+        return []
+    return [method for method in methods_of(type(value)) if _is_followed(method)]
 
 
 def _is_followed(function: FunctionType) -> bool:
