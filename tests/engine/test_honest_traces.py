@@ -1083,6 +1083,19 @@ def times_of_matched(a):
             return found * a
 
 
+def times_of_imported(a):
+    from tests.engine import test_honest_traces as here
+
+    return here.factor * a
+
+
+def times_of_own_class(a):
+    class Local:
+        rate = factor
+
+    return Local.rate * a
+
+
 slot, an_object, called, rated = Slot(), Held(), Called(), Rated()
 bound, static = called.times, staticmethod(times)
 bend, either = torch.tanh, inner
@@ -1092,6 +1105,8 @@ HERE = sys.modules[__name__]
 
 READ = {
     "a global": (lambda a: factor * a, (HERE, "factor", 2.0)),
+    "one of an imported module": (times_of_imported, (HERE, "factor", 2.0)),
+    "one in the body of a class": (times_of_own_class, (HERE, "factor", 2.0)),
     "one in a comprehension": (lambda a: sum([factor * a for _ in "ab"]), (HERE, "factor", 2.0)),
     "one with a comprehension's name": (
         lambda a: factor * a + sum([(lambda: 0 * factor * a)() for factor in (1, 2)]),

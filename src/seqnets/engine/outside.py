@@ -24,7 +24,7 @@ LIBRARIES = {"seqnets", "torch", *sys.stdlib_module_names}
 """Packages that users do not change."""
 
 _Place = tuple[dict[str, Any] | CellType, tuple[str, ...]]
-"""A function's globals, or a variable of one around it; and names: ("config", "rate")."""
+"""A function's globals, all modules, or a variable around it; and names: ("config", "rate")."""
 _ALL = "__dict__"
 """The last name of what is read as a whole, as where it is given to a function."""
 _NOTHING = object()
@@ -124,7 +124,8 @@ class Outside:
             called = [function for value in given for function in _called_in(value)]
             for root, names in more:
                 value = _value(root, names)
-                if (id(root), names) in known or (names[-1] == _ALL and value is _NOTHING):
+                is_sure = root is not sys.modules and names[-1] != _ALL
+                if (id(root), names) in known or (value is _NOTHING and not is_sure):
                     continue
                 known.add((id(root), names))
                 places.append((root, names))
@@ -229,8 +230,9 @@ def _places(function: FunctionType) -> Iterator[_Place]:
     """Where a function reads what is not its own, and not a library's."""
     code = function.__code__
     around = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
-    for is_global, names in _reads(code):
-        root = function.__globals__ if is_global else around.get(names[0])
+    roots = {"LOAD_GLOBAL": function.__globals__, "IMPORT_NAME": sys.modules}
+    for operation, names in _reads(code):
+        root = roots.get(operation, around.get(names[0]))
         if root is not None:  # else a variable of the function itself, which one inside it reads
             value = _value(root, names[:1])
             if not (isinstance(value, ModuleType) and _is_librarys(value.__name__)):
@@ -238,15 +240,17 @@ def _places(function: FunctionType) -> Iterator[_Place]:
 
 
 @lru_cache(maxsize=4096)
-def _reads(code: CodeType) -> list[tuple[bool, tuple[str, ...]]]:
-    """What code reads outside itself: whether it is a global, and its name with attributes'.
+def _reads(code: CodeType) -> list[tuple[str, tuple[str, ...]]]:
+    """What code reads outside itself: by which operation, and its name with attributes'.
 
-    Without what it writes too, as where it counts calls.
+    Without what it writes too, as where it counts calls. Of what it imports, all that has one of
+    the names in the code.
     """
-    found: dict[tuple[bool, tuple[str, ...]], None] = {}
+    found: dict[tuple[str, tuple[str, ...]], None] = {}
     written = set()
-    is_global = False
+    root = ""
     names: tuple[str, ...] = ()
+    imported: tuple[str, ...] = ()
     for instruction in dis.get_instructions(code):
         operation, name = instruction.opname, instruction.argval
         if operation in ("EXTENDED_ARG", "PUSH_NULL"):
@@ -255,14 +259,19 @@ def _reads(code: CodeType) -> list[tuple[bool, tuple[str, ...]]]:
             names = (*names, name)
         else:
             if names and operation not in ("STORE_ATTR", "DELETE_ATTR"):
-                found[is_global, (*names, _ALL)] = None
+                found[root, (*names, _ALL)] = None
             names = ()
-        if operation in ("LOAD_GLOBAL", "LOAD_DEREF"):
-            is_global, names = operation == "LOAD_GLOBAL", (name,)
+        if operation in ("LOAD_GLOBAL", "LOAD_NAME"):  # the latter in the body of a class
+            root, names = "LOAD_GLOBAL", (name,)
+        elif operation == "LOAD_DEREF":
+            root, names = operation, (name,)
+        elif operation in ("IMPORT_NAME", "IMPORT_FROM"):
+            imported = (name,) if operation == "IMPORT_NAME" else (imported[0], name)
+            found |= {("IMPORT_NAME", (*imported, part)): None for part in code.co_names}
         elif operation in ("STORE_GLOBAL", "STORE_DEREF"):
-            written.add((operation == "STORE_GLOBAL", name))
+            written.add((operation.replace("STORE", "LOAD"), name))
         if names:
-            found[is_global, names] = None
+            found[root, names] = None
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             found |= dict.fromkeys(_reads(constant))
