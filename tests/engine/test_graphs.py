@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.export import Dim
 
@@ -102,6 +103,37 @@ def test_a_layer_whose_options_or_inner_cell_changed_is_compiled_anew():
     for layer in [Recurrent(cell).eval() for cell in cells]:
         compiled = torch.compile(layer, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x), layer(x))
+
+
+class Halving(nn.Module):
+    def forward(self, a):
+        return a / 2 if self.training else a
+
+
+class Furnished(GatedCell):
+    gates = ("n",)
+
+    def add_parameters(self, parameter):
+        super().add_parameters(parameter)
+        self.norm, self.bend = nn.LayerNorm(self.hidden_size), nn.Sequential(nn.LeakyReLU(0.1))
+        self.halving = Halving()
+
+    def update(self, wx, uh, state):
+        return (self.halving(self.bend(self.norm(wx.n + uh.n))),)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [("norm", "eps", 1.0), ("bend.0", "negative_slope", 0.5), ("halving", "training", False)],
+)
+def test_a_layer_is_compiled_anew_where_a_module_inside_its_cell_changed(module, name, value):
+    layer, x = Recurrent(Furnished(3, 5)), torch.randn(2, 6, 3)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    compiled(x)
+
+    setattr(layer.cell.get_submodule(module), name, value)
+
+    torch.testing.assert_close(compiled(x), layer(x))
 
 
 def test_a_layer_that_is_compiled_after_a_change_of_its_cells_class_shows_it(monkeypatch):

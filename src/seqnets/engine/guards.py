@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from seqnets.cells import Cell
 from seqnets.cells.metaclass import class_changes, users_classes
 from seqnets.engine.equation import attributes_of
@@ -36,24 +38,25 @@ def _changes(cell: Cell) -> int:
 
 
 def _read(cell: Cell, path: str) -> Any:
-    """An attribute of a cell, or of a nested one."""
+    """An attribute of a cell, or of a module inside."""
     value: Any = cell
     for name in path.split("."):
         value = getattr(value, name)
     return value
 
 
-def _plain_attributes(cell: Cell) -> str:
+def _plain_attributes(module: nn.Module) -> str:
     """Names of a cell's attributes that the compiler can guard, comma-separated.
 
     The training flag, numbers, strings and tuples of them, also those that are the class's until
-    the cell has its own; those of nested cells with a path: "beta,cell.training".
+    the cell has its own; those of modules inside with a path: "beta,norm.training,norm.eps".
     """
-    everything = {name: getattr(cell, name) for name in _of_classes(cell)} | attributes_of(cell)
+    own = attributes_of(module)
+    everything = {name: getattr(module, name) for name in _of_classes(module)} | own
     names = ["training", *(name for name, value in everything.items() if _is_plain(value))]
-    for child, inside in cell._modules.items():
-        if isinstance(inside, Cell):
-            names += [f"{child}.{name}" for name in _plain_attributes(inside).split(",") if name]
+    for child, inside in module._modules.items():
+        if child != "parametrizations" and inside is not None:
+            names += [f"{child}.{name}" for name in _plain_attributes(inside).split(",")]
     return ",".join(names)
 
 
@@ -84,14 +87,14 @@ def _replaceable(cell: Cell) -> str:
     return ",".join(names)
 
 
-def _of_classes(cell: Cell) -> list[str]:
-    """Names of what a step may read from a cell's class, properties aside."""
-    kind = type(cell)
+def _of_classes(module: nn.Module) -> list[str]:
+    """Names of what a step may read from a module's class, properties aside."""
+    kind = type(module)
     bases = [base for base in kind.__mro__ if base.__module__.split(".")[0] not in _OTHERS]
     names = dict.fromkeys(name for base in bases for name in base.__dict__)
     return [name for name in names if _is_read(name, getattr(kind, name))]
 
 
 def _is_read(name: str, value: Any) -> bool:
-    """Whether a step may read a class's attribute from the cell, rather than compute it."""
+    """Whether a step may read a class's attribute from the module, rather than compute it."""
     return not name.startswith(("__", "_abc_")) and not isinstance(value, property)
