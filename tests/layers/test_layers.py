@@ -201,6 +201,18 @@ def test_connections_lead_around_every_layer_after_the_first(connection, x):
     torch.testing.assert_close(net(x)[0], expected)
 
 
+def test_a_highway_that_gets_memory_late_starts_closed():
+    with torch.device("meta"):
+        net = DeepRNN(GRUCell, I, H, 2, connection="highway")
+    net.to_empty(device="cpu")
+
+    for module in net.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+    assert (net.connections[1].gate.bias == -2).all()
+
+
 def test_a_printed_stack_shows_its_connections_by_name():
     shown = repr(DeepRNN(GRUCell, I, H, 2, connection="residual"))
 

@@ -45,6 +45,22 @@ def log_sum(scores):
     return math.log(math.fsum(math.exp(score) for score in scores))
 
 
+def test_a_field_that_gets_memory_late_takes_classes_for_alike():
+    with torch.device("meta"):
+        field = ConditionalRandomField(FEATURES, CLASSES)
+    field.to_empty(device="cpu")
+    for parameter in field.parameters():
+        torch.nn.init.constant_(parameter, math.nan)
+
+    for module in field.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+    alike = (field.start, field.transitions, field.end)
+    assert all((scores == 0).all() for scores in alike)
+    assert field.linear.weight.isfinite().all()
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_the_loss_is_that_of_all_paths_counted_one_by_one(crf, steps):
     y, targets = draw(4, steps)

@@ -37,6 +37,15 @@ class Residual(NoConnection):
         return x + y
 
 
+class ClosedGate(Linear):
+    """The affine map of a gate that starts closed, and does so again when it is reset."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weight as of any affine map; the sigmoid of the bias is near 0."""
+        super().reset_parameters()
+        nn.init.constant_(self.bias, -2.0)
+
+
 class Highway(nn.Module):
     """A gate from input to output (Srivastava et al., 2015, "Highway Networks", arXiv:1505.00387).
 
@@ -52,8 +61,7 @@ class Highway(nn.Module):
         super().__init__()
         self.places = places
         channels = width // places
-        self.gate = Linear(channels, channels, **like)
-        nn.init.constant_(self.gate.bias, -2.0)
+        self.gate = ClosedGate(channels, channels, **like)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """``x`` where the gate is shut, ``y`` where it is open, each (..., H)."""

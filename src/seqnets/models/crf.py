@@ -39,9 +39,15 @@ class ConditionalRandomField(Head):
         super().__init__()
         self.num_classes = num_classes
         self.linear = nn.Linear(features, num_classes)
-        self.start = nn.Parameter(torch.zeros(num_classes))
-        self.transitions = nn.Parameter(torch.zeros(num_classes, num_classes))
-        self.end = nn.Parameter(torch.zeros(num_classes))
+        self.start = nn.Parameter(torch.empty(num_classes))
+        self.transitions = nn.Parameter(torch.empty(num_classes, num_classes))
+        self.end = nn.Parameter(torch.empty(num_classes))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Let all classes be alike at the start, at the end and after each other."""
+        for scores in (self.start, self.transitions, self.end):
+            nn.init.zeros_(scores)
 
     def forward(self, y: Tensor) -> Tensor:
         """Scores of each step's classes, (B, T, C), for features (B, T, H)."""
