@@ -187,8 +187,20 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
             "  Others have it, such as dataset=classification, forecasting",
         ),
         (["train", "optimizer.momentum=1"], "  Others have it, such as optimizer=sgd.\n"),
-        (["train", "callbacks.early_stopping.patience=3"], "it, such as callbacks=early_stopping"),
+        (
+            ["train", "callbacks.early_stopping.patience=3"],
+            "  Others have callbacks.early_stopping, such as callbacks=early_stopping.\n",
+        ),
         (["train", "model.cell_options.zoneout.p=0.2"], "'model/option=[zoneout]' chooses it."),
+        (["train", "~model.cell_options.zoneout.p"], "is not a key or group of `seqnets train`"),
+        (
+            ["train", "dataset=parity", "dataset.augment.noise.std=0.1"],
+            "  Others have dataset.augment, such as dataset=classification,",
+        ),
+        (
+            ["train", "dataset=tagging", "dataset.augment.noise.std=0.1"],
+            "  'dataset/augment=[noise]' chooses it.",
+        ),
         (["train", "dataset=no/such.csv"], "dataset: there is no option 'no/such.csv'."),
         (["train", "dataset=partiy"], "Did you mean parity"),
         (["train", "scheduler=none"], "'none'.\n  There are: constant, cosine,"),

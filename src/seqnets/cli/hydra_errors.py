@@ -175,20 +175,21 @@ def _missing_key(
                 f"{key}: has no such keys yet, expected them to be added one by one.\n"
                 f"  +{key}.NAME=VALUE adds one."
             )
-    if option := _option_with(arguments, key, keys):
-        return UsageError(
-            f"{key}: belongs to an option that is not chosen, expected it too.\n"
-            f"  {shell(option)} chooses it{'' if base == verb else ' in a new run'}."
-        )
-    if to_set and any(keys.get(place, "") in (None, {}) for place in _around(key)):
-        return UsageError(
-            f"{key}: is not there yet, expected it to be added.\n  +{key}=VALUE adds it."
-        )
+        if option := _option_with(arguments, key, keys):
+            return UsageError(
+                f"{key}: belongs to an option that is not chosen, expected it too.\n"
+                f"  {shell(option)} chooses it{'' if base == verb else ' in a new run'}."
+            )
+        if any(keys.get(place, "") in (None, {}) for place in _around(key)):
+            return UsageError(
+                f"{key}: is not there yet, expected it to be added.\n  +{key}=VALUE adds it."
+            )
     absent = next((name for name in _around(key) if name not in keys), key)
     outer, _, inner = absent.rpartition(".")
     if not advice.startswith("Did"):
         owners = _owners(arguments, outer, inner) if base == verb and outer else []
-        others = f"Others have it, such as {outer}={', '.join(owners)}." if owners else meant
+        lacking = "it" if absent == key else absent
+        others = f"Others have {lacking}, such as {outer}={', '.join(owners)}." if owners else meant
         advice = others or advice
     how_to_add = ""
     if to_set and isinstance(keys.get(outer), dict):
@@ -232,7 +233,8 @@ def _option_with(arguments: Sequence[str], key: str, keys: Container[str]) -> st
         for path in option_files(group, config_folders(arguments)):
             first, _, _ = path.read_text(encoding="utf-8").partition("\n")
             package = first.removeprefix("# @package ")
-            if key.startswith(f"{package}.") and package not in keys:
+            place, _, _ = package.rpartition(".")
+            if key.startswith(f"{package}.") and package not in keys and place in keys:
                 return f"{group}=[{path.stem}]"
     return ""
 
