@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from seqnets.atomic import _STALE, _machine, atomic
+from seqnets.atomic import _STALE, _machine, atomic, named_by
+from seqnets.errors import ConfigError
 
 
 @pytest.fixture
@@ -120,3 +121,11 @@ def test_no_process_is_signalled_where_that_would_interrupt_it(tmp_path, gone, m
         partial.touch()
 
     assert {*tmp_path.iterdir()} == {tmp_path / "said.csv", left}
+
+
+def test_a_librarys_own_error_about_a_file_is_told_in_its_words():
+    with (
+        pytest.raises(ConfigError, match=r"target: is 'a\.keras', .*: Can't write data\.$"),
+        named_by("target", Path("a.keras")),
+    ):
+        raise OSError("Can't write data")  # as h5py raises it: without a number

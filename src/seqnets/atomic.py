@@ -62,7 +62,8 @@ def named_by(option: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(
-            f"{option}: is {str(path)!r}, expected a file that can be written: {error.strerror}."
+            f"{option}: is {str(path)!r}, expected a file that can be written: "
+            f"{error.strerror or error}."
         ) from error
 
 

@@ -221,6 +221,7 @@ def test_what_is_mistyped_is_told_before_anything_is_timed(arguments, told, seqn
         (["B=0"], "B: is 0, expected a positive integer"),
         (["H=[4,x]"], "H: is 'x'"),
         (["cells=[grru]"], "cells: is 'grru', expected one of rru, gru, tgru.\n"),
+        (["cells=LSTMCell"], "cells: is 'LSTMCell', expected one of lstm, "),
         (["pass=backward"], "pass: is 'backward'"),
         (["output=/dev/null/x.json"], "expected a file that can be written"),
         (["cells=null", "model/cell=lstm", "+model.cell.bais=true"], "Did you mean bias?"),

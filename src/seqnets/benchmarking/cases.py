@@ -158,7 +158,7 @@ def _names(key: str, value: Any, known: Collection[str]) -> list[str]:
     names = [str(name) for name in _listed(value)]
     for name in names:
         if name not in known:
-            told = (len(known) > _FEW and get_close_matches(name, known)) or known
+            told = (len(known) > _FEW and get_close_matches(name.casefold(), known)) or known
             raise ConfigError(f"{key}: is {name!r}, expected one of {', '.join(told)}.")
     return names
 
