@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from inspect import getfile
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,12 @@ from seqnets import conversion
 from seqnets.cli.arguments import parsed, quoted
 from seqnets.cli.hydra_errors import _unknown_key
 from seqnets.cli.listing import KINDS, configs
-from seqnets.cli.main import VERBS
+from seqnets.cli.main import VERBS, command
 from seqnets.cli.meant import WRITTEN, path_meant, word_meant
 from seqnets.cli.names import near
 from seqnets.quoting import override
 from seqnets.training import exporting
+from seqnets.warn import warn
 
 
 def test_the_version_is_the_packages(seqnets):
@@ -44,6 +46,17 @@ def test_a_warning_of_seqnets_comes_without_the_line_of_its_source():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert done.stderr == "Warning: it is slower\nother.py:1: UserWarning: it is slower\n"
+
+
+def test_a_warning_from_inside_of_a_verb_is_of_seqnets(seqnets, monkeypatch):
+    verb = {"__name__": "seqnets.cli.listing", "warn": warn}
+    exec("def show(*options): warn('it is slower')", verb)
+    monkeypatch.setattr("seqnets.cli.listing.show", verb["show"])
+
+    with pytest.warns(UserWarning, match="it is slower") as told:
+        seqnets("list", "models")
+
+    assert told[0].filename == getfile(command)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's memory")

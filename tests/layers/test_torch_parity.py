@@ -600,6 +600,17 @@ def test_dropout_without_effect_warns_as_in_torch_of_the_line_that_asks_for_it(n
     assert told[0].filename == __file__
 
 
+@pytest.mark.parametrize("library", ["torch", "lightning", "hydra"])
+def test_a_warning_names_no_line_of_a_library_in_between(library):
+    between = {"__name__": f"{library}.inside", "LSTM": seqnets.LSTM}
+    exec("def call(): LSTM(2, 3, dropout=0.5)", between)
+
+    with pytest.warns(UserWarning, match="dropout") as told:
+        between["call"]()
+
+    assert told[0].filename == __file__
+
+
 @pytest.mark.parametrize("name", ["LSTM", "GRUCell"])
 def test_a_model_around_a_module_can_be_traced_by_fx(name):
     class Model(nn.Module):
