@@ -650,11 +650,16 @@ class Incomplete(Cell):
         super().__init__()
 
 
+class Wrapping(Incomplete):
+    cell_class = GRUCell  # of its own: only modules like torch.nn's pass all options to it
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
         (lambda: Scaled(I, 4.5, scale=2), r"Scaled: hidden_size is 4\.5"),
         (lambda: Incomplete(I, H, scale=2), "instantiate abstract class Incomplete"),
+        (lambda: Wrapping(I, H, scale=2), "instantiate abstract class Wrapping"),
         (lambda: Scaled(I, H, scale=2, bais=False), "unexpected keyword argument 'bais'"),
     ],
 )

@@ -27,7 +27,7 @@ def checks_calls(init: Callable[_P, None]) -> Callable[_P, None]:
         except TypeError as error:
             for kind in type(args[0]).__mro__:  # none has it where something was put around it
                 if getattr(kind, "__init__", None) is build:
-                    check_call(kind, args[1:], kwargs, error)
+                    check_call(kind, args[1:], kwargs, error, getattr(kind, "cell_class", None))
                     break
             raise
 
@@ -35,16 +35,19 @@ def checks_calls(init: Callable[_P, None]) -> Callable[_P, None]:
 
 
 def check_call(
-    kind: type[Any], given: Sequence[Any], named: Mapping[str, Any], error: TypeError
+    kind: type[Any],
+    given: Sequence[Any],
+    named: Mapping[str, Any],
+    error: TypeError,
+    cell: type[Any] | None = None,
 ) -> None:
     """Raise TypeError, as Python does, unless a class takes these arguments, and say what to do.
 
     A constructor may take names out of its ``**options``, so a name is unknown only if ``error``,
-    which the call raised, says so.
+    which the call raised, says so. A module like torch.nn's takes its own and those of its cell.
     """
     if isinstance(error, SeqnetsError):
         return
-    cell = getattr(kind, "cell_class", None)  # a module like torch.nn's takes its options, too
     known = dict.fromkeys([*arguments_of(kind), *(arguments_of(cell) if cell else ())]).keys()
     advice = _MORE_THAN_A_STEP if named.keys() & _OF_LAYERS - known else ""
     if "cell" in known and "input_size" not in known and given and isinstance(given[0], type):
