@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
-from functools import lru_cache, partial
+from functools import lru_cache, partial, partialmethod
 from types import FunctionType, MethodType, SimpleNamespace
 
 import numpy as np
@@ -1196,6 +1196,9 @@ HELD = {
     "a bound method": lambda: holding(Called().times),
     "an object that is called": lambda: holding(Called()),
     "a static method of its class": lambda: holding(staticmethod(times), of_class=True),
+    "one in part as its method": lambda: holding(
+        partialmethod(times_all, 1.0), lambda held, a: held(a), of_class=True
+    ),
     "one in part of its class": lambda: holding(
         staticmethod(partial(times_all, 1.0)), of_class=True
     ),
@@ -1259,6 +1262,25 @@ def test_the_code_of_a_function_that_is_an_attribute_may_change():
     before, _ = unroll(cell, x)
 
     bent.__code__ = (lambda a: torch.sin(a)).__code__
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
+    assert not torch.allclose(before, unroll(cell, x)[0])
+
+
+def test_what_a_step_is_the_first_to_import_may_change(tmp_path, monkeypatch):
+    (tmp_path / "imported_by_a_step.py").write_text("factor = 0.5")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def times_of_new(a):
+        import imported_by_a_step as new
+
+        return new.factor * a
+
+    cell, x = cell_of(lambda a, h: times_of_new(a)), torch.randn(B, T, I)
+    before, _ = unroll(cell, x)
+    unroll(cell, x)
+
+    monkeypatch.setitem(sys.modules, "imported_by_a_step", SimpleNamespace(factor=2.0))
 
     torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
     assert not torch.allclose(before, unroll(cell, x)[0])

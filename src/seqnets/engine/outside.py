@@ -11,7 +11,7 @@ import dis
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
-from functools import lru_cache, partial
+from functools import lru_cache, partial, partialmethod
 from itertools import count
 from operator import is_
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
@@ -124,8 +124,8 @@ class Outside:
             called = [function for value in given for function in _called_in(value)]
             for root, names in more:
                 value = _value(root, names)
-                is_sure = root is not sys.modules and names[-1] != _ALL
-                if (id(root), names) in known or (value is _NOTHING and not is_sure):
+                is_guess = names[-1] == _ALL or (root is sys.modules and len(names) > 1)
+                if (id(root), names) in known or (is_guess and value is _NOTHING):
                     continue
                 known.add((id(root), names))
                 places.append((root, names))
@@ -267,7 +267,8 @@ def _reads(code: CodeType) -> list[tuple[str, tuple[str, ...]]]:
             root, names = operation, (name,)
         elif operation in ("IMPORT_NAME", "IMPORT_FROM"):
             imported = (name,) if operation == "IMPORT_NAME" else (imported[0], name)
-            found |= {("IMPORT_NAME", (*imported, part)): None for part in code.co_names}
+            of_imported = [imported, *((*imported, part) for part in code.co_names)]
+            found |= dict.fromkeys(("IMPORT_NAME", names) for names in of_imported)
         elif operation in ("STORE_GLOBAL", "STORE_DEREF"):
             written.add((operation.replace("STORE", "LOAD"), name))
         if names:
@@ -351,6 +352,8 @@ def _called_in(value: Any) -> list[FunctionType]:
             found.append(item)
         elif isinstance(item, (MethodType, staticmethod)):
             found.append(item.__func__)
+        elif isinstance(item, partialmethod):
+            found.append(item.func)
         if callable(item):
             found += _methods_of_users(item.__self__ if isinstance(item, MethodType) else item)
         found.append(getattr(item, "__dict__", {}).get("__wrapped__"))
