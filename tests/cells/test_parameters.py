@@ -382,6 +382,31 @@ def test_parametrized_recurrent_weights_learn_through_a_layer(cell_cls, parametr
         assert parameter.grad.any(), name
 
 
+class Moving(Cell):
+    """One with modules, a parameter of its own, and a buffer of integers."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.enter = nn.Linear(input_size, hidden_size)
+        self.mix = nn.Parameter(torch.randn(hidden_size, hidden_size))
+        self.register_buffer("places", torch.arange(hidden_size).flip(0))
+
+    def project(self, x):
+        return self.enter(x)
+
+    def step(self, wx, state):
+        return (torch.tanh(wx + state[0][:, self.places] @ self.mix),)
+
+
+def test_a_parametrized_cell_may_have_a_buffer_of_integers():
+    cell, x = Moving(3, 4), torch.randn(2, 5, 3)
+    expected, _ = Recurrent(cell)(x)
+    weight_norm(cell, "mix")
+
+    torch.testing.assert_close(Recurrent(cell)(x)[0], expected)
+
+
 class Halved(nn.Module):
     def forward(self, weight):
         return weight / 2

@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
-from seqnets import GatedCell, Recurrent, cells, unroll
+from seqnets import Cell, GatedCell, Recurrent, cells, unroll
 from seqnets.engine import explain, plans, reference
 from seqnets.engine.request import Request
 
@@ -230,6 +231,27 @@ def test_a_plain_tensor_of_another_dtype_is_left_to_the_plain_loop():
 
     assert explain(cell, x).chosen == "reference"
     torch.testing.assert_close(unroll(cell, x)[0], by_the_plain_loop(cell, x))
+
+
+class Placed(Cell):
+    """One whose parameters are all in a module, with a buffer of integers."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.enter = nn.Linear(input_size, hidden_size)
+        self.scales = torch.rand(hidden_size)
+        self.register_buffer("places", torch.arange(hidden_size).flip(0))
+
+    def project(self, x):
+        return self.enter(x)
+
+    def step(self, wx, state):
+        return (torch.tanh(wx + self.scales * state[0][:, self.places]),)
+
+
+def test_plain_tensors_may_stand_beside_a_buffer_of_integers():
+    assert explain(Placed(I, H), torch.randn(B, T, I)).chosen == "c"
 
 
 class Accumulating(Masked):

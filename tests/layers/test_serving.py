@@ -95,6 +95,25 @@ def test_explain_says_what_runs_and_why():
     assert "aten.rand_like" in plain.reason
 
 
+class Weighing(GatedCell):
+    gates = ("n",)
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.scales = torch.rand(self.hidden_size)
+
+    def update(self, wx, uh, state):
+        return (torch.tanh(wx.n + self.scales * uh.n),)
+
+
+def test_a_cell_with_a_tensor_that_is_a_plain_attribute_is_served_in_c():
+    layer, x = Recurrent(Weighing(I, H)), torch.randn(B, T, I)
+    stream = Stream(layer, B)
+
+    assert stream.backend == "c"
+    torch.testing.assert_close(fed(stream, x), layer(x)[0].detach())
+
+
 def test_half_precision_is_by_the_plain_loop():
     layer, x = Recurrent(GRUCell(I, H)).bfloat16(), torch.randn(B, T, I).bfloat16()
     stream = Stream(layer, B)

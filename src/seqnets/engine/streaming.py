@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
+from seqnets.engine.attributes import with_attributes_given
 from seqnets.engine.c.compiler import NoCompiler
 from seqnets.engine.c.stream import CStream
 from seqnets.engine.graph import Untraceable
@@ -44,7 +45,7 @@ def stream_cell(cell: Cell, x: Tensor) -> tuple[CellStream, str | None]:
     if reason := refusal_of_memory(cell.tensors()):
         return _PlainStream(cell, x), reason
     try:
-        return CStream(cell, x), None
+        return CStream(with_attributes_given(cell)[0], x), None
     except (Untraceable, NoCompiler) as reason:
         return _PlainStream(cell, x), str(reason)
 
