@@ -335,6 +335,18 @@ def test_shares_of_many_groups_are_products_for_all_of_them_at_once(function):
         assert check_backend(Sharing(9, 9), backend, steps=(4,)) == {}
 
 
+def test_a_softmax_in_too_many_groups_for_one_product_to_spread_is_traced():
+    class Sharing(user_cells.BareCell):
+        def make(self, I, H):
+            self.weight_hh = self.weight(90 * 11, H)
+
+        def step(self, x, state):
+            given = F.linear(state[0], self.weight_hh).unflatten(-1, (90, 11))
+            return (torch.tanh(x + given.softmax(-1).flatten(1)[:, :H]),)
+
+    assert check_backend(Sharing(H, H), "eager", steps=(2,), dtypes=(torch.float64,)) == {}
+
+
 def test_a_product_that_is_only_read_as_a_constant_has_no_stage_on_the_way_back():
     class Watching(user_cells.BareCell):
         def make(self, I, H):

@@ -68,7 +68,7 @@ class Moving(Preparing):
             return self._linear(func, name, args, kwargs, rows[0])
         if name in NORMALISED | {"amax"} and (to := self._better(*args[:2])) is not None:
             with self:
-                if name in NORMALISED and to == 1 and args[0].shape[args[1]] > FEW:
+                if name in NORMALISED and to == 1 and self._is_spread(*args[:2]):
                     return _normalised(name, *args[:2])
                 return self._with_dim_moved(func, to, *args)
         if name in VIEWS | {"repeat"} and not rows:
@@ -249,6 +249,11 @@ class Moving(Preparing):
         size, width = row.shape[dims[0]], row.numel() // self._rows
         better = 1 if size * size < width else row.dim() - 1
         return None if better == dims[0] % row.dim() or not _pays(width, width) else better
+
+    def _is_spread(self, row: Tensor, dim: int) -> bool:
+        """Whether one product spreads a number of each group to its units, which are many."""
+        size, width = row.shape[dim], row.numel() // self._rows
+        return size > FEW and _pays(width // size, width)
 
     @staticmethod
     def _with_dim_moved(func: Any, to: int, row: Tensor, dims: Any, *args: Any) -> Tensor:
