@@ -248,7 +248,7 @@ def _reads(code: CodeType) -> list[tuple[str, tuple[str, ...]]]:
     """
     found: dict[tuple[str, tuple[str, ...]], None] = {}
     written = set()
-    root = ""
+    by = ""
     names: tuple[str, ...] = ()
     imported: tuple[str, ...] = ()
     for instruction in dis.get_instructions(code):
@@ -259,12 +259,12 @@ def _reads(code: CodeType) -> list[tuple[str, tuple[str, ...]]]:
             names = (*names, name)
         else:
             if names and operation not in ("STORE_ATTR", "DELETE_ATTR"):
-                found[root, (*names, _ALL)] = None
+                found[by, (*names, _ALL)] = None
             names = ()
         if operation in ("LOAD_GLOBAL", "LOAD_NAME"):  # the latter in the body of a class
-            root, names = "LOAD_GLOBAL", (name,)
+            by, names = "LOAD_GLOBAL", (name,)
         elif operation == "LOAD_DEREF":
-            root, names = operation, (name,)
+            by, names = operation, (name,)
         elif operation in ("IMPORT_NAME", "IMPORT_FROM"):
             imported = (name,) if operation == "IMPORT_NAME" else (imported[0], name)
             of_imported = [imported, *((*imported, part) for part in code.co_names)]
@@ -272,7 +272,7 @@ def _reads(code: CodeType) -> list[tuple[str, tuple[str, ...]]]:
         elif operation in ("STORE_GLOBAL", "STORE_DEREF"):
             written.add((operation.replace("STORE", "LOAD"), name))
         if names:
-            found[root, names] = None
+            found[by, names] = None
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             found |= dict.fromkeys(_reads(constant))
