@@ -215,6 +215,31 @@ def test_tensors_that_are_plain_attributes_are_read_as_buffers_are(made):
     assert len(made) == 1
 
 
+def test_a_compiler_reads_plain_tensors_as_buffers_too():
+    layer, x, graphs = Recurrent(Masked(I, H)), torch.randn(B, T, I), []
+    compiled = torch.compile(layer, backend=lambda module, _: graphs.append(module.graph) or module)
+
+    for period in (2.0, 3.0):
+        layer.cell.periods, layer.cell.kept = torch.tensor(period), ~layer.cell.kept
+        torch.testing.assert_close(compiled(x), layer(x))
+
+    (graph,) = graphs
+    assert calls_the_loop(graph)
+
+
+def test_an_export_reads_plain_tensors_as_buffers_too():
+    layer, x = Recurrent(Masked(I, H)), torch.randn(B, T, I)
+
+    exported = torch.export.export(layer, (x,))
+
+    torch.testing.assert_close(exported.module()(x), layer(x))
+    assert calls_the_loop(exported.graph)
+
+
+def calls_the_loop(graph):
+    return any("seqnets.unroll" in str(node.target) for node in graph.nodes)
+
+
 def test_a_plain_tensor_may_be_one_that_learns():
     cell, x = Masked(I, H).double(), torch.randn(B, T, I, dtype=torch.float64)
     cell.periods = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)

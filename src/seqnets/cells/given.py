@@ -110,8 +110,9 @@ class ChecksGiven(Bindable):
         return self._first_tensor()
 
     def _first_tensor(self) -> Tensor:
+        # of a bound cell, the first may be a buffer of integers
         learned = (p for p in self.parameters() if p.is_floating_point() or p.is_complex())
-        found = next(learned, None)  # not a bound cell's first, which may be a buffer of integers
+        found: Tensor | None = next(learned, None)
         if found is None:
             found = next((b for b in self.buffers() if b.is_floating_point()), None)
         if found is None:

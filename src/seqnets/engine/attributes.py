@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.engine.equation import loose_attributes
+from seqnets.engine.guards import read
 from seqnets.engine.plans import plan_of
 
 _Numbers = dict[str, "int | float"]
@@ -64,7 +65,9 @@ def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
         its tensors as buffers, None if it can or there are none.
     """
     if torch.compiler.is_compiling():
-        return cell, None
+        names = cell.origin.as_constant(names_given)
+        given = {name: read(cell, name) for name in names.split(",") if name}
+        return (cell.bind(cell.tensors() | given) if given else cell), None
     found = loose_attributes(cell)
     if not found:
         return cell, None
@@ -90,6 +93,30 @@ def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
         if history.obstacle(cell, given, number) is None:
             given |= number
     return (cell.bind(cell.tensors() | given) if given else cell), obstacle
+
+
+def with_tensors_given(cell: Cell) -> Cell:
+    """The cell with its plain tensors as buffers, for compilers, which keep numbers as constants.
+
+    Itself if it has none, or its step needs them as they are.
+    """
+    given = _tensors_given(cell)
+    return cell.bind(cell.tensors() | given) if given else cell
+
+
+def names_given(cell: Cell) -> str:
+    """The names of the tensors that ``with_tensors_given`` makes buffers, comma-separated."""
+    return ",".join(_tensors_given(cell))
+
+
+def _tensors_given(cell: Cell) -> dict[str, Tensor]:
+    found = loose_attributes(cell)
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    if not tensors:
+        return {}
+    given = _like_parameters(tensors, cell)
+    obstacle = _histories.setdefault(cell, _History({})).obstacle(cell, {}, given)
+    return given if obstacle is None else {}
 
 
 def _like_parameters(tensors: dict[str, Tensor], cell: Cell) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.engine import onnx_export, operator  # noqa: F401  it is torch.ops.seqnets.unroll
 from seqnets.engine.ahead import with_pieces_apart
+from seqnets.engine.attributes import with_tensors_given
 from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.guards import stays
@@ -76,25 +77,25 @@ def _parameters(cell: Cell, dtype: torch.dtype) -> list[Tensor]:
 def text_of(cell: Cell) -> str:
     """A cell's step as text; empty if it cannot be traced."""
     try:
-        return step_to_text(program_of(cell).step)
+        return step_to_text(program_of(with_tensors_given(cell)).step)
     except Untraceable:
         return ""
 
 
 def parameters_used(cell: Cell) -> str:
     """The names of the parameters in a cell's step, comma-separated."""
-    return ",".join(program_of(cell).step.parameters)
+    return ",".join(program_of(with_tensors_given(cell)).step.parameters)
 
 
 def pieces_read(cell: Cell) -> str:
     """The pieces of its input that a cell reads side by side, "0:3,2:3"; empty if it is whole."""
-    _, pieces = with_pieces_apart(plan_of(cell).step)
+    _, pieces = with_pieces_apart(plan_of(with_tensors_given(cell)).step)
     return ",".join(f"{first}:{first + width}" for first, width in pieces)
 
 
 def pieces_used(cell: Cell) -> str:
     """The number of pieces of each part of a cell's state, comma-separated; see ``Plan``."""
-    return ",".join(map(str, plan_of(cell).pieces))
+    return ",".join(map(str, plan_of(with_tensors_given(cell)).pieces))
 
 
 _preparations: dict[str, Preparation] = {}
@@ -102,7 +103,7 @@ _preparations: dict[str, Preparation] = {}
 
 def preparation_of(cell: Cell) -> str:
     """The key of a cell's ``Preparation`` in ``_preparations``; empty if it is empty."""
-    preparation = plan_of(cell).preparation
+    preparation = plan_of(with_tensors_given(cell)).preparation
     if not preparation.made:
         return ""
     torch.compiler.allow_in_graph(_made)  # imports the compiler, which is running anyway
@@ -119,4 +120,4 @@ def _made(text: str, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
 
 def made_names(cell: Cell) -> str:
     """The names of the prepared tensors of a cell's step, comma-separated."""
-    return ",".join(name for name, _ in plan_of(cell).preparation.made)
+    return ",".join(name for name, _ in plan_of(with_tensors_given(cell)).preparation.made)

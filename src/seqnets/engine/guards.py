@@ -27,9 +27,9 @@ def stays(cell: Cell) -> bool:
     if not others:
         id(cell)  # guards on the cell's identity
     for path in filter(None, others.split(",")):
-        _read(cell, path)
+        read(cell, path)
     plain = cell.as_constant(_plain_attributes).split(",")  # torch 2.11 cannot compile != of tuples
-    return all(_read(cell, path) == cell.as_constant(_read, path) for path in plain)
+    return all(read(cell, path) == cell.as_constant(read, path) for path in plain)
 
 
 def _changes(cell: Cell) -> int:
@@ -37,7 +37,7 @@ def _changes(cell: Cell) -> int:
     return class_changes()
 
 
-def _read(cell: Cell, path: str) -> Any:
+def read(cell: Cell, path: str) -> Any:
     """An attribute of a cell, or of a module inside."""
     value: Any = cell
     for name in path.split("."):
