@@ -389,10 +389,12 @@ def test_a_module_with_hooks_is_called_at_every_step_and_with_nothing_else():
 
     cell, shapes = Inner(I, H), []
     cell.squashed.register_forward_hook(lambda module, given, made: shapes.append(made.shape))
+    x = torch.randn(B, T, I)
 
-    unroll(cell, torch.randn(B, T, I))
+    unroll(cell, x)
 
     assert shapes == [(B, H)] * T
+    assert "squashed has hooks, which a loop would not call" in explain(cell, x).refusals["c"]
 
 
 def test_to_explain_changes_nothing_of_a_module_that_counts_what_it_sees():

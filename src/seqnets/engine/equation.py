@@ -44,7 +44,7 @@ def equation_of(cell: nn.Module) -> tuple[Any, ...]:
     for name, module in cell._modules.items():
         if name != "parametrizations" and module is not None:
             if any(getattr(module, kind) for kind in _HOOKS):
-                raise Untraceable(f"{name} has hooks, which are called at every step")
+                raise Untraceable(f"{name} has hooks, which a loop would not call")
             inside.append((name, *equation_of(module)))
     kind, attributes = type(cell), frozen(attributes_of(cell), owners, read_by)
     written = kind  # or what torch derived a class from, for this module alone, which it refers to
