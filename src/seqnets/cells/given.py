@@ -111,8 +111,7 @@ class ChecksGiven(Bindable):
 
     def _first_tensor(self) -> Tensor:
         # of a bound cell, the first may be a buffer of integers
-        learned = (p for p in self.parameters() if p.is_floating_point() or p.is_complex())
-        found: Tensor | None = next(learned, None)
+        found: Tensor | None = next(filter(_is_no_integer, self.parameters()), None)
         if found is None:
             found = next((b for b in self.buffers() if b.is_floating_point()), None)
         if found is None:
@@ -193,6 +192,10 @@ def _name_of_argument(given: Any) -> str:
     if given.dtype is torch.bool:
         return "\n  Resets are given by name: resets=resets."
     return "\n  Lengths are given by name: lengths=lengths."
+
+
+def _is_no_integer(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def autocasts(x: Tensor) -> bool:
