@@ -121,6 +121,21 @@ def test_what_make_fx_writes_down_computes_the_same(layer, grad):
         torch.testing.assert_close(graph(x), layer(x)[0])
 
 
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_make_fx_takes_lengths_whose_values_it_does_not_know(mode):
+    layer, x, lengths = Recurrent(GRUCell(3, 4)), numbers(), torch.tensor([5, 2])
+
+    def call(x, lengths):
+        return layer(x, lengths=lengths)[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # with open sizes, it is right for this many steps
+        graph = make_fx(call, tracing_mode=mode, _allow_non_fake_inputs=True)(x, lengths)
+
+    others = torch.tensor([1, 4])
+    torch.testing.assert_close(graph(x, others), call(x, others))
+
+
 def test_make_fx_may_leave_sizes_open():
     theirs, ours = (library.LSTM(3, 4) for library in (nn, seqnets))
     parameters = dict(theirs.named_parameters())
@@ -144,6 +159,14 @@ def test_make_fx_says_where_it_closes_a_size_that_it_may_leave_open(make):
 
     with pytest.warns(UserWarning, match="records all T = 5 steps"):
         make_fx(call, tracing_mode="symbolic")(dict(layer.named_parameters()), numbers())
+
+
+@pytest.mark.parametrize("lengths", [torch.tensor([5, 2]), [5, 2]], ids=["tensor", "list"])
+def test_fake_tensors_get_shapes_where_rows_have_lengths(lengths):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        y, (h,) = Recurrent(GRUCell(3, 4))(numbers(), lengths=lengths)
+
+    assert (y.shape, h.shape) == ((2, 5, 4), (2, 4))
 
 
 def test_fake_tensors_get_shapes(layer):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.given import how_to_put_batch_first
-from seqnets.engine.modes import under_transform
+from seqnets.engine.modes import hides_values, under_transform
 from seqnets.errors import DtypeError, ShapeError
 from seqnets.typing import State
 
@@ -56,8 +56,9 @@ _MASK = "mask of valid steps has them as mask.sum(1), where these steps come fir
 
 
 def _values_are_hidden(tensor: Tensor) -> bool:
-    """Whether a tensor's values cannot be read: while compiling or exporting, or under vmap."""
-    return torch.compiler.is_compiling() or under_transform() or tensor.is_meta
+    """Whether a tensor's values cannot be read: while compiling or tracing, or under vmap."""
+    hidden = torch.compiler.is_compiling() or under_transform() or hides_values()
+    return hidden or tensor.is_meta
 
 
 def where_rows(rows: Tensor, chosen: State, other: State) -> State:

@@ -25,6 +25,13 @@ def is_exporting() -> bool:
     return torch.compiler._is_exporting_flag
 
 
+def hides_values() -> bool:
+    """Whether fake tensors or ``make_fx`` run: there are no values, or to read one is an error."""
+    keys = torch._C._TorchDispatchModeKey
+    modes = (torch._C._get_dispatch_mode(key) for key in (keys.FAKE, keys.PROXY))
+    return any(mode is not None for mode in modes)
+
+
 def is_plain(x: Tensor) -> bool:
     """Whether a call runs at once and as it is: memories of earlier calls may be read.
 
