@@ -431,7 +431,8 @@ def test_without_a_compiler_another_way_is_taken_and_the_reason_said(monkeypatch
     monkeypatch.setenv("SEQNETS_CACHE", "/nonexistent")
     x = torch.randn(2, 5, 3, dtype=torch.float64)
 
-    with pytest.warns(UserWarning, match="slower: .*there-is-no-such-compiler.* apt") as told:
+    message = "which is slower: .*there-is-no-such-compiler.* apt"
+    with pytest.warns(UserWarning, match=message) as told:
         explanation = seqnets.explain(cell, x)
     assert told[0].filename == __file__  # where the user's code calls
     seqnets.explain(cell, x)  # would raise if it warned again
