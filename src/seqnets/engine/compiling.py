@@ -20,7 +20,7 @@ from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import Untraceable
 from seqnets.engine.guards import stays
 from seqnets.engine.pieces import cut, joined
-from seqnets.engine.plans import plan_of, program_from_text, program_of
+from seqnets.engine.plans import Plan, plan_of, program_from_text, program_of
 from seqnets.engine.preparation import Preparation
 from seqnets.engine.request import Request
 from seqnets.engine.serialised import step_to_text
@@ -74,6 +74,11 @@ def _parameters(cell: Cell, dtype: torch.dtype) -> list[Tensor]:
     return [everything[name].to(dtype) for name in names]  # masks and counts too
 
 
+def _plan(cell: Cell) -> Plan:
+    """How a cell runs with its plain tensors given, which a compiler would keep as constants."""
+    return plan_of(with_tensors_given(cell))
+
+
 def text_of(cell: Cell) -> str:
     """A cell's step as text; empty if it cannot be traced."""
     try:
@@ -89,13 +94,13 @@ def parameters_used(cell: Cell) -> str:
 
 def pieces_read(cell: Cell) -> str:
     """The pieces of its input that a cell reads side by side, "0:3,2:3"; empty if it is whole."""
-    _, pieces = with_pieces_apart(plan_of(with_tensors_given(cell)).step)
+    _, pieces = with_pieces_apart(_plan(cell).step)
     return ",".join(f"{first}:{first + width}" for first, width in pieces)
 
 
 def pieces_used(cell: Cell) -> str:
     """The number of pieces of each part of a cell's state, comma-separated; see ``Plan``."""
-    return ",".join(map(str, plan_of(with_tensors_given(cell)).pieces))
+    return ",".join(map(str, _plan(cell).pieces))
 
 
 _preparations: dict[str, Preparation] = {}
@@ -103,7 +108,7 @@ _preparations: dict[str, Preparation] = {}
 
 def preparation_of(cell: Cell) -> str:
     """The key of a cell's ``Preparation`` in ``_preparations``; empty if it is empty."""
-    preparation = plan_of(with_tensors_given(cell)).preparation
+    preparation = _plan(cell).preparation
     if not preparation.made:
         return ""
     torch.compiler.allow_in_graph(_made)  # imports the compiler, which is running anyway
@@ -120,4 +125,4 @@ def _made(text: str, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
 
 def made_names(cell: Cell) -> str:
     """The names of the prepared tensors of a cell's step, comma-separated."""
-    return ",".join(name for name, _ in plan_of(with_tensors_given(cell)).preparation.made)
+    return ",".join(name for name, _ in _plan(cell).preparation.made)
