@@ -56,20 +56,19 @@ def _pays_in_the_loop(B: int, T: int, features: int, columns: int) -> bool:
     """Whether that takes less time than one product for all steps.
 
     It needs no memory for the results, but reads the weight at every step, for so many rows. Where
-    torch's products are as fast as the loops', neither was found to be faster.
+    torch's products are as fast as the loops', this pays for smaller weights alone.
     """
     numbers = features * columns
-    if not (numbers and torch_is_slow()):
-        return False
     if numbers <= _NUMBERS_FOR_ONE_ROW:
-        return True
-    if numbers > _NUMBERS_IN_CACHE:
+        return numbers > 0
+    if numbers > (_NUMBERS_IN_CACHE if torch_is_slow() else _NUMBERS_NEAR):
         return False
     return B * T >= _ROWS_TO_PACK_FOR and (B >= 8 or numbers <= _NUMBERS_FOR_ONE_ROW * B * B)
 
 
 _NUMBERS_FOR_ONE_ROW = 2**13  # in a weight that is read for one row at every step
 _NUMBERS_IN_CACHE = 2**21  # of a weight that is read at every step, for any number of rows
+_NUMBERS_NEAR = 2**16  # of one that stays in the cache of a core
 _ROWS_TO_PACK_FOR = 16  # at least, over all steps, for which a larger weight is packed
 
 

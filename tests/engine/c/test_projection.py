@@ -162,10 +162,13 @@ def test_it_depends_on_sizes_who_projects(B, T, features, columns, pays, monkeyp
     assert projection._pays_in_the_loop(B, T, features, columns) == pays
 
 
-def test_where_torchs_products_are_fast_one_of_them_projects_all_steps(monkeypatch):
+def test_where_torchs_products_are_fast_one_of_them_projects_all_steps_by_larger_weights(
+    monkeypatch,
+):
     monkeypatch.setattr(projection, "torch_is_slow", lambda: False)
 
-    assert not projection._pays_in_the_loop(32, 100, 16, 256)
+    assert projection._pays_in_the_loop(32, 100, 128, 512)
+    assert not projection._pays_in_the_loop(32, 100, 256, 512)
 
 
 def test_layers_project_in_the_loop_where_it_pays(monkeypatch):
