@@ -16,6 +16,7 @@ from seqnets.cells import (
     AllStates,
     ClipState,
     CoupledLSTMCell,
+    DeltaProductCell,
     Dilated,
     GatedCell,
     GRUCell,
@@ -697,6 +698,18 @@ def test_rules_reach_every_gate_of_a_cell_that_keeps_matrices():
     assert [part.any().item() for part in cell.weight_qk.chunk(2)] == [False, True]
     assert heads.bias_heads.tolist() == [-1.0, 2.0]
     assert torch.cat([heads.bias_ih, heads.bias_qk]).eq(2.0).all()
+
+
+def test_a_rule_for_keys_reaches_those_of_all_writes_and_no_query():
+    sizes = {"num_heads": 2, "key_size": 5, "writes": 3}
+    cell = initialize(
+        DeltaProductCell(3, 4, **sizes), weight_qk={"q": 0.0, "k": 1.0}, bias={"k": 2.0}
+    )
+
+    queries, *keys = cell.weight_qk.split(2 * 5)
+    assert not queries.any()
+    assert torch.cat(keys).eq(1).all()
+    assert cell.bias_qk.tolist() == [0.0] * 10 + [2.0] * 30
 
 
 def test_rules_hold_for_a_cell_that_is_drawn_anew():

@@ -175,9 +175,13 @@ def _filled(cell: Cell, name: str) -> Tensor:
 def _blocks(cell: Cell, name: str, parameter: Tensor) -> dict[str, Tensor]:
     """The rows of each gate by name; of a parameter without gates, all rows under its own name."""
     kind, _, side = name.partition("_")
-    if kind in ("weight", "bias") and (gates := _gates(cell).get(side)):
-        return dict(zip(gates, parameter.chunk(len(gates)), strict=True))
-    return {name: parameter}
+    gates = _gates(cell).get(side) if kind in ("weight", "bias") else None
+    if not gates:
+        return {name: parameter}
+    parts = parameter.chunk(len(gates))
+    if side == "qk" and isinstance(cell, MatrixMemoryCell):  # several writes have keys of their own
+        parts = parameter.tensor_split([cell.key_heads * cell.key_size])
+    return dict(zip(gates, parts, strict=True))
 
 
 def _fill(what: str, block: Tensor, rule: Any) -> None:
