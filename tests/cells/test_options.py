@@ -26,12 +26,14 @@ from seqnets.cells import (
     LearnedState,
     LRUCell,
     LSTMCell,
+    LTCCell,
     MinGRUCell,
     MLSTMCell,
     Mogrifier,
     OriginalGRUCell,
     PhasedLSTMCell,
     RecurrentDropout,
+    RecurrentHighwayCell,
     RNNCell,
     SLSTMCell,
     VariationalDropout,
@@ -464,6 +466,17 @@ def test_weight_drop_is_the_same_at_all_steps_of_a_call(backend):
 
     step_matrix = torch.linalg.lstsq(y[:-1], y[1:]).solution
     torch.testing.assert_close(y[:-1] @ step_matrix, y[1:], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("cell_cls", [LTCCell, partial(RecurrentHighwayCell, depth=2)])
+def test_a_single_step_is_that_of_a_sequence_wherever_it_reads_a_dropped_weight(cell_cls):
+    cell, x = weight_drop(cell_cls(2, 12), 0.5), torch.randn(4, 2)
+    torch.manual_seed(1)
+    expected, _ = unroll(cell, x[:, None], backend="reference")
+
+    for take in (cell, Recurrent(cell).step):
+        torch.manual_seed(1)
+        torch.testing.assert_close(take(x)[0], expected[:, 0])
 
 
 def test_weight_drop_is_drawn_anew_in_the_other_direction():

@@ -134,7 +134,8 @@ class Cell(ChecksGiven, metaclass=CellType):
         """
         self.check_input(x, "B", "I")
         state = self.checked_start(x.shape[0]) if state is None else self.check_state(state, x)
-        after = self.check_after(self.step(self.project(x), state), state)
+        cell = self.bind(self.tensors()) if self.parametrised else self  # each computed once
+        after = self.check_after(cell.step(cell.project(x), state), state)
         return after[0], after
 
     def __prepare_scriptable__(self) -> NoReturn:
