@@ -17,6 +17,7 @@ from seqnets.cells import (
     LIFCell,
     LRUCell,
     LSTMCell,
+    Mogrifier,
     PhasedLSTMCell,
     QRNNCell,
     RNNCell,
@@ -237,6 +238,18 @@ def test_a_state_that_no_step_reads_is_left_out():
     cell, x = AllStates(LSTMCell(2, H)), torch.randn(2, 4, 2)
 
     assert fixed_points(cell, x[0, 0], visited(cell, x), steps=5).states.shape[1] == 2 * H
+
+
+@pytest.mark.parametrize(
+    "option", [partial(Mogrifier, rounds=2), lambda cell: Zoneout(cell, 0.4).eval()]
+)
+def test_an_output_that_an_option_reads_is_part_of_a_point(option):
+    cell, x = option(LRUCell(2, H, r_max=0.9)), torch.randn(2, 20, 2)
+
+    found = fixed_points(cell, x[0, 0], visited(cell, x))
+
+    state = tuple(found.states[:1].float().split(cell.state_sizes, -1))
+    torch.testing.assert_close(cell(x[:1, 0], state)[1], state, atol=1e-5, rtol=1e-5)
 
 
 def test_what_is_kept_of_the_last_inputs_is_no_clock():

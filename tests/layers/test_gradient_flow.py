@@ -1,9 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 import seqnets
-from seqnets.cells import AllStates, GRUCell, LSTMCell, QRNNCell
+from seqnets.cells import AllStates, Clockwork, GRUCell, LSTMCell, QRNNCell, Zoneout
 from seqnets.errors import ConfigError
 from seqnets.layers import Bidirectional, DeepRNN, Recurrent, Truncated, gradient_flow
 
@@ -50,6 +52,17 @@ def test_an_output_that_no_step_reads_does_not_count(x):
     (found,) = gradient_flow(layer, lambda: layer(x)[0][:, -1].sum()).values()
 
     torch.testing.assert_close(found[:, 0], (h / c).norm(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("option", "kept"), [(partial(Clockwork, periods=(8,)), 1), (partial(Zoneout, p=0.5), 0.5)]
+)
+def test_an_output_that_an_option_keeps_counts(x, option, kept):
+    layer = Recurrent(option(QRNNCell(4, 5))).eval()
+
+    (found,) = gradient_flow(layer, lambda: layer(x)[0][:, -1].sum()).values()
+
+    assert (found[:, 1] >= kept * 5**0.5 - 1e-6).all()  # what the last step does not change
 
 
 def test_each_row_counts_from_its_own_last_step(x):

@@ -126,6 +126,7 @@ class Clockwork(Wrapper):
         self.group_periods = _checked(self._name, periods)
         if max(self.group_periods) > 1:
             check_reads_last_state(self._name, cell, "Its units wait for several steps")
+            self.output_only = False
         parts = zip(cell.states, cell.state_sizes, strict=True)
         self.widths = tuple(dict.fromkeys(size for name, size in parts if name not in cell.clocks))
         places = range(len(cell.states), len(cell.states) + len(self.widths))

@@ -58,6 +58,7 @@ class Mogrifier(Wrapper):
         check_count(self._name, least=0, rounds=rounds)
         check_untimed(self._name, cell, "The state would gate the time, as it gates all features.")
         self.rounds = rounds
+        self.output_only = self.output_only and not rounds
         shape = (self.input_size, self.output_size)
         for i in range(1, rounds + 1):
             weight = nn.Parameter(self._like.new_empty(shape if i % 2 else shape[::-1]))

@@ -95,6 +95,7 @@ class Zoneout(_Masked):
             check_probability("Zoneout", **{f"p of state '{name}'": each})
         self.probabilities = tuple(by_name.get(name, 0.0) for name in self.states)
         self.p = max(self.probabilities)
+        self.output_only = self.output_only and not self.probabilities[0]
 
     @property
     def mask_size(self) -> int:
