@@ -20,6 +20,7 @@ from seqnets.cells import (
     Mogrifier,
     OriginalGRUCell,
     RNNCell,
+    RRUCell,
     Zoneout,
     optioned,
 )
@@ -170,6 +171,18 @@ def test_later_transitions_have_no_weights_for_an_input():
         "cell_1.weight_hh", "cell_1.bias_ih", "cell_1.bias_hh",
     }  # fmt: skip
     assert not torch.equal(cell.cell_1.weight_hh, cell.cell_2.weight_hh)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_later_transition_may_have_a_layer_of_another_width_within(bias):
+    make = partial(RRUCell, I, H, inner_size=9, bias=bias)
+    cell, later = DeepTransition(make()), make()
+    cell.reset_parameters()
+    later.load_state_dict(cell.cell_1.state_dict(), strict=False)
+    torch.nn.init.zeros_(later.weight_ih)
+    x = torch.randn(B, I)
+
+    torch.testing.assert_close(cell(x), later(x, cell.cell(x)[1]))
 
 
 def test_transitions_of_several_kinds_go_together():

@@ -143,7 +143,7 @@ class DeepTransition(Wrapper):
         """Draw the parameters anew."""
         super().reset_parameters()
         for other in self.others:
-            rows = len(other.inputs) * other.hidden_size
+            rows = len(other.inputs) * other.block_shape(1)[0]
             other.weight_ih = nn.Parameter(self._like.new_empty(rows, 1))  # so that it can be drawn
             redraw(other)
             _forget_input(other)
@@ -152,7 +152,7 @@ class DeepTransition(Wrapper):
         """The state after all updates."""
         state = self.cell.step(wx, state)
         for other in self.others:
-            rows, size = len(state[0]), len(other.inputs) * other.hidden_size
+            rows, size = len(state[0]), len(other.inputs) * other.block_shape(1)[0]
             bias = other.bias_ih
             nothing = state[0].new_zeros(rows, size) if bias is None else bias.expand(rows, -1)
             state = other.step(nothing, state)
