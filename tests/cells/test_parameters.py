@@ -68,6 +68,12 @@ def test_a_gate_that_is_not_there_is_answered_by_those_that_are(multiplied, said
         unroll(LackingCell(3, 4), torch.zeros(2, 5, 3))
 
 
+@pytest.mark.parametrize("gates", [("q",), ("z", "r"), ("r", "q")])
+def test_a_product_of_gates_that_are_not_there_in_this_order_is_refused(gates):
+    with pytest.raises(ConfigError, match=r"recur got gates .*, expected adjacent ones of \('r'"):
+        GRUCell(3, 4).recur(torch.zeros(1, 4), *gates)
+
+
 def test_what_spiking_cells_share_is_no_cell():
     with pytest.raises(ConfigError, match="SpikingCell: declares no gates"):
         SpikingCell(3, 4)

@@ -198,7 +198,7 @@ class GatedCell(Cell):
             return self._recurrent_gates[()]()
         weight, bias = self.weight_hh, self.bias_hh
         if gates:
-            first = self.recurrent.index(gates[0])
+            first = self.recurrent.index(gates[0]) if gates[0] in self.recurrent else 0
             if self.recurrent[first : first + len(gates)] != gates:
                 raise ConfigError(
                     f"{self._name}: recur got gates {gates}, expected adjacent ones of "
