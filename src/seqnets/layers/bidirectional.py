@@ -148,10 +148,12 @@ class Bidirectional(nn.Module):
         inside = self.backward_layer.modules()
         self._elapses = any(isinstance(part, Cell) and takes_elapsed(part) for part in inside)
         widths = self.forward_layer.output_size, self.backward_layer.output_size
-        if self.forward_layer.input_size != self.backward_layer.input_size:
+        sides = self.forward_layer, self.backward_layer
+        taken = [getattr(side, "input_size", None) for side in sides]  # frames have none
+        if taken[0] != taken[1]:
             raise ShapeError(
-                f"Bidirectional: the cells take {self.forward_layer.input_size} and "
-                f"{self.backward_layer.input_size} features, expected the same number."
+                f"Bidirectional: the cells take {taken[0]} and {taken[1]} features, expected the "
+                f"same number."
             )
         if merge in ("sum", "mean") and widths[0] != widths[1]:
             raise ShapeError(
