@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from seqnets import ConvFront1d, ConvFront2d, DeepRNN, Fronted, Recurrent
+from seqnets import (
+    Bidirectional,
+    ConvFront1d,
+    ConvFront2d,
+    DeepRNN,
+    Fronted,
+    Recurrent,
+    Reversed,
+)
 from seqnets.cells import GRUCell, LSTMCell
 from seqnets.errors import ConfigError, DtypeError, ShapeError
 from seqnets.testing import check_layer
@@ -125,6 +133,17 @@ def test_frames_become_features_each_on_its_own():
         for t in range(n):
             torch.testing.assert_close(y[b, t], front(x[b : b + 1, t : t + 1])[0][0, 0])
         assert not y[b, n:].any()
+
+
+def test_layers_over_frames_go_together_in_both_directions():
+    sides = [Fronted(ConvFront2d(3, 4), Recurrent(GRUCell(4, 5))) for _ in range(2)]
+    x = torch.randn(B, T, 3, 8, 7)
+
+    y, _ = Bidirectional(*sides)(x, lengths=LENGTHS)
+
+    forward, backward = y.split(5, -1)
+    torch.testing.assert_close(forward, sides[0](x, lengths=LENGTHS)[0])
+    torch.testing.assert_close(backward, Reversed(sides[1])(x, lengths=LENGTHS)[0])
 
 
 def test_places_of_a_frame_keep_features_of_their_own_and_their_mean_is_what_else_is_given():
