@@ -228,6 +228,8 @@ def test_a_new_layer_with_the_old_state_dict_gives_the_same(make):
 
 WRONG = {
     "channels": (lambda: ConvFront1d(I, []), r"channels is \[\], expected one positive integer"),
+    "no features": (lambda: ConvFront1d(0, 4), "ConvFront1d: input_size is 0, expected a whole"),
+    "no channels": (lambda: ConvFront2d("3", 4), "ConvFront2d: input_channels is '3', expected"),
     "kernel": (lambda: ConvFront1d(I, [2, 2], 0), r"kernel_size is \[0, 0\]"),
     "causal": (lambda: ConvFront1d(I, 4, causal="no"), "causal is 'no', expected True or False"),
     "stride": (lambda: ConvFront1d(I, [2, 2], 3, [1, 1, 1]), r"each of 2 convolutions"),

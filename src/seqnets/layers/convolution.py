@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqnets.checks import check_flags, is_whole
+from seqnets.checks import check_count, check_flags, is_whole
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.around import Around
 from seqnets.layers.checks import check_is_layer, check_reads_no_times
@@ -53,7 +53,8 @@ class ConvFront1d(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        check_flags(type(self).__name__, causal=causal)
+        check_flags("ConvFront1d", causal=causal)
+        check_count("ConvFront1d", input_size=input_size)
         self.input_size, self.causal = input_size, causal
         widths, kernels, strides = _listed("ConvFront1d", channels, kernel_size, stride)
         self.convolutions = nn.ModuleList(
@@ -138,6 +139,7 @@ class ConvFront2d(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
+        check_count("ConvFront2d", input_channels=input_channels)
         self.input_channels = input_channels
         self.frame = None if frame is None else _height_and_width(frame)
         widths, kernels, strides = _listed("ConvFront2d", channels, kernel_size, stride)
