@@ -1,5 +1,6 @@
 import copy
 import inspect
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from seqnets.cells import (
     PhasedLSTMCell,
     RNNCell,
     SpikingCell,
+    initialize,
 )
 from seqnets.engine import unroll
 from seqnets.errors import ConfigError, DeviceError, DtypeError, ShapeError
@@ -208,6 +210,12 @@ def test_a_parametrised_cell_draws_the_same_numbers_as_a_plain_one(cell_cls):
 
     for name, drawn in zip(names, plain, strict=True):
         assert torch.equal(getattr(cell, name), drawn), name
+
+
+@pytest.mark.parametrize("use", [Bidirectional, partial(initialize, weight_hh="zeros")])
+def test_a_weight_that_several_tensors_make_is_not_drawn_and_says_so(use):
+    with pytest.raises(ConfigError, match="LSTMCell: weight_hh is computed from several tensors"):
+        use(weight_norm(LSTMCell(3, 4), "weight_hh"))
 
 
 @pytest.mark.parametrize("cell_cls", FINAL_CELLS)

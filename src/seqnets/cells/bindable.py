@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
-from seqnets.checks import is_torch_from
+from seqnets.checks import is_torch_from, name_of
+from seqnets.errors import ConfigError
 
 
 class Bindable(nn.Module):
@@ -45,11 +46,22 @@ class Bindable(nn.Module):
         return found
 
     def learned(self, name: str) -> Tensor:
-        """The tensor that is learned: the parameter itself, or what it is computed from."""
-        if parametrize.is_parametrized(self, name):
-            return self.parametrizations[name].original
-        found: Tensor = getattr(self, name)
-        return found
+        """The tensor that is learned: the parameter itself, or what it is computed from.
+
+        Raises:
+            ConfigError: It is computed from several.
+        """
+        if not parametrize.is_parametrized(self, name):
+            found: Tensor = getattr(self, name)
+            return found
+        computed = self.parametrizations[name]
+        if not hasattr(computed, "original"):
+            raise ConfigError(
+                f"{name_of(self)}: {name} is computed from several tensors, expected one that can "
+                f"be drawn.\n"
+                f"  Draw parameters first, and let weight_norm or the like compute them then."
+            )
+        return computed.original
 
     @property
     def parametrised(self) -> bool:
