@@ -250,6 +250,8 @@ def test_a_slow_average_neither_stands_still_nor_forgets_at_once(alpha):
 def test_a_slow_average_of_no_units_is_refused():
     with pytest.raises(ConfigError, match="SCRNCell: context_size is 0, expected at least 1"):
         SCRNCell(3, 4, context_size=0)
+    with pytest.raises(ConfigError, match="SCRNCell: hidden_size is 0, expected at least 1"):
+        SCRNCell(3, 0)
 
 
 def test_fastrnn_follows_its_paper():

@@ -62,6 +62,7 @@ class SCRNCell(GatedCell):
         **options: Any,
     ) -> None:
         check_number(self._name, above=0, below=1, alpha=alpha)
+        check_size(self, "hidden_size", hidden_size)
         size = hidden_size if context_size is None else context_size
         self.context_size = check_size(self, "context_size", size)  # read by super().__init__
         self.alpha = alpha
