@@ -186,6 +186,9 @@ def test_files_with_too_little_or_too_much_are_refused(tmp_path):
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(ConfigError, match="has 0 weights called"):
         read(path, "torch", cells.GRUCell)
+    torch.save({0: torch.zeros(1)}, path)
+    with pytest.raises(ConfigError, match="has 0 weights called"):
+        read(path, "torch", cells.GRUCell)
     torch.save(nn.GRU(3, 5), path)  # a pickled object
     with pytest.raises(ConfigError, match="cannot be read as tensors alone"):
         read(path, "torch", cells.GRUCell)

@@ -252,4 +252,6 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _is_state_dict(found: Any) -> bool:
-    return isinstance(found, dict) and all(isinstance(t, Tensor) for t in found.values())
+    return isinstance(found, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
+    )
