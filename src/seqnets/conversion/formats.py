@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from seqnets.atomic import atomic, named_by
+from seqnets.checks import check_choice
 from seqnets.conversion import flax, keras, keras_model, onnx, onnx_graph, onnx_model, torch_nn
 from seqnets.conversion.checking import difference
 from seqnets.conversion.libraries import AbsentError, Array
@@ -127,8 +128,7 @@ def write(module: nn.Module, path: Path | str, form: str, **options: Any) -> flo
 
 
 def _format(name: str) -> Format:
-    if name not in FORMATS:
-        raise ConfigError(f"convert: form is {name!r}, expected one of {', '.join(FORMATS)}.")
+    check_choice("convert", FORMATS, form=name)
     return FORMATS[name]
 
 
