@@ -109,7 +109,7 @@ def torch_uniform_(module: nn.Module, hidden_size: int) -> None:
     Each is uniform in [-1/sqrt(H), 1/sqrt(H)], in the order of ``module.parameters()``, so that
     equal seeds give the numbers that torch.nn gives.
     """
-    bound = 1.0 / math.sqrt(hidden_size) if hidden_size > 0 else 0.0
+    bound = 1.0 / math.sqrt(hidden_size)
     for parameter in module.parameters():
         nn.init.uniform_(parameter, -bound, bound)
 
