@@ -222,6 +222,7 @@ def test_reset_parameters_draws_another_masked_matrix():
 @pytest.mark.parametrize(
     ("periods", "message"),
     [
+        (4, "periods are 4, expected a list of integers"),
         ((), "periods are empty, expected at least one"),
         ((1, 0), "a period is 0, expected an integer in 1..256"),
         ((-2,), "a period is -2, expected"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -197,6 +197,8 @@ class _Masked(nn.Module):
 
 def _checked(owner: str, periods: Sequence[int]) -> tuple[int, ...]:
     """The periods; raise unless each is an integer in 1..256."""
+    if not isinstance(periods, Iterable):
+        raise ConfigError(f"{owner}: periods are {periods!r}, expected a list of integers.")
     periods = tuple(periods)
     if not periods:
         raise ConfigError(f"{owner}: periods are empty, expected at least one.")
