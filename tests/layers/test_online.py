@@ -28,7 +28,16 @@ from seqnets.cells import (
     Zoneout,
 )
 from seqnets.errors import ConfigError, ShapeError
-from seqnets.layers import RTRL, ConvFront1d, EProp, Fronted, SnAp1, Truncated, detach
+from seqnets.layers import (
+    RTRL,
+    ConvFront1d,
+    ConvFront2d,
+    EProp,
+    Fronted,
+    SnAp1,
+    Truncated,
+    detach,
+)
 from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, sized
 from tests.slow import mostly_slow
 
@@ -561,6 +570,11 @@ REFUSED = {
         lambda: SnAp1(Recurrent(SSDCell(8, 16))),
         ConfigError,
         "SnAp1: SSDCell has no .*\n  RTRL takes any cell",
+    ),
+    "frames": (
+        lambda: RTRL(Fronted(ConvFront2d(3, 4), Recurrent(GRUCell(4, H)))),
+        ConfigError,
+        "RTRL: Fronted has no input_size",
     ),
     "no limit": (lambda: RTRL(Recurrent(GRUCell(I, H)), limit=0), ConfigError, "limit is 0"),
     "random": (

@@ -52,7 +52,7 @@ class RTRL(Around):
 
     Raises:
         ConfigError: The layer is not recurrent, runs backwards or in both directions, mixes
-            several steps, or contains RTRL or Truncated.
+            several steps, has no ``input_size``, or contains RTRL or Truncated.
 
     Example:
         >>> layer, state = RTRL(Recurrent(cells.GRUCell(8, 16))), None
@@ -73,6 +73,11 @@ class RTRL(Around):
         who = name_of(self)
         check_forward_steps(who, layer, "Only a forward layer carries its state to the next call.")
         check_number(who, above=0, limit=limit)
+        if not hasattr(layer, "input_size"):
+            raise ConfigError(
+                f"{who}: {name_of(layer)} has no input_size, expected one: random steps show what "
+                f"influences what.\n  Put {who} around the recurrent layer inside."
+            )
         for part in layer.modules():
             if isinstance(part, (RTRL, Truncated)):
                 raise ConfigError(
