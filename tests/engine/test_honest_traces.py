@@ -537,8 +537,9 @@ def test_to_trace_a_cell_that_draws_leaves_random_numbers_where_they_were():
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("memory", ["full", "lean"])
 @pytest.mark.parametrize("time_first", [False, True])
-def test_a_projection_may_look_at_other_steps(time_first):
+def test_a_projection_may_look_at_other_steps(time_first, memory):
     class Averaging(GatedCell):
         gates = ("n",)
 
@@ -550,11 +551,13 @@ def test_a_projection_may_look_at_other_steps(time_first):
         def update(self, wx, uh, state):
             return (torch.tanh(wx.n + uh.n),)
 
-    cell, x = Averaging(I, H), torch.randn(B, T, I)
+    cell, x = Averaging(I, H), torch.randn(B, 70, I)  # steps in two chunks
     if time_first:
         x = x.transpose(0, 1).contiguous().transpose(0, 1)
 
-    found = [unroll(cell, x, backend=backend)[0] for backend in ("c", "eager", "reference")]
+    found = [
+        unroll(cell, x, backend=backend, memory=memory)[0] for backend in ("c", "eager", "reference")
+    ]
 
     torch.testing.assert_close(found[:2], [found[2]] * 2)
 

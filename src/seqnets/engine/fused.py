@@ -41,7 +41,7 @@ def run(loops: Loops, request: Request) -> tuple[Tensor, State]:
     tensors = (request.clean_x, *(request.given or ()), *parameters.values())
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         lean = request.memory == "lean" and request.x.shape[1] > _LEAN_STEPS
-        if lean and not request.plan.draws:  # one mask may serve the whole sequence
+        if lean and request.plan.per_step:  # else a mask, say, is of the whole sequence
             return _in_chunks(loops, request)
         function = _named(type(request.cell).__name__)
         y, *state = function.apply(loops, request, tuple(parameters), *tensors)
