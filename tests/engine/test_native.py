@@ -252,10 +252,31 @@ class Louder(LSTMCell):
         return 2 * h, c
 
 
+class ZFirst(GRUCell):
+    recurrent = ("z", "r", "n")
+
+
+class ForgetFirst(LSTMCell):
+    inputs = ("f", "i", "g", "o")
+
+
+class Tempered(GRUCell):
+    def add_parameters(self, parameter):
+        self.temperature = parameter(1)
+
+
+class Scaled(RNNCell):
+    per_unit = ("scale",)
+
+
 REFUSALS = {
     "another cell": (lambda: PeepholeLSTMCell(I, H), {}, "no kernel for PeepholeLSTMCell"),
     "reset before": (lambda: OriginalGRUCell(I, H), {}, "no kernel for OriginalGRUCell"),
     "a changed equation": (lambda: Louder(I, H), {}, "no kernel for Louder"),
+    "recurrent gates in another order": (lambda: ZFirst(I, H), {}, "no kernel for ZFirst"),
+    "gates of the input likewise": (lambda: ForgetFirst(I, H), {}, "no kernel for ForgetFirst"),
+    "one more parameter": (lambda: Tempered(I, H), {}, "no kernel for Tempered"),
+    "one more number per unit": (lambda: Scaled(I, H), {}, "no kernel for Scaled"),
     "resets": (
         lambda: LSTMCell(I, H),
         {"resets": torch.zeros(B, T, dtype=torch.bool)},
@@ -274,6 +295,16 @@ def test_a_named_backend_runs_or_raises_and_auto_says_why(case):
     explanation = seqnets.explain(cell, x, **options)
     assert explanation.chosen not in ("native", "reference")
     assert reason in explanation.refusals["native"]
+
+
+@pytest.mark.parametrize("cell_cls", [ZFirst, ForgetFirst, Tempered, Scaled])
+def test_a_step_of_a_cell_that_declares_more_than_its_base_is_its_own(cell_cls):
+    cell, x = cell_cls(I, H), torch.randn(B, 1, I)
+    state = tuple(torch.randn(B, H) for _ in cell.states)
+
+    y, _ = unroll(cell, x, state)
+
+    torch.testing.assert_close(y, unroll(cell, x, state, backend="reference")[0])
 
 
 def test_an_unknown_backend_is_named_with_those_there_are():

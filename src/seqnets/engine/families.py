@@ -13,8 +13,8 @@ FAMILIES: tuple[type[GatedCell], ...] = (LSTMCell, GRUCell, RNNCell)
 """The cells that torch.nn has."""
 
 _EQUATIONS = {
-    "gates", "states", "project", "product", "recur", "split", "update", "step", "initial_state",
-    "gate", "candidate", "squash",
+    "gates", "inputs", "recurrent", "states", "per_unit", "add_parameters", "project", "product",
+    "recur", "split", "update", "step", "initial_state", "gate", "candidate", "squash",
 }  # fmt: skip
 
 
