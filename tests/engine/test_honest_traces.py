@@ -555,9 +555,8 @@ def test_a_projection_may_look_at_other_steps(time_first, memory):
     if time_first:
         x = x.transpose(0, 1).contiguous().transpose(0, 1)
 
-    found = [
-        unroll(cell, x, backend=backend, memory=memory)[0] for backend in ("c", "eager", "reference")
-    ]
+    backends = "c", "eager", "reference"
+    found = [unroll(cell, x, backend=backend, memory=memory)[0] for backend in backends]
 
     torch.testing.assert_close(found[:2], [found[2]] * 2)
 
