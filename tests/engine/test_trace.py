@@ -111,6 +111,8 @@ FUNCTIONS = {
     "a chosen condition": lambda x: (
         x * torch.where(x > 0, x < 1, x > -1) + torch.where(torch.where(x < 0.5, True, x > 1), 1, x)
     ),
+    "a condition and a flag": lambda x: torch.where((x > 0) & True | False, x, x.sin()),
+    "units that are counted": lambda x: x * (x > 0).sum(-1, keepdim=True, dtype=x.dtype),
     "numbers that are true": lambda x: torch.where(torch.logical_not(x.relu()), x, x.sin()),
     "chosen numbers": lambda x: x * torch.where(x > 0, 1, 0) + torch.where(x > 1, 0.5, -0.5),
     "conditions multiplied": lambda x: x * ((x > -1) * (x < 1)),
@@ -948,6 +950,16 @@ class LeakyCell(RNNCell):
     def step(self, wx, state):
         (h,) = state
         return (torch.tanh(wx[:, :H] + (h * torch.exp(-wx[:, H:])).flip(-1)),)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean"])
+def test_a_sum_that_says_its_dtype_is_a_reduction_as_any_other(name):
+    def weighted(x):
+        return x * getattr(x, name)(-1, keepdim=True, dtype=x.dtype)
+
+    step, _ = trace_step(with_function(weighted)(I, H))
+
+    assert (len(step.products), len(step.reductions)) == (1, 1)
 
 
 def test_a_step_need_not_bear_inputs_that_its_projection_never_gives():

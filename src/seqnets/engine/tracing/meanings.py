@@ -129,10 +129,11 @@ class Meanings(Watcher):
 
     def truth(self, value: Any) -> Node:
         """The node of a value's truth, as 1 or 0."""
-        node = self.node(value)
-        if isinstance(value, Tensor) and value.dtype != torch.bool:
-            node = self.graph.apply("ne", node, self.graph.const(0))
-        return self.graph.apply("where", node, *map(self.graph.const, (1, 0)))
+        number = self.number(value)
+        if not isinstance(value, Tensor) or value.dtype == torch.bool:
+            return number
+        is_true = self.graph.apply("ne", number, self.graph.const(0))
+        return self.graph.apply("where", is_true, *map(self.graph.const, (1, 0)))
 
     def as_in(self, tensor: Tensor, number: Node) -> Node:
         """A numeric node converted to a tensor's kind: ``!= 0`` where that is boolean."""

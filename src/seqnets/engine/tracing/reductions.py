@@ -21,7 +21,7 @@ def reduced(recorder: Recorder, operation: Operation) -> Node:
     name, (value, *rest) = operation.name, operation.args
     dims = (*rest, None)[0] or []
     dims = [dim for dim in dims if value.shape[dim] != 1] or dims[:1]
-    if not dims or (len(dims) > 1 and name != "amax") or operation.kwargs:
+    if not dims or (len(dims) > 1 and name != "amax"):
         raise over_others(name)
     if name == "amax":
         return _largest(recorder, recorder.node(value), *_as_one(value.shape, dims))
