@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import profiler
 
 from seqnets.cells import Cell
+from seqnets.cells.checks import check_is_cell
 from seqnets.engine import c, eager, native, reference, scan, triton
 from seqnets.engine.preference import preference
 from seqnets.engine.request import Request, make_request
@@ -154,7 +155,8 @@ def explain(
         scan: refused, the step is not linear in the state: a product by weight_hh depends on it
         native: refused, torch has no kernel for PeepholeLSTMCell, only for LSTMCell, ...
     """
-    request = make_request(cell, x, state, lengths, resets, reverse, memory, "explain")
+    check_is_cell("explain", cell)
+    request = make_request(cell, x, state, lengths, resets, reverse, memory)
     chosen, *slower = _able(request)
     detail = getattr(BACKENDS[chosen], "detail", None)
     how = detail(request) if detail is not None else ""

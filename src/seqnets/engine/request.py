@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
-from seqnets.cells.checks import check_is_cell
 from seqnets.cells.given import autocasts
 from seqnets.engine.attributes import with_attributes_given
 from seqnets.engine.graph import Untraceable
@@ -203,14 +202,12 @@ def make_request(
     resets: Tensor | None,
     reverse: bool,
     memory: str = "full",
-    who: str = "unroll",
 ) -> Request:
-    """Check the arguments of ``unroll``, or of another entry point ``who``, and fill in defaults.
+    """Check the arguments of ``unroll`` beside the cell, and fill in defaults.
 
     Raises:
         ConfigError, ShapeError, DtypeError, DeviceError: As for ``unroll``.
     """
-    check_is_cell(who, cell)
     if cell._modules or cell._forward_pre_hooks:  # else no weight is computed
         cell.compute_weights(x)
         if cell.parametrised:
