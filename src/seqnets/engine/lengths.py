@@ -66,19 +66,20 @@ def where_rows(rows: Tensor, chosen: State, other: State) -> State:
     return tuple(torch.where(rows, a, b) for a, b in zip(chosen, other, strict=True))
 
 
-def with_filled_padding(wx: Tensor, lengths: Tensor, valid: Tensor) -> Tensor:
+def with_filled_padding(wx: Tensor, lengths: Tensor | None) -> Tensor:
     """A projected input (B, T, W) whose padding is replaced by real steps of the longest row.
 
     A step's derivative may be infinite where its input is zero. Multiplied by the zero gradient of
     padding, that would be NaN.
     """
-    if not wx.numel():
+    if lengths is None or not wx.numel():
         return wx
+    steps = torch.arange(wx.shape[1], device=wx.device)
     last = (lengths.max() - 1).clamp(min=0)  # repeated where even the longest row is padded
-    steps = torch.arange(wx.shape[1], device=wx.device).clamp(max=last)
-    longest = wx.detach().index_select(0, lengths.argmax()[None]).index_select(1, steps)
+    longest = wx.detach().index_select(0, lengths.argmax()[None])
+    longest = longest.index_select(1, steps.clamp(max=last))
     longest = torch.where(longest.isfinite(), longest, 0)  # else one row would spoil others
-    return torch.where(valid[..., None], wx, longest)
+    return torch.where((steps < lengths[:, None])[..., None], wx, longest)
 
 
 def at_steps(sequence: Tensor, steps: Tensor) -> Tensor:

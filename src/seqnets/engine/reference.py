@@ -39,12 +39,9 @@ def _run(request: Request) -> tuple[Tensor, State]:
     projected = cell.check_projected(cell.project(x), x)
     if onnx_export.runs_here() or _is_exported_without_gradient(x):
         return _scanned(request, projected)
-    lengths, inside = request.lengths, request.valid
-    if lengths is not None and inside is not None:
-        projected = with_filled_padding(projected, lengths, inside)
-    wx = projected.unbind(1)
-    valid = None if inside is None else inside.unsqueeze(-1).unbind(1)
-    resets = None if request.resets is None else request.resets.unsqueeze(-1).unbind(1)
+    wx = with_filled_padding(projected, request.lengths).unbind(1)
+    masks = request.valid, request.resets
+    valid, resets = (None if mask is None else mask.unsqueeze(-1).unbind(1) for mask in masks)
     start = request.start
     outputs: list[Tensor] = []
 

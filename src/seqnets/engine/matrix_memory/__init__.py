@@ -101,9 +101,7 @@ def _run_lean(request: Request) -> tuple[Tensor, State]:
 def _run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
     x = request.clean_x
     wx = request.cell.check_projected(request.cell.project(x), x)
-    inside, lengths = request.valid, request.lengths
-    if inside is not None and lengths is not None:
-        wx = with_filled_padding(wx, lengths, inside)
+    wx, inside = with_filled_padding(wx, request.lengths), request.valid
     if cell._like.dtype in HALF:
         cell = _widened(cell)
     with torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext():
