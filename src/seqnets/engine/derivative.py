@@ -28,7 +28,7 @@ def derive(
     Returns:
         The gradient of each input; None where there is none.
     """
-    recorder = Recorder(graph, 2, {torch.float64, torch.get_default_dtype()}, in_place=True)
+    recorder = Recorder(graph, 2, {torch.float64, torch.get_default_dtype()})
     like = torch.empty(2, width, dtype=torch.float64)
     stand_ins: dict[Node, Tensor] = {}
     for node in inputs:

@@ -33,6 +33,8 @@ class Preparing(Recorder):
         scalar: Whether a parameter of one number is shared by all units.
     """
 
+    keeps_aliases = True
+
     def __init__(self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, scalar: bool) -> None:
         super().__init__(graph, rows, dtypes)
         self._rows, self._scalar = rows, scalar

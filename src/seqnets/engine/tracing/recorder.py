@@ -33,18 +33,17 @@ class Recorder(Meanings):
         graph: The graph in which nodes are built.
         rows: Rows of the batch; no other size is a multiple of it.
         dtypes: The dtypes that arithmetic may use.
-        in_place: Whether in-place operations may change tensors with aliases.
     """
 
-    def __init__(
-        self, graph: Graph, rows: int, dtypes: set[torch.dtype], *, in_place: bool = False
-    ) -> None:
+    def __init__(self, graph: Graph, rows: int, dtypes: set[torch.dtype]) -> None:
         super().__init__(graph, rows)
         self.dtypes = dtypes
         self.products: list[Product] = []
-        self._in_place = in_place
 
-    # What subclasses do otherwise.
+    # What subclasses do otherwise; by itself, this class records torch's autograd.
+
+    keeps_aliases = False
+    """Whether what is changed in place may have aliases, which change with it; here none has."""
 
     def detached(self, node: Node) -> Node:
         """A detached node: itself, since first derivatives are not differentiated again."""
@@ -77,7 +76,7 @@ class Recorder(Meanings):
             result = func(*args, **kwargs)
             self.set_meaning(result, UNWRITTEN)
             return result
-        if _is_in_place(name) and not self._in_place:
+        if _is_in_place(name) and self.keeps_aliases:
             if (apart := _out_of_place(func)) is not None:
                 return self._replaced(func, apart, args, kwargs)
             self.change(name, args[0])
