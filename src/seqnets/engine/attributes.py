@@ -9,6 +9,7 @@ is a plain attribute, where it should have been a buffer, is passed as one too.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -71,20 +72,18 @@ def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
     found = loose_attributes(cell)
     if not found:
         return cell, None
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
     numbers = {
         name: value
         for name, value in found.items()
         if not isinstance(value, Tensor) and not name.endswith("_size")
     }
-    history = _histories.setdefault(cell.origin, _History(numbers))
+    history, like = _histories.setdefault(cell.origin, _History(numbers)), cell._like
     history.notice(numbers)
-    given = _like_parameters(tensors, cell)
+    given = _tensors_like(like, found)
     obstacle = history.obstacle(cell, {}, given) if given else None
     if obstacle is not None:  # all of them, or none
         given = {}
     for name in sorted(history.changed & numbers.keys()):
-        like = cell._like
         kind = torch.int64 if type(numbers[name]) is int else like.dtype
         try:
             number = {name: like.new_full((), numbers[name], dtype=kind)}
@@ -110,26 +109,23 @@ def names_given(cell: Cell) -> str:
 
 
 def _tensors_given(cell: Cell) -> dict[str, Tensor]:
-    found = loose_attributes(cell)
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    if not tensors:
+    given = _tensors_like(cell._like, loose_attributes(cell))
+    if given and _histories.setdefault(cell, _History({})).obstacle(cell, {}, given):
         return {}
-    given = _like_parameters(tensors, cell)
-    obstacle = _histories.setdefault(cell, _History({})).obstacle(cell, {}, given)
-    return given if obstacle is None else {}
+    return given
 
 
-def _like_parameters(tensors: dict[str, Tensor], cell: Cell) -> dict[str, Tensor]:
+def _tensors_like(like: Tensor, found: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors on the parameters' device, of their dtype or of an integer or boolean one.
 
     With any other, the step fails in torch, whose message says why.
     """
-    like = cell._like
     return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if tensor.device == like.device
-        and (tensor.dtype == like.dtype or not tensor.is_floating_point())
+        name: value
+        for name, value in found.items()
+        if isinstance(value, Tensor)
+        and value.device == like.device
+        and (value.dtype == like.dtype or not value.is_floating_point())
     }
 
 
