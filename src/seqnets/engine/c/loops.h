@@ -8,6 +8,8 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+EXPORT const int64_t lanes_of_a_vector = LANES;
+
 #if SUMS > 12 /* a quarter faster at two or three rows, but slower with fewer registers */
 #define UNROLL_TWICE _Pragma("GCC unroll 2")
 #else

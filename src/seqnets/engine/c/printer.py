@@ -44,7 +44,7 @@ def print_program(program: Program, tiled: bool = False) -> Source:
     for each in passes:
         each.write()
     products = _products(sorted(set().union(*(each.widths for each in passes))))
-    whole = [_EXPORTS, text.struct(), _ROWS, *products, "", *text.lines]
+    whole = [text.struct(), _ROWS, *products, "", *text.lines]
     return Source("\n".join(whole), list(text.sizes), text.pointers)
 
 
@@ -62,10 +62,6 @@ def _products(widths: Sequence[int]) -> list[str]:
         text.append("#endif")
     return text
 
-
-_EXPORTS = """\
-EXPORT const int64_t lanes_of_a_vector = LANES;
-"""
 
 _ROWS = """
 /* The step that is i-th to run; -1 past the last. */
