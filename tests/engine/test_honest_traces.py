@@ -261,6 +261,44 @@ def test_a_cell_with_an_object_that_holds_its_settings_is_traced_once(kind, monk
     unroll(cell, x)
 
 
+class ByNames(GatedCell):
+    gates = ("n",)
+    names, units = frozenset(), slice(None)
+
+    def update(self, wx, uh, state):
+        bent = wx.n.sin() if "bent" in self.names else wx.n
+        return (torch.tanh(bent + uh.n + state[0][:, self.units].mean(-1, keepdim=True)),)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("names", [{"bent"}, set()]), ("units", [slice(0, 2), slice(None, None, 1), slice(2)])],
+)
+def test_a_set_or_a_slice_among_attributes_is_compared(name, values, monkeypatch):
+    traced = []
+    monkeypatch.setattr(plans, "trace_step", lambda cell: traced.append(cell) or trace_step(cell))
+    cell, x = ByNames(I, H), torch.randn(B, T, I)
+
+    for value in values * 2:
+        setattr(cell, name, value)
+        for _ in range(2):
+            y, _ = unroll(cell, x, backend="c")
+            torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+    assert len(traced) == len(values)
+
+
+def test_a_set_that_changes_is_another_one():
+    cell, x = ByNames(I, H), torch.randn(B, T, I)
+    cell.names = {"plain"}
+    unroll(cell, x)
+
+    cell.names.add("bent")
+
+    expected = unroll(cell, x, backend="reference")[0]
+    torch.testing.assert_close(unroll(cell, x, backend="c")[0], expected)
+
+
 def test_a_recurrent_module_of_torch_inside_a_cell_learns_too():
     class Before(GatedCell):
         gates = ("n",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any
@@ -54,7 +54,9 @@ def frozen(value: Any, owners: tuple[nn.Module, ...], reads: _Reads = _nothing) 
     if isinstance(value, Mapping):
         parts = tuple((name, frozen(part, owners, reads)) for name, part in value.items())
         return kind, parts
-    if isinstance(value, Sequence):
+    if isinstance(value, slice):
+        value = value.start, value.stop, value.step
+    if isinstance(value, (Sequence, Set)):  # of sets the order counts too: a step may go by it
         return kind, tuple(frozen(part, owners, reads) for part in value)
     if not is_only_a_dict(value):
         raise TypeError(f"{type(value).__name__} is not compared")
