@@ -477,6 +477,18 @@ def test_several_gradients_may_come_in_at_once(backend):
     assert not found.requires_grad
 
 
+@pytest.mark.parametrize(("cell_cls", "backend"), [(LSTMCell, "native"), (MinGRUCell, "scan")])
+def test_without_gradients_lean_memory_keeps_no_backend_away(cell_cls, backend):
+    cell, x = cell_cls(I, H), torch.randn(B, T, I)
+
+    with torch.no_grad():
+        lean, full = (seqnets.explain(cell, x, memory=memory) for memory in ("lean", "full"))
+        y, _ = unroll(cell, x, backend=backend, memory="lean")
+
+    assert lean == full
+    torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
 @pytest.mark.parametrize("memory", ["full", "lean"])
 @pytest.mark.parametrize("backend", ["c", "eager", "native", "reference"])
 def test_no_state_before_is_zeros(backend, memory):

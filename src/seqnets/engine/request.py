@@ -224,6 +224,8 @@ def make_request(
         raise DtypeError(f"{cell._name}: reverse is {reverse!r}, expected True or False.")
     if memory not in ("full", "lean"):
         raise ConfigError(f"{cell._name}: memory is {memory!r}, expected 'full' or 'lean'.")
+    if not torch.is_grad_enabled():
+        memory = "full"  # nothing is kept, and backends that would keep more may run
     cell, obstacle = with_attributes_given(cell)
     return Request(cell, x, state, lengths, resets, reverse, memory, obstacle)
 

@@ -64,9 +64,8 @@ def refusal(request: Request) -> str | None:
 
 def run(request: Request, cell: MatrixMemoryCell) -> tuple[Tensor, State]:
     """Outputs (B, T, H), and the state after each row's last valid step."""
-    lean = request.memory == "lean" and torch.is_grad_enabled()
-    compiled = torch.compiler.is_compiling()  # a compiler decides itself what is kept
-    if lean and not compiled and refusal_of_one_operation(request.x) is None:
+    lean = request.memory == "lean" and not torch.compiler.is_compiling()  # that decides itself
+    if lean and refusal_of_one_operation(request.x) is None:
         return _run_lean(request)
     return _run(request, cell)
 
