@@ -13,6 +13,7 @@ from seqnets.cells import (
     Access,
     AllStates,
     DeltaNetCell,
+    DeltaProductCell,
     GatedDeltaNetCell,
     InputDropout,
     LearnedState,
@@ -472,6 +473,17 @@ def test_a_step_that_is_overridden_runs():
     x = torch.randn(2, 5, 3)
 
     torch.testing.assert_close(unroll(cell, x)[0], unroll(whole, x)[0] / 2)
+
+
+class LastWriteFirstCell(DeltaProductCell):
+    def each_write(self, at):
+        return super().each_write(at)[::-1]
+
+
+def test_writes_that_are_overridden_run():
+    cell, x = LastWriteFirstCell(3, 4), torch.randn(2, 5, 3)
+
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(cell, x, backend="reference")[0])
 
 
 def test_a_step_set_on_one_cell_runs():

@@ -41,12 +41,16 @@ def memory_of(cell: Cell) -> MatrixMemoryCell | None:
 
 
 def _steps_as(cell: Cell, kind: type[Cell]) -> bool:
-    """Whether a cell has the step of a class."""
-    return type(cell).step is kind.step and not cell.as_constant(_has_own_step)
+    """Whether a cell has the step of a class, and its writes."""
+    same = (getattr(type(cell), name, None) is getattr(kind, name, None) for name in _STEP)
+    return all(same) and not cell.as_constant(_has_own_step)
+
+
+_STEP = "step", "each_write"
 
 
 def _has_own_step(cell: Cell) -> bool:
-    return "step" in cell.__dict__
+    return not cell.__dict__.keys().isdisjoint(_STEP)
 
 
 def refusal(request: Request) -> str | None:
