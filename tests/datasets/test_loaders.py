@@ -14,6 +14,7 @@ from seqnets.datasets import (
     SeriesTable,
     TextFiles,
     TrainingStream,
+    Windows,
 )
 from seqnets.datasets.augmentation import Noise, Stretch
 from seqnets.datasets.augmentation.augmenter import Augmenter
@@ -372,6 +373,16 @@ def test_padding_is_the_share_of_steps_that_lie_outside_the_sequences():
     batches = list(loader)
     steps = sum(batch.x.shape[0] * batch.x.shape[1] for batch in batches)
     assert told == pytest.approx(1 - sum(int(b.lengths.sum()) for b in batches) / steps)
+
+
+def test_lengths_are_asked_for_once_for_the_padding_of_all_batches(monkeypatch):
+    asked = []
+    lengths = property(lambda self: asked.append(self) or torch.full_like(self.starts, 3))
+    monkeypatch.setattr(Windows, "lengths", lengths)  # which it makes anew for each that asks
+    windows = Windows(torch.zeros(60, 1), torch.zeros(60, 1), torch.arange(50), 3, 2)
+
+    assert SequenceLoader(windows, 4).padding == 0
+    assert len(asked) == 1
 
 
 def test_padding_is_that_of_the_batches_of_all_processes(as_process):

@@ -119,11 +119,11 @@ class SequenceLoader(Loader):
 
         It covers all processes; each pads its own shard.
         """
-        order, processes = self._order(self._epoch), share()[1]
+        order, sides, processes = self._order(self._epoch), self._sides, share()[1]
         valid = total = 0
         for index in range(len(self)):
             rows = self._rows(order, index)
-            for side in self._sides:
+            for side in sides:
                 for rank in range(processes):
                     lengths = side[rows[rank::processes]]
                     valid, total = valid + lengths.sum(), total + len(lengths) * lengths.max()
