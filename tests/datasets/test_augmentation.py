@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,10 +13,13 @@ from seqnets.cells import GRUDCell, PhasedLSTMCell
 from seqnets.datasets import (
     ClassificationFiles,
     NextSteps,
+    PairData,
+    Pairs,
     SequenceData,
     Sequences,
     Splits,
     TaggingFiles,
+    TokenCodec,
     TranscriptionFiles,
 )
 from seqnets.datasets.augmentation import (
@@ -28,6 +32,7 @@ from seqnets.datasets.augmentation import (
     ValueAugmentation,
 )
 from seqnets.datasets.augmentation.augmenter import Augmenter
+from seqnets.datasets.parts import PARTS
 from seqnets.errors import ConfigError, DtypeError, ShapeError
 from seqnets.models import SequenceClassifier
 from seqnets.typing import IGNORE, Batch
@@ -329,6 +334,15 @@ def test_a_feature_that_is_not_there_is_refused_before_training(only, message, t
     assert message in str(refused.value)
 
 
+class Copied(PairData):
+    """Pairs whose targets are their sources."""
+
+    codecs = (TokenCodec(["<eos>", "<unk>", "a"]),) * 2
+
+    def read_splits(self):
+        return Splits(dict.fromkeys(PARTS, Pairs.of_ids([np.array([2])], [np.array([2])])))
+
+
 def test_tokens_are_refused_since_they_have_no_size(tmp_path):
     path, words = tmp_path / "texts.csv", tmp_path / "words.conll"
     path.write_text("\n".join(["text,label", *(f"so {n},{'ab'[n % 2]}" for n in range(12))]))
@@ -337,6 +351,7 @@ def test_tokens_are_refused_since_they_have_no_size(tmp_path):
     for data in (
         ClassificationFiles(str(path), augment=[SpecAugment()]),
         TaggingFiles(str(words), augment=[SpecAugment()]),
+        Copied(augment=[SpecAugment()]),
     ):
         with pytest.raises(ConfigError, match="has SpecAugment, expected none"):
             data.setup()

@@ -36,6 +36,9 @@ class SequenceData(DataModule):
     timing: Timing | None = None
     """What the user asks of the times of steps; None if they have none."""
 
+    loader_class = SequenceLoader
+    """The class of the loaders."""
+
     def __init__(
         self,
         batch_size: int = 32,
@@ -171,7 +174,7 @@ class SequenceData(DataModule):
     def loader(self, part: Part) -> SequenceLoader:
         """A new loader of one part, shuffled and augmented for training."""
         trains = part == "train"
-        return SequenceLoader(
+        return self.loader_class(
             self.part(part),
             self.batch_size,
             trains,

@@ -106,6 +106,7 @@ class PairData(SequenceData):
     """
 
     unit = "pairs"
+    loader_class = PairLoader
 
     @property
     @abstractmethod
@@ -147,13 +148,6 @@ class PairData(SequenceData):
             "source": source.describe(),
             "target": target.describe(),
         }
-
-    def loader(self, part: Part) -> PairLoader:
-        """A new loader of one part, shuffled for training."""
-        name = self.name_of(part)
-        return PairLoader(
-            self.pairs(part), self.batch_size, part == "train", self.seed, name, self.bucket_batches
-        )
 
     def token_name(self, number: int) -> str:
         """The text of a single source token."""
