@@ -511,7 +511,7 @@ def test_an_option_of_ones_own_is_found_and_named_with_its_capitals(named, seqne
         (["dataset=parity", "optimizer.lr=1e-3)"], "optimizer.lr: is '1e-3)', expected a number"),
         (["dataset=parity", "optimizer.lr=abc"], "optimizer.lr: is 'abc', expected a number."),
         (["dataset=parity", "scheduler=plateau", "scheduler.factor=2"], "scheduler: torch"),
-        (["dataset=parity", "+scheduler.floor=7"], "scheduler: Cosine: warmup is 0.02 and floor 7"),
+        (["dataset=parity", "+scheduler.floor=7"], "scheduler: Cosine: floor is 7, expected a"),
         (
             ["dataset=parity", "+param_groups.slow={params: *bias*, lr: -1}"],
             "param_groups.slow: torch.optim.AdamW refuses its options: Invalid learning rate: -1",

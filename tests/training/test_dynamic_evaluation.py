@@ -150,11 +150,20 @@ def test_only_language_models_support_it():
         pass
 
 
-@pytest.mark.parametrize(("lr", "decay"), [(-1.0, 0.0), (0.1, 1.5), (math.nan, 0.0)])
-def test_numbers_out_of_range_are_refused(lr, decay, tmp_path):
+@pytest.mark.parametrize(
+    ("lr", "decay", "told"),
+    [
+        (-1.0, 0.0, "lr is -1.0, expected a number of at least 0"),
+        (math.nan, 0.0, "lr is nan, expected a number of at least 0"),
+        ("fast", 0.0, "lr is 'fast', expected a number of at least 0"),
+        (0.1, 1.5, "decay is 1.5, expected a number from 0 to 1"),
+        (0.1, None, "decay is None, expected a number from 0 to 1"),
+    ],
+)
+def test_what_is_no_number_in_its_range_is_refused(lr, decay, told, tmp_path):
     module = prepared(text_data(tmp_path))
     with (
-        pytest.raises(ConfigError, match="expected a rate of at least 0 and a share"),
+        pytest.raises(ConfigError, match=f"dynamic: {told}"),
         dynamically(module, lr=lr, decay=decay),
     ):
         pass

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from seqnets.checks import check_number
 from seqnets.errors import ConfigError
 from seqnets.training.module import SequenceModule
 from seqnets.training.objectives import LanguageModelling, Objective, Outcome
@@ -41,11 +42,8 @@ def dynamically(module: SequenceModule, lr: float, decay: float = 0.0) -> Iterat
             f"dynamic: got {type(objective).__name__}, expected LanguageModelling.\n"
             f"  Only a model whose targets are its next inputs gets to know the right answers."
         )
-    if not (lr >= 0 and 0 <= decay <= 1):
-        raise ConfigError(
-            f"dynamic: lr is {lr} and decay {decay}, expected a rate of at least 0 and a "
-            f"share in [0, 1]."
-        )
+    check_number("dynamic", least=0, lr=lr)
+    check_number("dynamic", least=0, most=1, decay=decay)
     learning = _Learning(objective, lr, decay)
     module.objective = cast(Objective, learning)
     try:

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from seqnets.checks import check_number
 from seqnets.errors import ConfigError
 from seqnets.signatures import signature_of
 from seqnets.training.trainers import require_validations, total_steps
@@ -35,11 +36,8 @@ class Cosine(LambdaLR):
     def __init__(
         self, optimizer: Optimizer, total_steps: int, warmup: float = 0.02, floor: float = 0.02
     ) -> None:
-        if not (0 <= warmup < 1 and 0 <= floor <= 1):
-            raise ConfigError(
-                f"Cosine: warmup is {warmup} and floor {floor}, expected shares of 1, and warmup "
-                f"below 1."
-            )
+        check_number("Cosine", least=0, below=1, warmup=warmup)
+        check_number("Cosine", least=0, most=1, floor=floor)
         rising = max(1, round(warmup * total_steps))
 
         def share(step: int) -> float:
@@ -67,11 +65,8 @@ class DelayedExponential(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, delay: int, gamma: float) -> None:
-        if not (delay >= 0 and 0 < gamma <= 1):
-            raise ConfigError(
-                f"DelayedExponential: delay is {delay} and gamma {gamma}, expected at least 0 "
-                f"and a factor in (0, 1]."
-            )
+        check_number("DelayedExponential", least=0, delay=delay)
+        check_number("DelayedExponential", above=0, most=1, gamma=gamma)
         super().__init__(optimizer, lambda epoch: gamma ** max(0, epoch + 1 - delay))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seqnets.checks import check_count, check_number
 from seqnets.errors import ConfigError, DataError
 from seqnets.optional import optional
 
@@ -41,11 +42,8 @@ class LogMel:
     hop: float = 0.010
 
     def __post_init__(self) -> None:
-        if self.bands < 1 or self.window <= 0 or self.hop <= 0:
-            raise ConfigError(
-                f"LogMel: bands, window and hop are {self.bands}, {self.window} and {self.hop}, "
-                "expected numbers above 0."
-            )
+        check_count("LogMel", bands=self.bands)
+        check_number("LogMel", above=0, window=self.window, hop=self.hop)
 
     def __call__(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """The features, (T, I) float32, of samples, (N,); short sound is padded to one step.
