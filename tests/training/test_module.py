@@ -362,6 +362,13 @@ def test_a_metric_of_an_odd_direction_is_not_told_as_what_the_data_lack():
         SequenceModule(torch.nn.Linear(1, 1), OfOdd(), known, torch.optim.SGD)
 
 
+def test_what_an_objective_asks_for_is_told_if_the_data_are_not_described():
+    sizes = parity_data().sizes  # in place of describe()
+
+    with pytest.raises(ConfigError, match="asks for 'sizes', which these data do not have"):
+        SequenceModule(torch.nn.Linear(1, 1), Classification(), sizes, torch.optim.SGD)
+
+
 N, C = 20_000, 4
 STEPS = {
     "classification": (Classification, (N, C), (N,)),

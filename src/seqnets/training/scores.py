@@ -95,11 +95,12 @@ def scores_of_parts(objective: Objective, known: Known) -> dict[str, Scores]:
         overviews = objective.overviews(known)
     except KeyError as error:
         missing = error.args[0] if error.args else None
-        if missing is None or missing in known or missing in known["sizes"]:
+        there = [*known.get("sizes", ()), *known]
+        if missing is None or missing in there:
             raise  # it is missing elsewhere
         raise ConfigError(
             f"objective: {type(objective).__name__} asks for {missing!r}, which these data do not "
-            f"have.\n  They have {', '.join([*known['sizes'], *known])}. Choose an objective for "
+            f"have.\n  They have {', '.join(there) or 'nothing'}. Choose an objective for "
             f"such data: `seqnets list objectives`."
         ) from error
     return {
