@@ -1,5 +1,6 @@
 """Reports of a run: JSON, Markdown, verdicts, plots."""
 
+import errno
 import json
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 
 from seqnets.benchmarking import Case, Limit, Measured, Report, Row, judge, markdown, plot
 from seqnets.benchmarking.picture import check_plotting, sweeps
-from seqnets.benchmarking.surroundings import machine
+from seqnets.benchmarking.surroundings import machine, write_results
 from seqnets.errors import ConfigError, DataError
 
 CASE = Case("gru", 2, 8, 4, 4, "training")
@@ -37,6 +38,21 @@ def test_a_report_survives_the_round_trip_through_json(tmp_path):
     report.save(tmp_path / "new" / "report.json")
 
     assert Report.load(tmp_path / "new" / "report.json") == report
+
+
+def test_results_of_a_script_that_cannot_be_written_leave_the_old_ones(tmp_path, monkeypatch):
+    def fail(path, text, **_):
+        path.write_bytes(text[:9].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "new" / "found.json"
+    write_results(path, {"ms": 1})
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_results(path, {"ms": 2})
+
+    assert path.read_bytes() == before
 
 
 def test_json_holds_machine_versions_commit_date_and_options(tmp_path, monkeypatch):
@@ -132,7 +148,10 @@ def test_a_limit_without_measurements_is_neither_met_nor_missed(changes):
     assert verdict.summary() == "not measured"
 
 
-@pytest.mark.parametrize("changes", [{"rato": 2}, {"cells": "grru"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"rato": 2}, {"cells": "grru"}, {"ratio": 0}, {"ratio": "much"}, {"at_worst": 0}],
+)
 def test_a_limit_that_cannot_be_read_is_refused(changes):
     with pytest.raises(ConfigError):
         limit(**changes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from seqnets.benchmarking.cases import select
+from seqnets.checks import check_number
 from seqnets.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class Limit:
     shapes: Sequence[tuple[int, int, int]] | None = None
     dtype: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        check_number(f"limits: {self.what!r}", above=0, ratio=self.ratio, at_worst=self.at_worst)
+
     @classmethod
     def read(cls, entry: dict[str, Any], known: Sequence[str]) -> Limit:
         """Read a limit from a configuration.
@@ -50,7 +54,7 @@ class Limit:
             known: Names of all cells.
 
         Raises:
-            ConfigError: A key is missing or unknown.
+            ConfigError: A key is missing or unknown, or a ratio is not above 0.
         """
         entry = dict(entry)
         try:

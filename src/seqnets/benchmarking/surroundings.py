@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import seqnets
+from seqnets.atomic import atomic
 
 _PACKAGES = ("numpy", "triton", "onnxruntime", "onnx", "jax", "flax")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -26,10 +27,10 @@ _ALLOCATOR = (
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write a script's results as JSON, with machine, versions, revision and date."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a script's results as JSON, atomically, with machine, versions, revision and date."""
     text = json.dumps({**results, **surroundings()}, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    with atomic(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def surroundings() -> dict[str, Any]:
