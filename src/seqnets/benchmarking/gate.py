@@ -19,7 +19,7 @@ def disagreement(
     got: Outcome,
     expected: Outcome,
     share: float,
-    rounded: Callable[[], Outcome] | None = None,
+    rounded: Callable[[], Outcome],
     rounding: float = AMPLIFIED,
 ) -> str | None:
     """How an outcome differs from the reference's, as text; None if it agrees.
@@ -37,7 +37,7 @@ def disagreement(
             return f"{what} has shape {tuple(numbers.shape)}, expected {tuple(exact.shape)}"
         allowed = share * exact.abs().max().item()
         difference = (numbers.detach().to(exact) - exact).abs().max().item()
-        if rounded is not None and difference > allowed:
+        if difference > allowed:
             distance = (rounded()[what].detach().to(exact) - exact).abs().max().item()
             allowed = max(allowed, rounding * distance)
         if not difference <= allowed:  # also if it is NaN
