@@ -22,7 +22,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
     - ``x``: sequences of equal length, (N, T, I) or (N, T); or, with ``lengths``, of different
       lengths: padded, (N, T, I), or concatenated, (steps, I) or (steps,).
     - ``lengths`` (optional): length of each sequence, (N,).
-    - ``y``: one target per sequence, (N,), or several, (N, K); optional if none is needed.
+    - ``y``: one target per sequence, (N,), or several, (N, K); optional for prediction.
     - ``ids``, ``split`` (optional): identifier and part of each sequence, (N,).
     - if groups or weights are wanted, an array of that name: those of each sequence, (N,).
     - if times are wanted, an array of that name: those of each step, of the shape of ``x`` without
@@ -42,7 +42,7 @@ def read_npz(path: Path, wanted: Wanted) -> Source:
             f"optionally {', '.join(keys[1:])}."
         )
     sequences = _cut(path, arrays["x"], arrays.get("lengths"))
-    if wanted.needs_targets and "y" not in arrays:
+    if not wanted.new and "y" not in arrays:
         raise DataError(f"{path}: got no array y, expected the target of each sequence.")
     for key, what, name in (
         ("groups", "group of each sequence", None if wanted.new else wanted.groups),
@@ -119,8 +119,7 @@ def _rows(path: Path, arrays: Mapping[str, np.ndarray], count: int, wanted: Want
     columns: dict[str, tuple[str, ...]] = {"ids": ("ids",), "split": (SPLIT,)}
     if not wanted.new:
         columns |= {name: (name,) for name in wanted.beside_targets}
-    if wanted.target is not None:
-        columns["y"] = wanted.columns
+    columns["y"] = wanted.columns
     rows: list[Row] = [{} for _ in range(count)]
     for key in (key for key in columns if key in arrays):
         values, size = arrays[key], len(columns[key])

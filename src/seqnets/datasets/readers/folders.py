@@ -35,7 +35,7 @@ def read_folder(path: Path, wanted: Wanted) -> Source:
     """
     if wanted.transcribed:
         return _read_transcribed(path, wanted)
-    if not wanted.needs_targets:
+    if wanted.new:
         return read_files(_visible(path), wanted)
     if wanted.columns != (LABEL,):
         raise DataError(
@@ -67,7 +67,7 @@ def _read_transcribed(path: Path, wanted: Wanted) -> Source:
         known = file.suffix.lower() in KINDS and file.is_file()
         if known and file.stem in texts:
             _check_alone(file, read.setdefault(file.stem, file))
-        elif known and wanted.needs_targets:
+        elif known and not wanted.new:
             raise DataError(
                 f"{file}: got no transcript of it, expected {file.stem}{TRANSCRIPT} beside it."
             )
@@ -108,7 +108,7 @@ def _each(files: list[Path], wanted: Wanted) -> Iterator[tuple[str, Record, dict
     for file in files:
         if file.is_dir():
             advice = "New data are one file, or a folder of files: name such folders one by one."
-            if wanted.needs_targets:
+            if not wanted.new:
                 advice = (
                     "If each part has a folder, name them: path=FOLDER/train test_path=FOLDER/test."
                 )

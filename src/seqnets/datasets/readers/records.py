@@ -88,7 +88,7 @@ class Wanted:
 
     Attributes:
         columns: The target columns, which are not features.
-        target: Reads a row's target, given the row's location; None if targets are unknown.
+        target: Reads a row's target, given the row's location.
         new: Whether the file is for prediction: targets may then be missing or invalid.
         missing: Whether a feature may be missing.
         audio: Feature extractor for sound.
@@ -105,7 +105,7 @@ class Wanted:
     """
 
     columns: tuple[str, ...]
-    target: Callable[[str, Row], Any] | None = None
+    target: Callable[[str, Row], Any]
     new: bool = False
     missing: bool = False
     audio: LogMel = field(default_factory=LogMel)
@@ -137,19 +137,12 @@ class Wanted:
         return (*self.columns, *self.beside_targets)
 
     @property
-    def needs_targets(self) -> bool:
-        """Whether a file without targets is an error."""
-        return self.target is not None and not self.new
-
-    @property
     def clock(self) -> Clock | None:
         """What reads the times of a file's steps; None if they have none."""
         return None if self.time is None else Clock(self.time)
 
     def target_of(self, where: str, row: Row) -> Any:
         """A row's target; None if unknown."""
-        if self.target is None:
-            return None
         try:
             return self.target(where, row)
         except DataError:

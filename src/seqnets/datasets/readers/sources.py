@@ -19,7 +19,7 @@ from seqnets.errors import DataError, counted
 def read_source(path: Path, wanted: Wanted) -> Source:
     """Read a table, an archive of arrays, a ``.ts`` file or a folder; docs/data.md describes each.
 
-    If no targets are needed, a single recording, sound, image, array or text is accepted too.
+    For prediction, a single recording, sound, image, array or text is accepted too.
 
     Raises:
         DataError: The file is missing or malformed; the message says where.
@@ -42,7 +42,7 @@ def read_source(path: Path, wanted: Wanted) -> Source:
         source = read_npz(path, wanted)
     elif suffix == ".ts" and not wanted.transcribed:
         source = read_ts_records(path, wanted)
-    elif suffix in KINDS and not wanted.needs_targets:
+    elif suffix in KINDS and wanted.new:
         source = read_files([path], wanted)
     else:
         folder = f"with NAME{TRANSCRIPT} beside each file"
@@ -50,7 +50,7 @@ def read_source(path: Path, wanted: Wanted) -> Source:
         if not wanted.transcribed:
             folder = "with one folder per class"
             suffixes.append(".ts")
-        if not wanted.needs_targets:
+        if wanted.new:
             folder = "of files"
             suffixes += [suffix for suffix in KINDS if suffix not in suffixes]
         *first, last = suffixes
