@@ -158,6 +158,34 @@ def test_evaluate_and_generate_need_only_the_file(seqnets, small_text, tmp_path)
     assert written == again
 
 
+def test_a_language_model_may_learn_from_the_text_that_it_is_scored_on(
+    seqnets, small_text, tmp_path
+):
+    seqnets("train", *small_text)
+    options = ["evaluate", f"checkpoint={only_run(tmp_path)}", "dataset.chunk_length=8"]
+
+    plain, dynamic = (
+        seqnets(*options, "dataset.batch_size=1", f"dynamic.lr={lr}") for lr in (0, 1)
+    )
+    rows = seqnets(*options, "dynamic.lr=1")
+
+    assert plain.code == dynamic.code == 0, plain.err + dynamic.err
+    assert plain.out != dynamic.out
+    assert (rows.code, "dynamic: got batches of 2 rows, expected 1" in rows.err) == (1, True)
+
+
+def test_what_is_no_rate_of_dynamic_evaluation_is_refused(seqnets, small_text, tmp_path):
+    seqnets("train", *small_text)
+
+    for given, told in (
+        ("dynamic.lr=fast", "dynamic: lr is 'fast', expected a number of at least 0"),
+        ("dynamic=0.1", "dynamic: is 0.1, expected lr and decay alone"),
+        ("dynamic=null", "dynamic: is None, expected lr and decay alone"),
+        ("+dynamic.rate=1", "'rate': 1}, expected lr and decay alone"),
+    ):
+        assert told in seqnets("evaluate", f"checkpoint={only_run(tmp_path)}", given).err
+
+
 def test_last_says_which_checkpoint_it_is(seqnets, small_text, tmp_path):
     seqnets("train", *small_text)
     best = only_run(tmp_path) / "checkpoints" / "best.ckpt"

@@ -33,8 +33,13 @@ def run(options: Config, **_: Any) -> None:
     """
     check_part(options["part"])
     check_filled("file", predictions=options["predictions"])
-    path = find_checkpoint(options["checkpoint"])
-    learns = options["dynamic"]["lr"] is not None
+    dynamic = options["dynamic"]
+    if not isinstance(dynamic, dict) or dynamic.keys() != {"lr", "decay"}:
+        raise UsageError(
+            f"dynamic: is {dynamic!r}, expected lr and decay alone.\n"
+            "  dynamic.lr=RATE has the model learn."
+        )
+    path, learns = find_checkpoint(options["checkpoint"]), dynamic["lr"] is not None
     if options["predictions"] is not None:
         if learns:
             raise UsageError(
@@ -49,7 +54,7 @@ def run(options: Config, **_: Any) -> None:
         _check_limit(trainer, options["part"])
         module = load_module(path, options["allow"], options["objective"])
         data = load_data(module, path, options["dataset"], options["allow"])
-        with _learning(module, options["dynamic"], trainer.world_size) if learns else nullcontext():
+        with _learning(module, dynamic, trainer.world_size) if learns else nullcontext():
             figures = _score(trainer, module, data, options["part"])
     baselines = data.baselines() if options["part"] == "test" else {}
     baselines = module.objective.in_metric(baselines, data.describe())
