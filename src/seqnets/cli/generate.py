@@ -38,7 +38,7 @@ def run(options: Config, **_: Any) -> None:
         )
     vocabulary = read_vocabulary(module.card["data"])
     how = {key: options[key] for key in _OF_ALL}
-    model, samples = module.model.eval(), options["samples"]
+    model, samples = module.model, options["samples"]
     if samples == 1:
         texts: list[Iterable[str]] = [generate(model, vocabulary, **how)]
     else:

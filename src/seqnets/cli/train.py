@@ -32,7 +32,6 @@ from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import SWEPT_VARIABLE, Trained
 from seqnets.cli.trained import moved
 from seqnets.cli.trainers import RESERVED, check_device, make_loggers, make_trainer, trainer_errors
-from seqnets.datasets import TaggedData
 from seqnets.errors import ConfigError, counted
 from seqnets.training import LanguageModelling, load_checkpoint, load_weights
 from seqnets.training.callbacks import (
@@ -282,7 +281,8 @@ class _Training:
         if not self.trainer.is_global_zero or not (share := self.data.loader("train").padding):
             return
         message = f"Padding is {share:.1%} of the training steps."
-        if share > 0.5 and isinstance(self.data, TaggedData) and self.data.window is None:
+        dataset = self.options["dataset"]
+        if share > 0.5 and "window" in dataset and dataset["window"] is None:
             message += " dataset.window=STEPS would cut long sequences."
         self.console.print(message)
         logger.info(message)

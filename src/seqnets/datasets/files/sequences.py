@@ -331,11 +331,11 @@ class SequenceFiles(SequenceData):
         if not parts["train"]:
             raise DataError(f"{who}: no sequence is for training, expected some of split 'train'.")
         train = parts["train"]
+        strata = self.strata(train)
         absent = {part: share for part, share in self.fractions.items() if not parts[part]}
         if self.groups is None:
-            dealt = deal(who, self.strata(train), absent, self.seed)
+            dealt = deal(who, strata, absent, self.seed)
         else:
-            strata = self.strata(train)
             dealt = deal_grouped(who, self.groups, parts, strata, absent, self.seed)
         for part, rows in dealt.items():
             parts[part] = [train[row] for row in rows]

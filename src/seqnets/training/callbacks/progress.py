@@ -128,11 +128,10 @@ class Progress(SequenceCallback, Timed):
         (loss,) = self._loss.read()
         figures = {"loss": loss, **pl_module.objective.derived(loss)}
         shown = (f"{name.replace('_', ' ')} {rounded(value)}" for name, value in figures.items())
-        unit = getattr(data_of(trainer), "unit", "steps")
         self._fields["figures"] = "  ".join(shown) + "  "
         rate = self.read_throughput()
         if rate:  # 0 if no batch has ended since: keep the last rate
-            counted = _COUNTED.get(unit, "time steps")
+            counted = _COUNTED.get(getattr(data_of(trainer), "unit", ""), "time steps")
             self._fields["rate"] = f"{rate:,.0f} {counted}/s"
 
     def _print(self, trainer: Trainer, pl_module: Any) -> None:
