@@ -14,12 +14,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from seqnets.cli.listing import option_files, options
 from seqnets.errors import counted
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
-EXPERIMENTS = ROOT / "configs" / "experiment"
 BEGIN, END = "<!-- tasks -->\n", "<!-- /tasks -->"
 
 HEAD = """\
@@ -119,7 +119,7 @@ def main() -> None:
     args = parser.parse_args()
     files = sorted((RESULTS / "experiments").glob("*.json"))
     records = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    titles = {path.stem: comment(path) for path in sorted(EXPERIMENTS.glob("*.yaml"))}
+    titles = {name: text.split("; give ")[0] for name, text in options("experiment").items()}
     before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     made = {
@@ -198,15 +198,6 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def comment(path: Path) -> str:
-    """An experiment's one-line description, without the options to give."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comment_line = next(
-        line[1:].strip() for line in lines if line.startswith("# ") and "@package" not in line
-    )
-    return comment_line.split("; give ")[0]
-
-
 def sources(records: list[dict[str, Any]]) -> str:
     """The sources of the published results."""
     found: dict[str, list[str]] = {}
@@ -233,7 +224,7 @@ def waiting(records: list[dict[str, Any]], titles: dict[str, str]) -> str:
     """A table of experiments that have a published result but were not run."""
     ran = {record["name"] for record in records}
     lines = []
-    for path in sorted(EXPERIMENTS.glob("*.yaml")):
+    for path in option_files("experiment"):
         config: Any = OmegaConf.load(path)
         if path.stem in ran or "published" not in config:
             continue

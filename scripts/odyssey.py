@@ -29,6 +29,7 @@ from torch import nn
 from seqnets import cells
 from seqnets.benchmarking.surroundings import write_results
 from seqnets.cli.console import quiet
+from seqnets.cli.report import figures
 from seqnets.datasets import PolyphonicMusic, Shakespeare, TimeSeriesFiles
 from seqnets.insight.boxes import draw_boxes
 from seqnets.models import LanguageModel, SequenceClassifier, SequenceTagger
@@ -111,12 +112,6 @@ class Best(Callback):
         score = self.task.score(figures(trainer, "val"))
         if score < self.score:
             self.score, self.weights = score, copy.deepcopy(pl_module.model.state_dict())
-
-
-def figures(trainer: Trainer, part: str) -> dict[str, float]:
-    prefix = f"{part}/"
-    metrics = trainer.callback_metrics.items()
-    return {k.removeprefix(prefix): float(v) for k, v in metrics if k.startswith(prefix)}
 
 
 def run(task: Task, data: Any, variant: str, seed: int) -> dict[str, Any]:

@@ -21,9 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from seqnets.cli.build import build
-from seqnets.datasets import Vocabulary
-from seqnets.training import load_checkpoint
+from seqnets.cli.trained import load_data, load_module
 
 COLUMNS, LINES = 76, 11
 INK, ACCENT, PALE = "#22303c", "#c8553d", "#8fa3b0"
@@ -44,19 +42,13 @@ def curves(run: Path) -> Curves:
 
 def surprises(checkpoint: Path) -> tuple[str, list[float], dict[str, float]]:
     """An excerpt of the test text, the bits of its characters, and the baselines."""
-    content = load_checkpoint(checkpoint)
-    card = content["seqnets"]
-    data = build(card["config"]["dataset"])
-    data.setup()
-    model = build(card["config"]["model"])(vocab_size=card["data"]["sizes"]["vocab_size"])
-    weights = content["state_dict"].items()
-    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights})
-    vocabulary = Vocabulary(card["data"]["vocabulary"], card["data"]["unit"])
+    module = load_module(checkpoint, allow=[])
+    data = load_data(module, checkpoint)
     ids = torch.cat([batch.x[0] for batch in data.loader("test")])[: 4 * COLUMNS * LINES]
     with torch.no_grad():
-        logits, _ = model.eval()(ids[None, :-1])
+        logits, _ = module.model.eval()(ids[None, :-1])
         bits = F.cross_entropy(logits[0], ids[1:], reduction="none") / math.log(2)
-    text = vocabulary.decode(ids[1:])
+    text = data.vocabulary.decode(ids[1:])
     begin = text.index("\n", 2 * COLUMNS) + 1  # skips the warm-up of the state
     return text[begin:], bits.tolist()[begin:], data.baselines()
 
