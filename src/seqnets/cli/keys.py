@@ -26,7 +26,7 @@ def own_of(verb: str) -> tuple[set[str], set[str]]:
     return own.keys() - {"defaults", "hydra"}, {g for g in groups if "hydra/" not in g}
 
 
-def groups_of(verb: str, own: Sequence[Path] = ()) -> set[str]:
+def groups_of(verb: str, own: Sequence[Path]) -> set[str]:
     """The groups that a verb's configuration file names, and those within them.
 
     Args:

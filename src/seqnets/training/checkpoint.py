@@ -150,7 +150,7 @@ def check_weights(module: torch.nn.Module, checkpoint: dict[str, Any], path: Pat
         )
 
 
-def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str] = ()) -> None:
+def check_data(known: Known, found: Known, path: Path | str, but: Sequence[str]) -> None:
     """Raise CheckpointError unless data have the same meaning to a model as its training data.
 
     Args:

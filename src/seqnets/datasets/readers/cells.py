@@ -159,9 +159,7 @@ def features_of(
     return numbers
 
 
-def leaving_out(
-    column: str, row: Row, features: Iterable[str], left_out: Iterable[str] = ()
-) -> str:
+def leaving_out(column: str, row: Row, features: Iterable[str], left_out: Iterable[str]) -> str:
     """The option that leaves out a column, the row's other text, and what it does already.
 
     Args:

@@ -146,7 +146,7 @@ def check_text(path: Path, nul: bool = False) -> None:
         raise DataError(f"{path}: the file is empty.")
 
 
-def cache_folder(folder: str | Path | None = None) -> Path:
+def cache_folder(folder: str | Path | None) -> Path:
     """The folder for prepared data; ``$XDG_CACHE_HOME/seqnets`` if none is given."""
     if folder is not None:
         return Path(folder).expanduser()

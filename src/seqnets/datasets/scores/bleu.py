@@ -12,7 +12,7 @@ TOKENIZERS = ("none", "13a", "intl", "char", "zh", "ja-mecab", "ko-mecab")
 """Tokenizers of sacrebleu; "none" for texts that are tokenized already."""
 
 
-def bleu_of(tokenize: str = "13a") -> Any:
+def bleu_of(tokenize: str) -> Any:
     """The metric of sacrebleu for one reference per text.
 
     Raises:
@@ -31,7 +31,7 @@ def signature(tokenize: str) -> str:
 
 
 def corpus_bleu(
-    predictions: Sequence[str], targets: Sequence[str], tokenize: str = "13a"
+    predictions: Sequence[str], targets: Sequence[str], tokenize: str
 ) -> tuple[float, str]:
     """The BLEU score of some texts, 0..100, and sacrebleu's signature of it."""
     metric = bleu_of(tokenize)

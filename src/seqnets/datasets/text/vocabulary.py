@@ -35,7 +35,7 @@ def split(text: str, unit: str) -> Sequence[str]:
     return text.replace("\n", f" {LINE_END} ").split() if unit == "words" else text
 
 
-def by_frequency(counts: Counter[str], min_count: int = 1) -> list[str]:
+def by_frequency(counts: Counter[str], min_count: int) -> list[str]:
     """The tokens that occur often enough, the most frequent first, then by code points."""
     kept = (token for token, count in counts.items() if count >= min_count)
     return sorted(kept, key=lambda token: (-counts[token], token))
