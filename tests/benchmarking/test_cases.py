@@ -25,6 +25,12 @@ def test_a_grid_stands_for_all_combinations_of_its_lists():
     ]
 
 
+def test_a_grid_may_be_a_single_entry():
+    entry = {"cells": "gru", "B": [1, 2], "T": 3, "H": 4}
+
+    assert cases_of(entry, KNOWN) == cases_of([entry], KNOWN)
+
+
 def test_the_pass_step_has_one_step_whatever_the_grid_says():
     cases = cases_of([{"cells": "gru", "pass": "step", "B": 1, "T": 9, "H": 4}], KNOWN)
 
@@ -87,6 +93,8 @@ def test_a_pass_that_the_suite_lacks_is_refused():
     ("entry", "told"),
     [
         ({"cels": "gru"}, "grid: has cels"),
+        (5, "grid: has 5, expected B, H"),
+        ({"cells": "gru", "shapes": 5}, "shapes: has 5, expected"),
         ({"cells": "gru", "shapes": [[1, 2]]}, r"has \[1, 2\]"),
         ({"cells": "gru", "pass": "forward", "B": 1, "T": 2}, "H: is None"),
     ],

@@ -157,6 +157,11 @@ def test_a_limit_that_cannot_be_read_is_refused(changes):
         limit(**changes)
 
 
+def test_a_limit_that_is_no_mapping_is_refused():
+    with pytest.raises(ConfigError, match="limits: has 'gru', expected a mapping"):
+        Limit.read("gru", ["gru"])
+
+
 def test_a_sweep_is_the_longest_series_of_cases_that_differ_in_one_size():
     entries = [
         *(measured(T=T) for T in (16, 8, 32)),

@@ -54,8 +54,10 @@ class Limit:
             known: Names of all cells.
 
         Raises:
-            ConfigError: A key is missing or unknown, or a ratio is not above 0.
+            ConfigError: It is no mapping, a key is missing or unknown, or a ratio is not above 0.
         """
+        if not isinstance(entry, dict):
+            raise ConfigError(f"limits: has {entry!r}, expected a mapping of what is asked for.")
         entry = dict(entry)
         try:
             cells = select(entry.pop("cells", "all"), entry.pop("except", ()), known)

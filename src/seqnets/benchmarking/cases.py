@@ -79,10 +79,10 @@ def cases_of(
     """The distinct cases of a grid.
 
     Args:
-        grid: Entries with ``cells`` (names, or "all", except those in ``except``), ``pass``, and
-            either ``shapes``, a list of [B, T, H], or ``B``, ``T`` and ``H``; optionally ``I``
-            (default H) and ``dtype``. Each may be one value or a list, and all combinations are
-            taken. ``rows`` are the names of the contestants, if not all take part.
+        grid: One entry or several, with ``cells`` (names, or "all", except those in ``except``),
+            ``pass``, and either ``shapes``, a list of [B, T, H], or ``B``, ``T`` and ``H``;
+            optionally ``I`` (default H) and ``dtype``. Each may be one value or a list, and all
+            combinations are taken. ``rows`` are the names of the contestants, if not all take part.
         known: Names of all cells.
         given: Values that replace the grid's cells, sizes, dtype and rows; and the passes to keep.
 
@@ -94,7 +94,8 @@ def cases_of(
     kept = _names("pass", given.pop("pass", PASSES), PASSES)
     if "cells" in given:
         given["except"] = ()
-    cases = list(dict.fromkeys(case for entry in grid for case in _cases(entry, known, given)))
+    entries = (case for entry in listed(grid) for case in _cases(entry, known, given))
+    cases = list(dict.fromkeys(entries))
     if not cases:
         raise ConfigError("cells, B, T, I, H: no case is left, expected no empty list.")
     if not any(case.pass_ in kept for case in cases):
@@ -110,28 +111,27 @@ def select(cells: Any, excepted: Any, known: Sequence[str]) -> list[str]:
         ConfigError: A cell is unknown.
     """
     names = list(known) if cells == "all" else _names("cells", cells, known)
-    return [name for name in names if name not in _listed(excepted)]
+    return [name for name in names if name not in listed(excepted)]
 
 
 def _cases(
     entry: Mapping[str, Any], known: Sequence[str], given: Mapping[str, Any]
 ) -> Iterator[Case]:
     """Yield the cases of one entry of a grid."""
-    if unknown := entry.keys() - _KEYS:
-        raise ConfigError(
-            f"grid: has {', '.join(sorted(unknown))}, expected {', '.join(sorted(_KEYS))}."
-        )
+    unknown = sorted(entry.keys() - _KEYS) if isinstance(entry, Mapping) else [str(entry)]
+    if unknown:
+        raise ConfigError(f"grid: has {', '.join(unknown)}, expected {', '.join(sorted(_KEYS))}.")
     options = {**_DEFAULTS, **entry, **given}
     names = select(options["cells"], options["except"], known)
-    rows = options["rows"] and tuple(map(str, _listed(options["rows"])))
-    shapes = [{}] if options["shapes"] is None else [_shape(s) for s in options["shapes"]]
+    rows = options["rows"] and tuple(map(str, listed(options["rows"])))
+    shapes = [{}] if options["shapes"] is None else [_shape(s) for s in listed(options["shapes"])]
     passes = _names("pass", options["pass"], PASSES)
     dtypes = _names("dtype", options["dtype"], DTYPES)
     for name, pass_, dtype, shape in product(names, passes, dtypes, shapes):
         sizes = {**options, **shape, **given}
         if pass_ == "step":
             sizes["T"] = 1
-        for B, T, I, H in product(*(_listed(sizes.get(key)) for key in SIZES)):
+        for B, T, I, H in product(*(listed(sizes.get(key)) for key in SIZES)):
             case = Case(name, B, T, H if I is None else I, H, pass_, dtype, rows)
             for key in ("B", "T", "H", "I"):  # I last, as it defaults to H
                 _check_size(key, getattr(case, key))
@@ -155,7 +155,7 @@ _FEW = 10
 
 def _names(key: str, value: Any, known: Collection[str]) -> list[str]:
     """A name or a list of names as a list; raise ConfigError if one is unknown."""
-    names = [str(name) for name in _listed(value)]
+    names = [str(name) for name in listed(value)]
     for name in names:
         if name not in known:
             told = (len(known) > _FEW and get_close_matches(name.casefold(), known)) or known
@@ -163,5 +163,6 @@ def _names(key: str, value: Any, known: Collection[str]) -> list[str]:
     return names
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """A value, or a list of values, as a list."""
     return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -34,7 +34,7 @@ from seqnets.benchmarking import (
     plot,
 )
 from seqnets.benchmarking.ahead import compile_ahead
-from seqnets.benchmarking.cases import SIZES
+from seqnets.benchmarking.cases import SIZES, listed
 from seqnets.benchmarking.picture import check_plotting
 from seqnets.benchmarking.precision import DTYPES
 from seqnets.benchmarking.results import HEADINGS
@@ -75,7 +75,7 @@ def run(options: Config, *, choices: Mapping[str, Any], folders: Sequence[Path],
     cases = cases_of(options["grid"], names, given)
     if settings.device.type == "cpu" and any(case.dtype == "tf32" for case in cases):
         raise UsageError("dtype: is tf32, which only GPUs have, expected float32 on the CPU.")
-    limits = [Limit.read(entry, names) for entry in options["limits"]]
+    limits = [Limit.read(entry, names) for entry in listed(options["limits"])]
     makers = _makers(cases, nodes, folders, options["allow"])
     if options["plot"]:
         check_plotting()
