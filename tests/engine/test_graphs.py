@@ -28,6 +28,7 @@ from seqnets.layers import Truncated
 from seqnets.models import SequenceClassifier
 from tests.cells.final import FINAL_CELLS, ONE_OF_EACH_KIND, sized
 from tests.cells.test_options import with_all
+from tests.engine.user_cells import NamesakeCell
 from tests.slow import mostly_slow
 
 SIZES = {0: Dim("B", min=1, max=64), 1: Dim("T", min=2, max=512)}
@@ -143,6 +144,16 @@ def test_a_layer_that_is_compiled_after_a_change_of_its_cells_class_shows_it(mon
     monkeypatch.setattr(LSTMCell, "squash", lambda self, a: torch.relu(a))
     compiled = torch.compile(other, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), other(x))
+
+
+def test_compile_makes_one_graph_of_a_cell_whatever_its_parts_are_called():
+    layer, x = Recurrent(NamesakeCell(3, 5)), torch.randn(2, 6, 3)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), layer(x))
+
+    layer.cell.parts["a,b"].eps = 1.0
+
+    torch.testing.assert_close(compiled(x), layer(x))
 
 
 def test_compile_makes_one_graph_of_a_step_of_several_updates():

@@ -587,6 +587,24 @@ class LevelsCell(BareCell):
         return torch.where((low < a) & (a < high), a, 0.5 * a) + wx, 0.9 * low - wx, wx
 
 
+class NamesakeCell(GatedCell):
+    """Names of parameters that are none in C, or differ in a dot alone."""
+
+    gates = ("n",)
+
+    def add_parameters(self, parameter):
+        super().add_parameters(parameter)
+        keys = ("1", "a,b", "a b", "a-b", "ä·b")
+        self.parts = nn.ModuleDict({key: nn.LayerNorm(self.hidden_size) for key in keys})
+        self.parts_of_1_of_weight = parameter(self.hidden_size)
+
+    def update(self, wx, uh, state):
+        n = uh.n + self.parts_of_1_of_weight
+        for part in self.parts.values():
+            n = part(n)
+        return (torch.tanh(wx.n + n),)
+
+
 USER_CELLS = tuple(
     cell
     for cell in list(globals().values())

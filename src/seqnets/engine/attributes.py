@@ -67,7 +67,7 @@ def with_attributes_given(cell: Cell) -> tuple[Cell, str | None]:
     """
     if torch.compiler.is_compiling():
         names = cell.origin.as_constant(names_given)
-        given = {name: read(cell, name) for name in names.split(",") if name}
+        given = {name: read(cell, name) for name in names}
         return (cell.bind(cell.tensors() | given) if given else cell), None
     found = loose_attributes(cell)
     if not found:
@@ -103,9 +103,9 @@ def with_tensors_given(cell: Cell) -> Cell:
     return cell.bind(cell.tensors() | given) if given else cell
 
 
-def names_given(cell: Cell) -> str:
-    """The names of the tensors that ``with_tensors_given`` makes buffers, comma-separated."""
-    return ",".join(_tensors_given(cell))
+def names_given(cell: Cell) -> tuple[str, ...]:
+    """The names of the tensors that ``with_tensors_given`` makes buffers."""
+    return tuple(_tensors_given(cell))
 
 
 def _tensors_given(cell: Cell) -> dict[str, Tensor]:

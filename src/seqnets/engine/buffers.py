@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 
@@ -29,8 +30,16 @@ def addresses_of(buffers: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def parameter_buffer(name: str) -> str:
-    """The name of the buffer of a parameter, which may be a nested cell's: "cell.weight_hh"."""
-    return f"p_{name}".replace(".", "_of_")
+    """The name of the buffer of a parameter, which may be a nested cell's: "cell.weight_hh".
+
+    No two parameters share one: a name with an "of" of its own, or that is none in C, is in digits.
+    """
+    if _READABLE.fullmatch(name) and "of" not in re.split("[._]", name):
+        return f"p_{name}".replace(".", "_of_")
+    return f"p_0{name.encode().hex()}"
+
+
+_READABLE = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
 
 
 def parameter_buffers(program: Program, parameters: dict[str, Tensor]) -> dict[str, Tensor]:

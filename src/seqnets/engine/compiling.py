@@ -1,8 +1,8 @@
 """Requests under ``torch.compile`` and ``torch.export``: one operator in place of the loops.
 
 A compiler sees the projection, what is prepared from parameters, and ``seqnets::unroll``
-(``operator.py``). What the engine knows of a cell is found out of the compiler's sight, as text
-that the compiler treats as a constant (``Cell.as_constant``).
+(``operator.py``). What the engine knows of a cell is found out of the compiler's sight, as plain
+values that the compiler treats as constants (``Cell.as_constant``).
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ def run(request: Request) -> tuple[Tensor, State]:
     wx = cell.check_projected(cell.project(x), x)
     cell.check_projected_dtype(wx, x)
     if read := cell.origin.as_constant(pieces_read):
-        ends = [map(int, piece.split(":")) for piece in read.split(",")]
-        wx = torch.cat([wx[..., first:end] for first, end in ends], -1)
+        wx = torch.cat([wx[..., first : first + width] for first, width in read], -1)
     parameters = _parameters(cell, wx.dtype)
-    pieces = [int(count) for count in cell.origin.as_constant(pieces_used).split(",") if count]
+    pieces = cell.origin.as_constant(pieces_used)
     state, start = cut(request.state, pieces), cut(request.start, pieces)
     text = cell.origin.as_constant(text_of)
     if onnx_export.runs_here():
@@ -68,9 +67,8 @@ def _parameters(cell: Cell, dtype: torch.dtype) -> list[Tensor]:
     everything = cell.tensors()
     if preparation := cell.origin.as_constant(preparation_of):
         made = _made(preparation, list(everything), list(everything.values()))
-        names = cell.origin.as_constant(made_names).split(",")
-        everything |= dict(zip(names, made, strict=True))
-    names = [name for name in cell.origin.as_constant(parameters_used).split(",") if name]
+        everything |= dict(zip(cell.origin.as_constant(made_names), made, strict=True))
+    names = cell.origin.as_constant(parameters_used)
     return [everything[name].to(dtype) for name in names]  # masks and counts too
 
 
@@ -87,20 +85,23 @@ def text_of(cell: Cell) -> str:
         return ""
 
 
-def parameters_used(cell: Cell) -> str:
-    """The names of the parameters in a cell's step, comma-separated."""
-    return ",".join(program_of(with_tensors_given(cell)).step.parameters)
+def parameters_used(cell: Cell) -> tuple[str, ...]:
+    """The names of the parameters in a cell's step."""
+    return tuple(program_of(with_tensors_given(cell)).step.parameters)
 
 
-def pieces_read(cell: Cell) -> str:
-    """The pieces of its input that a cell reads side by side, "0:3,2:3"; empty if it is whole."""
+def pieces_read(cell: Cell) -> tuple[tuple[int, int], ...]:
+    """The first column and the width of each piece of its input that a cell reads side by side.
+
+    None if the input is read as a whole.
+    """
     _, pieces = with_pieces_apart(_plan(cell).step)
-    return ",".join(f"{first}:{first + width}" for first, width in pieces)
+    return tuple(pieces)
 
 
-def pieces_used(cell: Cell) -> str:
-    """The number of pieces of each part of a cell's state, comma-separated; see ``Plan``."""
-    return ",".join(map(str, _plan(cell).pieces))
+def pieces_used(cell: Cell) -> tuple[int, ...]:
+    """The number of pieces of each part of a cell's state; see ``Plan``."""
+    return _plan(cell).pieces
 
 
 _preparations: dict[str, Preparation] = {}
@@ -123,6 +124,6 @@ def _made(text: str, names: list[str], tensors: list[Tensor]) -> list[Tensor]:
     return [found[name] for name, _ in preparation.made]
 
 
-def made_names(cell: Cell) -> str:
-    """The names of the prepared tensors of a cell's step, comma-separated."""
-    return ",".join(name for name, _ in _plan(cell).preparation.made)
+def made_names(cell: Cell) -> tuple[str, ...]:
+    """The names of the prepared tensors of a cell's step."""
+    return tuple([name for name, _ in _plan(cell).preparation.made])

@@ -26,9 +26,9 @@ def stays(cell: Cell) -> bool:
     others = cell.as_constant(_replaceable)
     if not others:
         id(cell)  # guards on the cell's identity
-    for path in filter(None, others.split(",")):
+    for path in others:
         read(cell, path)
-    plain = cell.as_constant(_plain_attributes).split(",")  # torch 2.11 cannot compile != of tuples
+    plain = cell.as_constant(_plain_attributes)  # each alone: torch 2.11 compiles no != of tuples
     return all(read(cell, path) == cell.as_constant(read, path) for path in plain)
 
 
@@ -45,19 +45,19 @@ def read(cell: Cell, path: str) -> Any:
     return value
 
 
-def _plain_attributes(module: nn.Module) -> str:
-    """Names of a cell's attributes that the compiler can guard, comma-separated.
+def _plain_attributes(module: nn.Module) -> tuple[str, ...]:
+    """Names of a cell's attributes that the compiler can guard.
 
     The training flag, numbers, strings and tuples of them, also those that are the class's until
-    the cell has its own; those of modules inside with a path: "beta,norm.training,norm.eps".
+    the cell has its own; those of modules inside with a path: "norm.eps".
     """
     own = attributes_of(module)
     everything = {name: getattr(module, name) for name in _of_classes(module)} | own
     names = ["training", *(name for name, value in everything.items() if _is_plain(value))]
     for child, inside in module._modules.items():
         if child != "parametrizations" and inside is not None:
-            names += [f"{child}.{name}" for name in _plain_attributes(inside).split(",")]
-    return ",".join(names)
+            names += [f"{child}.{name}" for name in _plain_attributes(inside)]
+    return tuple(names)
 
 
 def _is_plain(value: Any) -> bool:
@@ -70,21 +70,21 @@ _OTHERS = ("torch", "builtins", "abc", "typing")
 """Libraries whose classes have nothing that a step reads."""
 
 
-def _replaceable(cell: Cell) -> str:
+def _replaceable(cell: Cell) -> tuple[str, ...]:
     """Names of all other attributes that are the class's until the cell has its own.
 
-    Comma-separated; empty if only the cell's identity tells it from others: if it is of a user's
-    class, or has attributes that are neither plain nor cells.
+    None if only the cell's identity tells it from others: if it is of a user's class, or has
+    attributes that are neither plain nor cells.
     """
     if users_classes(type(cell)) or not all(map(_is_plain, attributes_of(cell).values())):
-        return ""
+        return ()
     names = [name for name in _of_classes(cell) if not _is_plain(getattr(cell, name))]
     for child, module in cell._modules.items():
-        within = _replaceable(module) if isinstance(module, Cell) else ""
+        within = _replaceable(module) if isinstance(module, Cell) else ()
         if not within:
-            return ""
-        names += [f"{child}.{name}" for name in within.split(",")]
-    return ",".join(names)
+            return ()
+        names += [f"{child}.{name}" for name in within]
+    return tuple(names)
 
 
 def _of_classes(module: nn.Module) -> list[str]:

@@ -554,7 +554,7 @@ def test_an_exported_layer_takes_any_batch_and_any_number_of_steps():
 def test_the_operators_pass_torchs_own_checks(cell_cls):
     cell = cell_cls(3, 4).double()
     cell.weight_hh.data = cell.weight_hh.data.T.contiguous().T  # its gradient has another layout
-    used, parts = compiling.parameters_used(cell).split(","), len(cell.states)
+    used, parts = compiling.parameters_used(cell), len(cell.states)
     parameters = [getattr(cell, name).detach().requires_grad_() for name in used]
     state = [torch.randn(2, 4, dtype=torch.float64, requires_grad=True) for _ in range(parts)]
     wx = torch.randn(2, 5, 4 * len(cell.gates), dtype=torch.float64, requires_grad=True)
