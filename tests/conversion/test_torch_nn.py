@@ -167,6 +167,21 @@ def test_what_is_written_is_a_state_dict_of_torchs_module(tmp_path):
     close(outputs(net, inputs()), module(inputs())[0].detach())
 
 
+def test_a_disk_that_takes_no_more_is_told_with_the_target(tmp_path):
+    resource = pytest.importorskip("resource")
+    net = network(cells.LSTMCell, 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
+
+    try:
+        with pytest.raises(ConfigError, match=r"target: is .*net.pt', .*written: File too large"):
+            write(net, tmp_path / "net.pt", "torch")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert not [*tmp_path.iterdir()]
+
+
 def test_the_recurrent_part_of_a_models_file_is_read(tmp_path):
     model = nn.ModuleDict({"rnn": nn.GRU(3, 5), "head": nn.Linear(5, 2)})
     torch.save(model.state_dict(), tmp_path / "model.pth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from pathlib import Path
@@ -135,8 +136,9 @@ def load(path: Path, cell: CellFactory | None) -> nn.RNNBase | TorchLike:
 
 def save(module: nn.RNNBase | TorchLike, path: Path) -> None:
     """Write a module's ``state_dict``, which ``torch.load`` reads with ``weights_only=True``."""
-    with path.open("wb") as file:  # its errors say more than torch.save's
-        torch.save(module.state_dict(), file)
+    whole = io.BytesIO()  # torch's writer of files hides why a disk takes no more
+    torch.save(module.state_dict(), whole)
+    path.write_bytes(whole.getbuffer())
 
 
 @torch.no_grad()

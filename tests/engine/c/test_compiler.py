@@ -440,9 +440,10 @@ def test_one_problem_is_told_once(cache):
     cache.mkdir(parents=True)
     cache.chmod(0o777)
 
-    with pytest.warns(RuntimeWarning, match="Others can write"):
+    with pytest.warns(RuntimeWarning, match="Others can write") as warned:
         compiler.load(SOURCE)
 
+    assert [each.filename for each in warned] == [__file__]  # the user's
     assert compiler.load(SOURCE + "\n").twice(3) == 6  # a second warning would be an error here
 
 

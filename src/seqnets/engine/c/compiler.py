@@ -19,9 +19,10 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+
+from seqnets.warn import warn
 
 TARGETS = (("-march=native",), ("-mcpu=native",), ())
 """Flags for this processor's full instruction set; the next is tried where one is refused."""
@@ -205,13 +206,12 @@ def _private_folder(process: int) -> Path:
 
 @functools.cache
 def _warn(problem: str) -> None:
-    warnings.warn(
+    warn(
         f"{problem}.\n"
         "  Compiled code is kept for this process only, and compiled again in the next.\n"
         "  Give SEQNETS_CACHE a folder that is yours, that you can write and others cannot "
         "(chmod go-w).",
         RuntimeWarning,
-        stacklevel=3,
     )
 
 
