@@ -169,9 +169,9 @@ def test_what_is_written_is_a_state_dict_of_torchs_module(tmp_path):
 
 def test_a_disk_that_takes_no_more_is_told_with_the_target(tmp_path):
     resource = pytest.importorskip("resource")
-    net = network(cells.LSTMCell, 2)
+    net = seqnets.LSTM(30, 50)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
 
     try:
         with pytest.raises(ConfigError, match=r"target: is .*net.pt', .*written: File too large"):

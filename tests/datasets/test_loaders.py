@@ -8,6 +8,7 @@ import torch
 
 from seqnets.datasets import (
     EvaluationStream,
+    PairFiles,
     Parity,
     SequenceLoader,
     Sequences,
@@ -430,14 +431,17 @@ def test_no_rows_make_an_empty_batch_and_no_sequences():
         lambda path: Parity(),
         lambda path: SeriesTable(path, lookback=8, horizon=2),
         lambda path: TextFiles(path),
+        lambda path: PairFiles(source_path=path, target_path=path, unit="words"),
     ],
 )
 def test_a_part_that_there_is_not_is_refused_with_those_that_there_are(make, tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("a,b\n" + "1,2\n2,1\n" * 200)
+    data = make(str(path))
 
-    with pytest.raises(ConfigError, match="part is 'tset', expected one of train, val, test"):
-        make(str(path)).loader("tset")
+    for asked in (data.loader, data.numbers, lambda part: data.examples(part, 2)):
+        with pytest.raises(ConfigError, match="part is 'tset', expected one of train, val, test"):
+            asked("tset")
 
 
 @pytest.mark.parametrize(

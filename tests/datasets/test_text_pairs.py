@@ -180,7 +180,8 @@ def test_errors_in_a_table_are_reported_with_the_line(tmp_path, lines, message):
     [
         ({}, "expected either path, a table, or source_path and target_path"),
         ({"path": "a.csv", "source_path": "a", "target_path": "b"}, "and not both"),
-        ({"source_path": "a"}, "source_path is a, without a target_path"),
+        ({"source_path": "a"}, "source_path is 'a', without a target_path"),
+        ({"source_path": ""}, "source_path is '', without a target_path"),
         ({"target_path": "a"}, "source_path=FILE names the file with the source of each line"),
         ({"path": "a.csv", "validation_source_path": "a"}, "without a validation_target_path"),
         ({"path": "a.csv", "test_target_path": "a"}, "dataset.test_source_path=FILE"),

@@ -251,6 +251,14 @@ def test_quantiles_that_are_not_the_heads_are_refused():
         Forecasting()(model, Batch(torch.zeros(1, 6, 3), torch.zeros(1, 4, 2)))
 
 
+@pytest.mark.parametrize("quantiles", [0.5, "0.5", [0.9, 0.5]])
+def test_quantiles_that_are_no_list_of_rising_levels_are_refused(quantiles):
+    with pytest.raises(ConfigError, match=r"^Forecasting: quantiles is .*, expected rising numb"):
+        Forecasting(quantiles)
+    with pytest.raises(ConfigError, match=r"^QuantileHead: quantiles is .*, expected rising numb"):
+        QuantileHead(quantiles)
+
+
 def test_quantiles_without_a_median_are_refused():
     with pytest.raises(ConfigError, match=r"quantiles is \[0.1\], expected 0.5"):
         Forecasting([0.1])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from seqnets.cells.constructors import checks_calls
+from seqnets.checks import check_choice
 from seqnets.datasets.loader import Loader
 from seqnets.datasets.parts import PARTS, Part
 from seqnets.datasets.text.vocabulary import Vocabulary
 from seqnets.errors import DataError
 from seqnets.typing import Batch, Known, Sizes
 
+_T = TypeVar("_T")
 _SAMPLE_SIZE = 32
 """Maximum number of values by which an array is recognised."""
 
@@ -75,6 +77,11 @@ class DataModule(LightningDataModule, ABC):
     def group_counts(self) -> dict[Part, int] | None:
         """The number of groups, each in one part as a whole; None if there are none."""
         return None
+
+    def of_part(self, parts: Mapping[Part, _T], part: Part) -> _T:
+        """What there is of a part; raise ConfigError if it is not one of the dataset."""
+        check_choice(type(self).__name__, parts, part=part)
+        return parts[part]
 
     def name_of(self, part: Part) -> str:
         """What messages call a part."""

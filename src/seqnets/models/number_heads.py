@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqnets.checks import check_choice
+from seqnets.checks import check_choice, is_number
 from seqnets.errors import ConfigError
 from seqnets.layers.lengths import broadcast_steps, valid_steps
 from seqnets.models.heads import Head
@@ -21,6 +21,22 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 _LEAST = -16.0
 """The least logarithm of a dispersion that is computed with; less is a Poisson distribution."""
+
+
+def check_levels(who: str, quantiles: Sequence[float]) -> list[float]:
+    """The levels, as a list; raise ConfigError unless they rise between 0 and 1, 0.5 among them."""
+    levels = list(quantiles) if isinstance(quantiles, Iterable) else []
+    inside = all(is_number(level) and 0 < level < 1 for level in levels)
+    if not (levels and inside and levels == sorted(set(levels))):
+        raise ConfigError(
+            f"{who}: quantiles is {quantiles!r}, expected rising numbers between 0 and 1."
+        )
+    if 0.5 not in levels:
+        raise ConfigError(
+            f"{who}: quantiles is {levels}, expected 0.5 among them.\n"
+            "  The median is the forecast itself."
+        )
+    return levels
 
 
 class NumberHead(Head):
@@ -43,18 +59,7 @@ class NumberHead(Head):
 
     def __init__(self, size: int, quantiles: Sequence[float]) -> None:
         super().__init__()
-        levels = list(quantiles)
-        if not levels or any(not 0 < q < 1 for q in levels) or levels != sorted(set(levels)):
-            raise ConfigError(
-                f"{type(self).__name__}: quantiles is {levels}, expected rising numbers between 0 "
-                "and 1."
-            )
-        if 0.5 not in levels:
-            raise ConfigError(
-                f"{type(self).__name__}: quantiles is {levels}, expected 0.5 among them.\n"
-                "  The median is the forecast itself."
-            )
-        self.size, self.quantiles = size, levels
+        self.size, self.quantiles = size, check_levels(type(self).__name__, quantiles)
 
     @abstractmethod
     def moved(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -225,7 +230,8 @@ class QuantileHead(NumberHead):
     """
 
     def __init__(self, quantiles: Sequence[float] = QUANTILES) -> None:
-        super().__init__(len(quantiles), quantiles)
+        levels = check_levels(type(self).__name__, quantiles)
+        super().__init__(len(levels), levels)
 
     def forward(self, y: Tensor) -> Tensor:
         """The quantiles, (..., Q), rising."""

@@ -86,9 +86,10 @@ class PairFiles(TextPairs):
             source, target = given[name]
             if (source is None) != (target is None):
                 side, lacking = ("source", "target") if target is None else ("target", "source")
+                alone = target if source is None else source
                 begin = {"train": "", "val": "validation_", "test": "test_"}[name]
                 raise ConfigError(
-                    f"PairFiles: {begin}{side}_path is {source or target}, without a "
+                    f"PairFiles: {begin}{side}_path is {alone!r}, without a "
                     f"{begin}{lacking}_path, expected both.\n"
                     f"  dataset.{begin}{lacking}_path=FILE names the file with the {lacking} of "
                     "each line."

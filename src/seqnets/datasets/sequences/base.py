@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqnets.checks import check_choice, check_count
+from seqnets.checks import check_count
 from seqnets.datasets.augmentation.augmenter import Augmentations, Augmenter, listed
 from seqnets.datasets.base import DataModule
 from seqnets.datasets.examples import show_steps, show_target
@@ -65,8 +65,7 @@ class SequenceData(DataModule):
 
     def part(self, name: Part) -> Sequences:
         """The sequences of one part."""
-        check_choice(type(self).__name__, self.splits.parts, part=name)
-        return self.splits.parts[name]
+        return self.of_part(self.splits.parts, name)
 
     @property
     def feature_names(self) -> Sequence[str]:

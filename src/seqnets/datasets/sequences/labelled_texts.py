@@ -118,7 +118,7 @@ class LabelledTexts(SequenceData):
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """Evenly spaced texts of a part, and their labels."""
-        tokens, y = self.texts.parts[part]
+        tokens, y = self.of_part(self.texts.parts, part)
         return [
             {
                 "text": self.vocabulary.separator.join(tokens[row]),

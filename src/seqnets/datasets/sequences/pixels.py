@@ -71,7 +71,7 @@ class PixelSequences(LabelledData):
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """The first images of a part, drawn in characters."""
-        pixels, y = self.pictures[part]
+        pixels, y = self.of_part(self.pictures, part)
         return [
             {"picture": show_picture(p / self.brightest, 2), "label": str(label)}
             for p, label in zip(pixels[:count], y[:count], strict=True)

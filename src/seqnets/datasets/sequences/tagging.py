@@ -209,7 +209,7 @@ class TaggedData(SequenceData):
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """The first sequences of a part: any words, and runs of labels."""
         rows = []
-        for sequence in self.parts[part][:count]:
+        for sequence in self.of_part(self.parts, part)[:count]:
             runs = [(label or "?", len([*run])) for label, run in groupby(sequence.labels)]
             labels = "  ".join(label if n == 1 else f"{label} ×{n}" for label, n in runs)
             shown = {"steps": str(len(sequence.steps))}

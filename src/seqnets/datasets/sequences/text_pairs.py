@@ -115,7 +115,7 @@ class TextPairs(PairData):
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """The first pairs of a part."""
-        sources, targets = self.texts[part]
+        sources, targets = self.of_part(self.texts, part)
         return [
             {"source": source, "target": target}
             for source, target in zip(sources[:count], targets[:count], strict=True)

@@ -291,8 +291,7 @@ class SeriesData(DataModule):
 
     def loader(self, part: Part) -> SequenceLoader:
         """A new loader of one part, shuffled for training."""
-        check_choice(type(self).__name__, self.windows, part=part)
-        windows, shuffle = self.windows[part], part == "train"
+        windows, shuffle = self.of_part(self.windows, part), part == "train"
         return SequenceLoader(windows, self.batch_size, shuffle, self.seed, self.name_of(part))
 
     def describe(self) -> dict[str, Any]:
@@ -329,7 +328,7 @@ class SeriesData(DataModule):
         """The time ranges of a part's first windows, and the first target's last inputs."""
         times, columns = self.series.times, self.series.columns
         rows = []
-        for start in self.windows[part].starts[:count].tolist():
+        for start in self.of_part(self.windows, part).starts[:count].tolist():
             now = start + self.lookback
             last = self.series.values[max(start, now - 3) : now, 0]
             rows.append(
@@ -361,7 +360,8 @@ class SeriesData(DataModule):
 
     def numbers(self, part: Part) -> list[Tensor]:
         """All inputs and all targets of a part."""
-        return [self.windows[part].x, self.windows[part].y]
+        windows = self.of_part(self.windows, part)
+        return [windows.x, windows.y]
 
     def baselines(self) -> dict[str, float]:
         """The squared errors of untrained baseline forecasts on the test part."""

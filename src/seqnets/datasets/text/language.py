@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnets.checks import check_choice, check_count, check_fractions
+from seqnets.checks import check_count, check_fractions
 from seqnets.datasets.base import DataModule
 from seqnets.datasets.baselines.counting import histogram, language_baselines
 from seqnets.datasets.loader import Loader
@@ -122,8 +122,7 @@ class LanguageData(DataModule):
 
     def loader(self, part: Part) -> Stream:
         """A new loader of one part: random offsets for training, every token otherwise."""
-        check_choice(type(self).__name__, self.tokens.parts, part=part)
-        ids, name = self.tokens.part(part), self.name_of(part)
+        ids, name = self._ids(part), self.name_of(part)
         sizes = self.batch_size, self.chunk_length
         if part == "train":
             return TrainingStream(ids, *sizes, self.seed, name, spread=self.chunk_spread)
@@ -131,17 +130,21 @@ class LanguageData(DataModule):
 
     def token_counts(self, part: Part) -> np.ndarray:
         """How often each token occurs in a part, (V,)."""
-        return histogram(self.tokens.part(part), len(self.vocabulary))
+        return histogram(self._ids(part), len(self.vocabulary))
 
     def examples(self, part: Part, count: int) -> list[dict[str, str]]:
         """The beginning of a part, in excerpts."""
-        ids, length = self.tokens.part(part), 200 if self.unit == "characters" else 40
+        ids, length = self._ids(part), 200 if self.unit == "characters" else 40
         excerpts = [ids[n * length : (n + 1) * length] for n in range(count)]
         return [{"text": self.vocabulary.decode(each)} for each in excerpts if len(each)]
 
     def numbers(self, part: Part) -> list[np.ndarray]:
         """The ids of a part."""
-        return [self.tokens.part(part)]
+        return [self._ids(part)]
+
+    def _ids(self, part: Part) -> np.ndarray:
+        start, stop = self.of_part(self.tokens.parts, part)
+        return self.tokens.ids[start:stop]
 
     def describe(self) -> dict[str, Any]:
         """The metadata that a checkpoint stores, including the whole vocabulary."""

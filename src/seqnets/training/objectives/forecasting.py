@@ -17,7 +17,7 @@ from seqnets.datasets.scaling import Scaling
 from seqnets.errors import ConfigError, DataError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.forecast import Forecast, draw_forecasts
-from seqnets.models.number_heads import NumberHead, pinball
+from seqnets.models.number_heads import NumberHead, check_levels, pinball
 from seqnets.signatures import signature_of
 from seqnets.training.metrics import MeanError, MeanScore, ScaledError
 from seqnets.training.objectives.base import Objective, Outcome, Row
@@ -37,18 +37,13 @@ class Forecasting(Objective):
         quantiles: Levels that the model's head predicts, rising, with 0.5 among them.
 
     Raises:
-        ConfigError: 0.5 is not among the quantiles.
+        ConfigError: The quantiles do not rise between 0 and 1, or 0.5 is not among them.
     """
 
     metric = "mse"
 
     def __init__(self, quantiles: Sequence[float] = (0.5,)) -> None:
-        self.quantiles = list(quantiles)
-        if 0.5 not in self.quantiles:
-            raise ConfigError(
-                f"Forecasting: quantiles is {self.quantiles}, expected 0.5 among them.\n"
-                "  The median is the forecast itself."
-            )
+        self.quantiles = check_levels("Forecasting", quantiles)
 
     def check(self, model: nn.Module, data: DataModule) -> None:
         """Raise ConfigError if the model takes no columns known ahead, or counts that are none."""
