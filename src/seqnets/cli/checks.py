@@ -35,8 +35,8 @@ def check_arguments(verb: str, arguments: Sequence[str]) -> None:
     Raises:
         UsageError: It names no key, searches what is no folder, would hide a file of the user's,
             remove a list or what the verb needs, change what a checkpoint determines, give a group
-            no name or too many, give a name to a key in place of its group, or sweep over no
-            values.
+            no name, too many or one twice, give a name to a key in place of its group, or sweep
+            over no values.
     """
     _check_keys_have_names(arguments)
     check_searched(arguments)
@@ -135,6 +135,9 @@ def _check_groups_are_named(verb: str, arguments: Sequence[str]) -> None:
             )
         if not isinstance(value, (str, list)):
             raise _not_a_name(group, value)
+        names = value if isinstance(value, list) else [value]
+        if twice := [name for name in names if names.count(name) > 1]:  # Hydra would take it once
+            raise UsageError(f"{group}: got {twice[0]} twice, expected each name once.")
 
 
 def _not_a_name(group: str, value: object) -> UsageError:

@@ -18,7 +18,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from seqnets.checks import check_count
+from seqnets.checks import check_count, is_number
 from seqnets.cli.assemble import make_one
 from seqnets.cli.build import build, option_errors
 from seqnets.cli.names import UsageError
@@ -152,7 +152,7 @@ def _check_limits(options: Config) -> None:
             f"trainer: max_time is {longest!r}, expected days, hours, minutes and seconds.\n"
             "  Two hours are trainer.max_time=00:02:00:00."
         )
-    if isinstance(often, (int, float)) and not often > 0:
+    if isinstance(often, (int, float)) and not (is_number(often) and often > 0):
         raise ConfigError(
             f"trainer: val_check_interval is {often!r}, expected a share of an epoch up to 1.0, or "
             "batches.\n  Without validations: +trainer.limit_val_batches=0."
