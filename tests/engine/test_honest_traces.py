@@ -1131,6 +1131,18 @@ def times_of_imported(a):
     return here.factor * a
 
 
+def times_of_imported_relatively(a):
+    from . import test_honest_traces as here
+
+    return here.factor * a
+
+
+def times_of_found_relatively(a):
+    from .test_honest_traces import factor as found
+
+    return found * a
+
+
 def times_of_own_class(a):
     class Local:
         rate = factor
@@ -1148,6 +1160,8 @@ HERE = sys.modules[__name__]
 READ = {
     "a global": (lambda a: factor * a, (HERE, "factor", 2.0)),
     "one of an imported module": (times_of_imported, (HERE, "factor", 2.0)),
+    "one of a module beside": (times_of_imported_relatively, (HERE, "factor", 2.0)),
+    "one in a module beside": (times_of_found_relatively, (HERE, "factor", 2.0)),
     "one in the body of a class": (times_of_own_class, (HERE, "factor", 2.0)),
     "one in a comprehension": (lambda a: sum([factor * a for _ in "ab"]), (HERE, "factor", 2.0)),
     "one with a comprehension's name": (

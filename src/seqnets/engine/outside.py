@@ -10,8 +10,10 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import lru_cache, partial, partialmethod
+from importlib.util import resolve_name
 from itertools import count
 from operator import is_
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
@@ -232,6 +234,10 @@ def _places(function: FunctionType) -> Iterator[_Place]:
     around = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     roots = {"LOAD_GLOBAL": function.__globals__, "IMPORT_NAME": sys.modules}
     for operation, names in _reads(code):
+        if operation == "IMPORT_NAME":
+            with suppress(ImportError):  # of a relative one that cannot be, which fails in the step
+                package = function.__globals__.get("__package__")
+                names = (resolve_name(names[0], package), *names[1:])
         root = roots.get(operation, around.get(names[0]))
         if root is not None:  # else a variable of the function itself, which one inside it reads
             value = _value(root, names[:1])
@@ -251,10 +257,9 @@ def _reads(code: CodeType) -> list[tuple[str, tuple[str, ...]]]:
     by = ""
     names: tuple[str, ...] = ()
     imported: tuple[str, ...] = ()
-    for instruction in dis.get_instructions(code):
+    known = [i for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "PUSH_NULL")]
+    for place, instruction in enumerate(known):
         operation, name = instruction.opname, instruction.argval
-        if operation in ("EXTENDED_ARG", "PUSH_NULL"):
-            continue
         if operation in ("LOAD_ATTR", "LOAD_METHOD") and names:
             names = (*names, name)
         else:
@@ -266,7 +271,10 @@ def _reads(code: CodeType) -> list[tuple[str, tuple[str, ...]]]:
         elif operation == "LOAD_DEREF":
             by, names = operation, (name,)
         elif operation in ("IMPORT_NAME", "IMPORT_FROM"):
-            imported = (name,) if operation == "IMPORT_NAME" else (imported[0], name)
+            if operation == "IMPORT_NAME":  # two before it, how many dots it begins with
+                imported = ("." * known[place - 2].argval + name,)
+            else:
+                imported = (imported[0], name)
             of_imported = [imported, *((*imported, part) for part in code.co_names)]
             found |= dict.fromkeys(("IMPORT_NAME", names) for names in of_imported)
         elif operation in ("STORE_GLOBAL", "STORE_DEREF"):
