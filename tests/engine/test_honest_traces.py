@@ -435,6 +435,14 @@ def test_a_module_with_hooks_is_called_at_every_step_and_with_nothing_else():
     assert "squashed has hooks, which a loop would not call" in explain(cell, x).refusals["c"]
 
 
+def test_a_module_with_hooks_is_named_by_its_whole_path():
+    cell = Zoneout(LSTMCell(I, H), 0.1)
+    cell.cell.bend = nn.Sequential(nn.Tanh())
+    cell.cell.bend[0].register_forward_hook(lambda *_: None)
+
+    assert "cell.bend.0 has hooks" in explain(cell, torch.randn(B, T, I)).refusals["c"]
+
+
 def test_to_explain_changes_nothing_of_a_module_that_counts_what_it_sees():
     class Normed(GatedCell):
         gates = ("n",)

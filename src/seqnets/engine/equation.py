@@ -30,10 +30,11 @@ from seqnets.engine.outside import (
 )
 
 
-def equation_of(cell: nn.Module) -> tuple[Any, ...]:
+def equation_of(cell: nn.Module, path: str = "") -> tuple[Any, ...]:
     """A key of a cell's equation: class, code, mode and attributes, of modules inside too.
 
-    It refers weakly to functions and classes, since these may refer to the cell.
+    It refers weakly to functions and classes, since these may refer to the cell. ``path`` is what
+    the names of modules inside begin with in messages.
 
     Raises:
         TypeError: An attribute cannot be compared.
@@ -44,8 +45,8 @@ def equation_of(cell: nn.Module) -> tuple[Any, ...]:
     for name, module in cell._modules.items():
         if name != "parametrizations" and module is not None:
             if any(getattr(module, kind) for kind in _HOOKS):
-                raise Untraceable(f"{name} has hooks, which a loop would not call")
-            inside.append((name, *equation_of(module)))
+                raise Untraceable(f"{path}{name} has hooks, which a loop would not call")
+            inside.append((name, *equation_of(module, f"{path}{name}.")))
     kind, attributes = type(cell), frozen(attributes_of(cell), owners, read_by)
     written = kind  # or what torch derived a class from, for this module alone, which it refers to
     if "parametrizations" in cell._modules:
