@@ -984,6 +984,23 @@ def test_a_key_of_ones_own_that_others_refer_to_is_taken(seqnets, tmp_path):
     assert done.code == again.code == 0, done.err + again.err
 
 
+def test_a_group_of_ones_own_is_added_if_its_files_set_keys_at_the_root(seqnets, tmp_path):
+    folder = tmp_path / "conf" / "debug"
+    folder.mkdir(parents=True)
+    (folder / "short.yaml").write_text("# @package _global_\ntrainer:\n  max_steps: 1\n")
+    (folder / "lost.yaml").write_text("trainer:\n  max_steps: 1\n")
+
+    options = ["--config-dir", "conf", "dataset=parity", "trainer=debug", "model.hidden_size=4"]
+    done = seqnets("train", *options, "+debug=short")
+    lost = seqnets("train", *options, "+debug=lost")
+
+    assert done.code == 0, done.err
+    assert "step 1 " in done.out
+    assert lost.code == 2
+    assert "+debug: nothing reads it" in lost.err
+    assert "Begin the file with the line `# @package _global_`." in lost.err
+
+
 def test_options_of_training_are_tried_out_before_the_model_is_made(seqnets):
     impossible = ["dataset=parity", "model.hidden_size=4000000"]
 

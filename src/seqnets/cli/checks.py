@@ -25,6 +25,8 @@ from seqnets.quoting import shell
 _ROOTED = ("experiment", "suite")
 """Config groups whose files set keys at the root."""
 
+_ADVICE_OF_FILES = "Begin the file with the line `# @package _global_`."
+
 _PACKAGED = re.compile(r"\s*#\s*@package\b")
 """The first line of a file that says where in the configuration it stands."""
 
@@ -174,17 +176,23 @@ def check_package(verb: str, base: str, arguments: Sequence[str]) -> None:
 
 
 def check_added_keys(verb: str, arguments: Sequence[str], config: DictConfig) -> None:
-    """Raise UsageError if an added key is read neither by the verb nor, as ${KEY}, by another."""
+    """Raise UsageError if an added key is read neither by the verb nor, as ${KEY}, by another.
+
+    A group of the user's own adds no key of its name if its files set keys at the root.
+    """
     keys, groups = own_of(verb)
     known = {root_of(name) for name in (*keys, *groups, "hydra")}
     text = OmegaConf.to_yaml(config)
     for argument in arguments:
         key = key_of(argument)
         root = root_of(key)
-        if argument[:1] == "+" and root not in known and f"${{{root}" not in text:
+        is_new = argument[:1] == "+" and root not in known and root in config
+        if is_new and f"${{{root}" not in text:
+            is_group = any((folder / key).is_dir() for folder in config_folders(arguments))
+            advice = _ADVICE_OF_FILES if is_group else near(key, known_keys(verb, verb, arguments))
             raise UsageError(
                 f"+{key}: nothing reads it, expected a key or group of `seqnets {verb}`.\n"
-                f"  {near(key, known_keys(verb, verb, arguments))}"
+                f"  {advice}"
             )
 
 
@@ -204,7 +212,7 @@ def check_keys_of_files(verb: str, arguments: Sequence[str], config: DictConfig)
             set_there = ", ".join(map(str, config[key]))
             raise UsageError(
                 f"{key}: its file sets {key}.{set_there}, which nothing reads, expected "
-                f"{set_there}.\n  Begin the file with the line `# @package _global_`."
+                f"{set_there}.\n  {_ADVICE_OF_FILES}"
             )
         raise UsageError(
             f"{key}: is set by a file, and nothing reads it, expected a key or group of "
