@@ -102,6 +102,26 @@ def elsewhere(monkeypatch):
     return "hydra/launcher=elsewhere"
 
 
+@pytest.fixture
+def submitit(monkeypatch):
+    """The override that has jobs run by a launcher that waits for all of them."""
+    monkeypatch.setattr(Plugins, "is_in_toplevel_plugins_module", lambda *_: True)
+    Plugins.instance().register(Submitit)
+    node = {"_target_": f"{__name__}.Submitit"}
+    ConfigStore.instance().store("submitit_here", node, group="hydra/launcher")
+    return "hydra/launcher=submitit_here"
+
+
+class Submitit(Elsewhere):
+    """Waits for all jobs; a process that raises more than an Exception sends it nothing."""
+
+    def _run(self, number, overrides):
+        try:
+            return super()._run(number, overrides)
+        except BaseException as error:
+            raise RuntimeError("Job 7 has not produced any output\nTraceback ...") from error
+
+
 @pytest.mark.parametrize(
     "end", [143, ConfigError("a"), DivergenceError("b"), UsageError("c"), Stopped(15)]
 )
@@ -167,6 +187,31 @@ def test_a_job_that_fails_in_another_process_is_told_by_its_number(seqnets, else
     assert failed == ["1", "fast", "", "failed", ""]
     assert first[:2] == ["2 *", "0.2"], "its launcher had not come to job 0"
     assert "\n#1 optimizer.lr: is 'fast', expected a number.\n" in done.out
+
+
+def test_jobs_that_a_launcher_waits_for_all_end_before_the_one_that_failed_is_told(
+    seqnets, submitit
+):
+    done = seqnets("train", "-m", *PARITY, submitit, "optimizer.lr=0.1,fast,0.2")
+
+    told = [row for row in rows(done.out) if row]
+    assert done.code == 1
+    assert [row[1] for row in told] == ["0.1", "fast", "0.2"]
+    assert [row[-2] for row in told].count("failed") == 1
+    assert "\nConfigError: optimizer.lr: is 'fast', expected a number.\n" in done.err
+
+
+def test_a_job_that_a_launcher_lost_is_told_without_a_traceback(seqnets, submitit, monkeypatch):
+    def killed(self, number, overrides):
+        raise RuntimeError("A worker was terminated.\nTraceback ...")
+
+    monkeypatch.setattr(Elsewhere, "_run", killed)
+
+    done = seqnets("train", "-m", *PARITY, submitit, "seed=1")
+
+    assert done.code == 1
+    lost = "Job 7 has not produced any output"
+    assert done.err == f"SeqnetsError: hydra/launcher: a job has no result: {lost}\n"
 
 
 @pytest.mark.parametrize("begun", ["", "hydra:\n  run: [", "hydra:\n  run:\n"])

@@ -116,7 +116,7 @@ class _Application:
                 check_package(self.verb, self.base, self.arguments)
                 sys.argv = [f"{os.path.basename(self._program)} {self.verb}", *self.arguments]
                 hydra.main(str(configs()), self.base, version_base="1.3")(self._run_job)()
-        except _JobEnded as over:
+        except (_JobEnded, _JobReturned) as over:
             return over.end
         except SeqnetsError:
             raise
@@ -128,6 +128,11 @@ class _Application:
             if not self.sweeps:
                 raise
             raise UsageError(f"hydra/sweeper: {error}") from error
+        except RuntimeError as error:  # a launcher's, of a job whose process was killed
+            if sweep_rows.FOLDER_VARIABLE not in os.environ:
+                raise
+            said = str(error).partition("\n")[0]
+            raise SeqnetsError(f"hydra/launcher: a job has no result: {said}") from error
         except OSError as error:  # Hydra's own, since a job's has become a _JobEnded
             if not self.sweeps or error.filename is None:
                 raise
@@ -163,12 +168,12 @@ class _Application:
             if isinstance(error, DivergenceError) and sweep.optimises(sweeper):
                 print(f"DivergenceError: {error}", file=sys.stderr)
                 return sweep.worst(sweeper)  # a search may go on after divergence
-            raise _JobEnded(error) from error
+            raise _end_of_job(error) from error
         self._record(sweep.Job(swept, trained))
         if trained is None:
             return None
         if trained.code:
-            raise _JobEnded(trained.code)
+            raise _end_of_job(trained.code)
         return trained.score
 
     def _record(self, job: sweep.Job) -> None:
@@ -225,6 +230,24 @@ class _JobEnded(BaseException):
     def __init__(self, end: int | BaseException) -> None:
         super().__init__(end)  # its arguments are what a launcher's process sends
         self.end = end
+
+
+class _JobReturned(Exception):  # noqa: N818 (an end, as above)
+    """Returned by a job's process to its launcher; raised in the sweep's once all jobs have ended.
+
+    Attributes:
+        end: The job's error or exit code.
+    """
+
+    def __init__(self, end: int | BaseException) -> None:
+        super().__init__(end)
+        self.end = end
+
+
+def _end_of_job(end: int | BaseException) -> BaseException:
+    """What a job that failed or was stopped raises: submitit's processes send an Exception only."""
+    launcher = HydraConfig.get().launcher._target_
+    return _JobReturned(end) if "submitit" in launcher.lower() else _JobEnded(end)
 
 
 def _with_base(verb: str, arguments: list[str]) -> tuple[str, list[str]]:
