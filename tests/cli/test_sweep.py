@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -531,6 +532,31 @@ def test_a_file_may_say_what_a_sweep_tries(given, seqnets, tmp_path, monkeypatch
     else:
         assert "Sweep" not in done.out
         assert names == [None]
+
+
+def test_a_process_that_a_job_starts_finds_the_same_files_and_sweeps_over_nothing(
+    seqnets, tmp_path, monkeypatch
+):
+    path = tmp_path / "conf" / "experiment" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    tried = ["hydra:", "  mode: MULTIRUN", "  sweeper:", "    params:", "      seed: 1,2"]
+    path.write_text("\n".join(["# @package _global_", *tried]))
+    begun = []
+
+    def run(*_, **__):
+        begun.append(sys.argv[1:])
+        return Trained(0, "runs/a", 7, "loss", "min", 1.0)
+
+    monkeypatch.setattr("seqnets.cli.train.run", run)
+    seqnets("train", "-m", "hydra.searchpath=[conf]", "experiment=mine", "dataset=parity")
+
+    done = seqnets(*begun[1])
+
+    assert done.code == 0, done.err
+    assert "Sweep of" not in done.out
+    assert "seed=2" in begun[1]
+    assert begun[1][-1] == "hydra.mode=RUN"
+    assert len(begun) == 3
 
 
 def test_a_job_that_a_sweep_began_goes_on_by_a_command_of_its_own(seqnets, tmp_path):

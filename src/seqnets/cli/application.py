@@ -27,6 +27,7 @@ from seqnets.cli.arguments import (
     key_of,
     parsed,
     quoted,
+    searching,
     swept_values,
 )
 from seqnets.cli.checks import (
@@ -46,6 +47,9 @@ from seqnets.errors import ConfigError, DivergenceError, SeqnetsError
 from seqnets.quoting import override, override_list
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+
+_MODE = "hydra.mode"
+"""The key of Hydra's that says whether to sweep."""
 
 _SWEEP = "SEQNETS_SWEEP"
 """Environment variable that tells jobs, also in processes of a launcher, which sweep is theirs."""
@@ -151,7 +155,13 @@ class _Application:
         overrides, sweeper = _overrides_of_job(), HydraConfig.get().sweeper
         self.sweeps = HydraConfig.get().mode is RunMode.MULTIRUN
         # Processes that Lightning starts must run this job only, not the whole sweep.
-        sys.argv = [self._program, self.verb, *config_flags(self.arguments), *overrides]
+        sys.argv = [
+            self._program,
+            self.verb,
+            *config_flags(self.arguments),
+            *overrides,
+            *self._hydras(),
+        ]
         swept = swept_values(overrides, self.arguments)
         keys = ",".join(key_of(key).replace("/", ".") for key in swept)
         number = str(HydraConfig.get().job.num) if self.sweeps else None
@@ -176,6 +186,16 @@ class _Application:
             raise _end_of_job(trained.code)
         return trained.score
 
+    def _hydras(self) -> list[str]:
+        """The overrides of Hydra's own keys with which another process runs this job, and no sweep.
+
+        It has the environment of this one.
+        """
+        of_sweep = (f"{_MODE}=", "+hydra.job.env_set.")
+        given = [o for o in HydraConfig.get().overrides.hydra if not o.startswith(of_sweep)]
+        may_sweep = self.sweeps or any(key_of(argument) == _MODE for argument in self.arguments)
+        return [*given, f"{_MODE}=RUN"] if may_sweep else given
+
     def _record(self, job: sweep.Job) -> None:
         """Have the sweep's table, if this is a job of a sweep, tell what is known of the job."""
         if self.sweeps:
@@ -184,7 +204,7 @@ class _Application:
     def _run_verb(self, config: DictConfig) -> sweep.Trained | None:
         """Run the verb on a composed configuration; return a training's result, None of others."""
         composed = HydraConfig.get()
-        also = [*_allowing(config), *config_flags(self.arguments)]
+        also = [*_allowing(config), *searching(self.arguments)]
         if self.base == self.verb:  # a checkpoint may hold keys that others were interpolated from
             check_keys_of_files(self.verb, self.arguments, config)
         check_added_keys(self.verb, self.arguments, config)

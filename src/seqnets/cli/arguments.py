@@ -109,6 +109,11 @@ def config_flags(arguments: Sequence[str]) -> list[str]:
     return []
 
 
+def searching(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command line that say where the user's own configurations are."""
+    return [*config_flags(arguments), *(a for a in arguments if key_of(a) == _SEARCHED)]
+
+
 def config_folders(arguments: Sequence[str]) -> list[Path]:
     """The folders of the user's own configurations: --config-dir's and hydra.searchpath's."""
     own = [Path(flag.removeprefix("--config-dir=")) for flag in config_flags(arguments)[-1:]]
