@@ -559,6 +559,14 @@ def test_a_process_that_a_job_starts_finds_the_same_files_and_sweeps_over_nothin
     assert len(begun) == 3
 
 
+def test_a_job_runs_in_the_folder_that_its_paths_were_given_from(seqnets, tmp_path):
+    done = seqnets("train", "-m", *PARITY, "seed=1", "hydra.job.chdir=true")
+
+    assert done.code == 2
+    assert f"has the job run in {tmp_path}/runs, expected {tmp_path}, where" in done.err
+    assert not results(tmp_path)
+
+
 def test_a_job_that_a_sweep_began_goes_on_by_a_command_of_its_own(seqnets, tmp_path):
     seqnets("train", "-m", *PARITY, "model/cell=gru,lstm")
     for path in (tmp_path / "runs").glob("*/*/result.json"):

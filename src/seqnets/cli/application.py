@@ -204,6 +204,7 @@ class _Application:
     def _run_verb(self, config: DictConfig) -> sweep.Trained | None:
         """Run the verb on a composed configuration; return a training's result, None of others."""
         composed = HydraConfig.get()
+        _check_folder()
         also = [*_allowing(config), *searching(self.arguments)]
         if self.base == self.verb:  # a checkpoint may hold keys that others were interpolated from
             check_keys_of_files(self.verb, self.arguments, config)
@@ -221,6 +222,17 @@ class _Application:
             )
             sweep.check_score(trained, composed.sweeper)
         return trained
+
+
+def _check_folder() -> None:
+    """Raise UsageError if Hydra has changed the working folder, from which paths were given."""
+    given, called = HydraConfig.get().job.chdir, HydraConfig.get().runtime.cwd
+    if given and not os.path.samefile(called, "."):
+        raise UsageError(
+            f"hydra.job.chdir: has the job run in {os.getcwd()}, expected {called}, where the "
+            "command was called.\n"
+            "  Relative paths would lead elsewhere; output=FOLDER says where runs are kept."
+        )
 
 
 def _overrides_of_job() -> list[str]:
