@@ -595,6 +595,36 @@ def test_an_optimising_sweeper_is_given_scores_and_the_way_of_the_objective(
     assert [row[1] for row in told] == ["0.1", "0.01235"]
 
 
+@pytest.mark.parametrize(
+    ("option", "ways"),
+    [
+        ("optim.maximize", {"parity": True, "adding": False}),
+        ("ax_config.experiment.minimize", {"parity": False, "adding": True}),
+    ],
+)
+def test_a_sweeper_is_given_the_way_of_the_objective_in_its_own_words(
+    option, ways, seqnets, optimising, monkeypatch
+):
+    node = OmegaConf.create({"_target_": f"{__name__}.Optimising"})
+    OmegaConf.update(node, option, ways["adding"])  # minimising is what sweepers do unasked
+    ConfigStore.instance().store("in_its_words", node, group="hydra/sweeper")
+    monkeypatch.setattr(
+        Optimising, "__init__", lambda self, **given: self.got.append(OmegaConf.create(given))
+    )
+
+    for dataset, way in ways.items():
+        optimising.clear()
+        done = seqnets("train", "-m", *SMALL, f"dataset={dataset}", "hydra/sweeper=in_its_words")
+
+        assert done.code == 0, done.err
+        assert OmegaConf.select(optimising[0], option) is way
+
+    wrong = f"hydra.sweeper.{option}={not ways['adding']}"
+    done = seqnets("train", "-m", *SMALL, "dataset=adding", "hydra/sweeper=in_its_words", wrong)
+    assert done.code == 2
+    assert f"hydra.sweeper.{option}: is " in done.err
+
+
 def test_a_job_that_diverges_is_the_worst_to_an_optimising_sweeper(
     seqnets, optimising, monkeypatch
 ):

@@ -7,7 +7,7 @@ import math
 from typing import Any, NamedTuple
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from seqnets.cli.names import UsageError
@@ -18,9 +18,13 @@ from seqnets.insight.visible import visible
 SWEPT_VARIABLE = "SEQNETS_SWEPT"
 """Environment variable that tells a job in which keys it may differ from others."""
 
-_DIRECTIONS = {"min": "minimize", "max": "maximize"}
-
-_KEY = "hydra.sweeper.direction"
+_DIRECTIONS = {
+    "direction": {"min": "minimize", "max": "maximize"},  # Optuna's
+    "optim.maximize": {"min": "false", "max": "true"},  # Nevergrad's
+    "ax_config.experiment.minimize": {"min": "true", "max": "false"},
+    "ax_config.early_stop.minimize": {"min": "true", "max": "false"},
+}
+"""Options of sweepers that are the direction in which they optimise, by an objective's mode."""
 
 _FOLDER = "run_folder"
 """The attribute of an error that names the folder of the run that it ended."""
@@ -111,47 +115,61 @@ class Direction(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Set the sweeper's direction, if it has one."""
-        sweeper = config.hydra.sweeper
-        named = any(given.startswith(f"{_KEY}=") for given in config.hydra.overrides.hydra)
-        if not optimises(sweeper) or named:
-            return
-        direction = _direction(config)
-        if direction is not None:
-            with read_write(config):
-                sweeper.direction = direction
-                # each job composes it anew
-                config.hydra.overrides.hydra.append(f"{_KEY}={direction}")
+        given = config.hydra.overrides.hydra
+        for option in _options_of(config.hydra.sweeper):
+            key = f"hydra.sweeper.{option}"
+            named = any(each.startswith(f"{key}=") for each in given)
+            mode = None if named else _mode(config)
+            if mode is not None:
+                chosen = f"{key}={_DIRECTIONS[option][mode]}"
+                with read_write(config):
+                    config.merge_with_dotlist([chosen])
+                    given.append(chosen)  # each job composes it anew
 
 
 def optimises(sweeper: DictConfig) -> bool:
     """Whether a sweeper uses the scores of jobs to choose the next ones."""
-    return "direction" in sweeper
+    return bool(_options_of(sweeper))
 
 
 def worst(sweeper: DictConfig) -> float:
     """The score of a job that diverged."""
-    way = getattr(sweeper.direction, "name", sweeper.direction)
-    return math.inf if way == "minimize" else -math.inf
+    option, came = next(iter(_options_of(sweeper).items()))
+    return math.inf if came == _DIRECTIONS[option]["min"] else -math.inf
 
 
 def check_direction(verb: str, config: DictConfig, sweeper: DictConfig) -> None:
     """Raise UsageError if a sweeper optimises a verb without scores, or in the wrong direction."""
-    if not optimises(sweeper):
+    options = _options_of(sweeper)
+    if not options:
         return
     if verb != "train":
         raise UsageError(
             f"hydra/sweeper: optimises `seqnets {verb}`, expected `seqnets train`.\n"
             "  Only training has a score to optimise, that of the validation part."
         )
-    expected = _direction(config)
-    came = getattr(sweeper.direction, "name", sweeper.direction)
-    if expected is not None and came != expected:
-        name = config.objective._target_.rpartition(".")[2]
-        raise UsageError(
-            f"{_KEY}: is {came}, expected {expected}.\n"
-            f"  This is the direction in which the metric of the objective, {name}, improves.\n"
-            f"  Leave it out, or give it as {_KEY}={expected}."
-        )
+    mode = _mode(config)
+    for option, came in options.items():
+        expected = came if mode is None else _DIRECTIONS[option][mode]
+        if came != expected:
+            key, name = f"hydra.sweeper.{option}", config.objective._target_.rpartition(".")[2]
+            raise UsageError(
+                f"{key}: is {came}, expected {expected}.\n"
+                f"  This is the direction in which the metric of the objective, {name}, improves.\n"
+                f"  Leave it out, or give it as {key}={expected}."
+            )
+
+
+def _options_of(sweeper: DictConfig) -> dict[str, str]:
+    """The options of a sweeper that are its direction, with their values; none of most sweepers."""
+    there = {}
+    for option in _DIRECTIONS:
+        outer, _, last = option.rpartition(".")
+        group = OmegaConf.select(sweeper, outer) if outer else sweeper
+        if OmegaConf.is_dict(group) and last in group:
+            value = getattr(group[last], "name", group[last])
+            there[option] = str(value).lower() if isinstance(value, bool) else str(value)
+    return there
 
 
 def check_score(trained: Trained | None, sweeper: DictConfig) -> None:
@@ -164,10 +182,11 @@ def check_score(trained: Trained | None, sweeper: DictConfig) -> None:
         )
 
 
-def _direction(config: DictConfig) -> str | None:
-    """The direction of an objective; None if it cannot be made, which its job reports."""
+def _mode(config: DictConfig) -> str | None:
+    """The mode of an objective; None if it cannot be made, which its job reports."""
     from seqnets.cli.build import build  # late: it brings torch
 
     with contextlib.suppress(SeqnetsError, OmegaConfBaseException):
-        return _DIRECTIONS[build(config.objective, config.allow, "objective").mode]
+        mode: str = build(config.objective, config.allow, "objective").mode
+        return mode
     return None
