@@ -1504,3 +1504,20 @@ def test_a_callback_is_left_out_by_null(seqnets, small_text):
     done = seqnets("train", *small_text, "callbacks.samples=null", "logger=none")
 
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("finder", "instead"),
+    [("LearningRateFinder", "-m optimizer.lr="), ("BatchSizeFinder", "-m dataset.batch_size=")],
+)
+def test_a_callback_that_replaces_what_the_configuration_says_is_refused(
+    finder, instead, seqnets, small_text, tmp_path
+):
+    callback = f"+callbacks.mine={{_target_: lightning.pytorch.callbacks.{finder}}}"
+
+    done = seqnets("train", *small_text, callback)
+
+    assert done.code == 1
+    assert f"callbacks.mine: {finder} replaces what the configuration says" in done.err
+    assert instead in done.err
+    assert not (tmp_path / "runs").exists()

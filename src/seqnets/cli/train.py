@@ -31,7 +31,14 @@ from seqnets.cli.running import FOLDER_VARIABLE, Running, mark_started, open_log
 from seqnets.cli.stopping import Stopped
 from seqnets.cli.sweep import SWEPT_VARIABLE, Trained
 from seqnets.cli.trained import moved
-from seqnets.cli.trainers import RESERVED, check_device, make_loggers, make_trainer, trainer_errors
+from seqnets.cli.trainers import (
+    RESERVED,
+    check_device,
+    check_searches,
+    make_loggers,
+    make_trainer,
+    trainer_errors,
+)
 from seqnets.errors import ConfigError, counted
 from seqnets.training import LanguageModelling, load_checkpoint, load_weights
 from seqnets.training.callbacks import (
@@ -175,6 +182,7 @@ class _Training:
             for name, callback in (options["callbacks"] or {}).items()
             if callback is not None
         }
+        check_searches(self.callbacks)
         self._compare_what_is_swept()
         self.trainer = running.trainer = self._make_trainer()
         self.console = terminal()

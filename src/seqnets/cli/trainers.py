@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Checkpoint,
+    LearningRateFinder,
+    ProgressBar,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -97,6 +102,27 @@ def make_trainer(
             "  Those are ddp (trainer=ddp) and fsdp. From Python, any strategy will do."
         )
     return trainer
+
+
+_SEARCHED = {
+    BatchSizeFinder: "dataset.batch_size=16,32,64",
+    LearningRateFinder: "optimizer.lr=1e-4,1e-3,1e-2",
+}
+"""Lightning's callbacks that search for a value, and how a sweep tries some."""
+
+
+def check_searches(callbacks: Mapping[str, Callback]) -> None:
+    """Raise ConfigError for a callback that replaces what the configuration says by what it finds.
+
+    A run's files would tell another value than it had, and it would be resumed with that.
+    """
+    for name, callback in callbacks.items():
+        for kind in (kind for kind in _SEARCHED if isinstance(callback, kind)):
+            raise ConfigError(
+                f"callbacks.{name}: {kind.__name__} replaces what the configuration says, expected "
+                "a run that has what its config.yaml tells.\n"
+                f"  A sweep tries values: -m {_SEARCHED[kind]}"
+            )
 
 
 class _NoProfiler(PassThroughProfiler):
