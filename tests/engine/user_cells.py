@@ -605,6 +605,23 @@ class NamesakeCell(GatedCell):
         return (torch.tanh(wx.n + n),)
 
 
+class WatchingCell(BareCell):
+    """A product, a sum and a softmax that are read by constants alone: detached products."""
+
+    def make(self, I, H):
+        self.w, self.u, self.v = self.weight(H, I), self.weight(H, H), self.weight(2, H, H)
+
+    def project(self, x):
+        return F.linear(x, self.w)
+
+    def step(self, wx, state):
+        (h,) = state
+        a = F.linear(h, self.u)
+        watched = a.sin() * a.tanh().sum(-1, keepdim=True)
+        shares = F.linear(F.softmax(h, -1), self.v[0]).detach()
+        return (torch.tanh(wx + a + F.linear(watched, self.v[1]).detach() + shares),)
+
+
 USER_CELLS = tuple(
     cell
     for cell in list(globals().values())

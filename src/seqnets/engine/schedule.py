@@ -48,6 +48,7 @@ class _Passes:
     def __init__(self, division: Division) -> None:
         self._division, self.step = division, division.step
         self._has_gradient: set[int] = set()  # of the products, as far as stages are derived
+        self._stored: set[tuple[Buffer, int]] = set()  # buffers and first columns, likewise
         self.crossing = _columns(division.crossing)
 
     def forward(self, saved: dict[Node, int]) -> list[Stage]:
@@ -79,13 +80,12 @@ class _Passes:
         """The stages of the backward pass, and the pointwise parameters (``Program.units``)."""
         graph, stages = self.step.graph, []
         units: list[tuple[Node, int]] = []
-        stored: set[tuple[Buffer, int]] = set()
 
         def store(stage: Stage, buffer: Buffer, offset: int, node: Node | None) -> None:
             """Let a stage store a gradient; after the first one of a place, they accumulate."""
-            adds = buffer.kind == "unit" or (buffer, offset) in stored
+            adds = buffer.kind == "unit" or (buffer, offset) in self._stored
             stage.stores.append(Store(buffer, offset, node, adds))
-            stored.add((buffer, offset))
+            self._stored.add((buffer, offset))
 
         for n in reversed(range(len(self._division.widths))):
             stage = Stage(self._division.widths[n])
@@ -146,11 +146,13 @@ class _Passes:
                 if part is None:
                     outputs["value", k] = product.value
         for k, reduction in enumerate(self.step.reductions):
-            if reduction.op == "sum" and division.stored_in(reduction.value) == n:
+            given = (Buffer("dsum", k), 0) in self._stored  # else likewise, or a maximum
+            if given and division.stored_in(reduction.value) == n:
                 stage.reductions.append(k)
                 outputs["reduced", k] = reduction.value
         for node, offset in self.crossing.items():
-            if division.computed_in(node) == n:
+            given = (Buffer("dcross"), offset) in self._stored
+            if given and division.computed_in(node) == n:
                 outputs["cross", offset] = node
         return outputs
 
