@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from seqnets.cells import (
     GRUCell,
@@ -76,6 +77,25 @@ def test_weights_of_several_products_leave_room_on_chip_for_what_each_multiplies
     program = plan_of(TorchCell(64, 64)).program
 
     assert choose(program, "backward", 32, size, H200).mode == mode
+
+
+class Detached(BareCell):
+    """A product of few units that nothing but a constant reads."""
+
+    def make(self, I, H):
+        self.down, self.up = self.weight(5, H), self.weight(H, 5)
+
+    def step(self, x, state):
+        (h,) = state
+        few = torch.tanh(F.linear(h, self.down))
+        return (torch.tanh(x[:, :1] + h + F.linear(few, self.up).detach()),)
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+def test_a_product_that_a_pass_does_not_compute_has_no_tile(pass_):
+    widths = dict(choose(of(Detached, 70), pass_, 32, 4, H200).units)
+
+    assert (5 in widths) == (pass_ == "forward")
 
 
 @pytest.mark.parametrize(("cell_cls", "mode"), [(LSTMCell, "rows"), (NASCell, "grid")])

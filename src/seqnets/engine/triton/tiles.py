@@ -219,14 +219,14 @@ def _over_time(program: Program, width: int) -> Tiles:
 
 def _products(program: Program, pass_: str) -> list[_Product]:
     """The products of a pass."""
+    found = [
+        (stage.width, product.blocks, program.step.products[product.product].weight)
+        for stage in program.stages(pass_)
+        for product in stage.products
+    ]
     if pass_ == "forward":
-        return [
-            (stage.width, p.blocks, program.step.products[p.product].weight.columns)
-            for stage in program.forward
-            for p in stage.products
-        ]
-    weights = [product.weight for product in program.step.products]
-    return [(weight.columns, 1, weight.rows) for weight in weights]
+        return [(width, gates, weight.columns) for width, gates, weight in found]
+    return [(weight.columns, 1, weight.rows) for _, _, weight in found]
 
 
 def _grid(
