@@ -11,6 +11,7 @@ from torch import nn
 
 from seqnets import unroll
 from seqnets.cells import (
+    GatedCell,
     GRUCell,
     LayerNorm,
     LMUCell,
@@ -237,6 +238,27 @@ def test_loops_by_tiles_are_those_without_to_five_digits(name, B, tiled):
 
         assert_alike(found, expected, bits=13)
         assert any((ours != theirs).any() for ours, theirs in zip(found, expected, strict=True))
+
+
+class Winners(GatedCell):
+    """Of each four units, the largest alone is not zero: numbers are compared with moved ones."""
+
+    gates = ("n",)
+    states = ("h",)
+
+    def update(self, wx, uh, state):
+        groups = torch.tanh(wx.n + uh.n).view(-1, 5, 4)
+        return ((groups * (groups == groups.amax(-1, keepdim=True))).flatten(1),)
+
+
+def test_units_are_moved_without_a_loss_by_tiles_so_that_they_equal_themselves(tiled):
+    cell, x = Winners(4, 20), torch.randn(3, 6, 4)
+
+    expected = results(cell, x, C_LOOPS)
+    found = results(cell, x, tiled, mixed=True)
+
+    assert (found[0] != 0).view(3, 6, 5, 4).sum(-1).eq(1).all()
+    assert_alike(found, expected, bits=13)
 
 
 @pytest.mark.parametrize("cell_cls", [GRUCell, PeepholeLSTMCell])

@@ -27,10 +27,10 @@ APART void pack_numbers(const real *a, long stride, long rows, long K, real *to)
     }
 }
 
-/* Pack a panel (K, wide vectors) as tiles, unless it is sparse, or has NaN or a number that would be
- * rounded to infinity. */
+/* Pack a panel (K, wide vectors) as tiles, unless it has NaN or a number that would be rounded to
+ * infinity, or is sparse: units that it moves are compared with themselves, and must lose nothing. */
 APART void pack_tiles(real *panel, long K, long wide, int32_t *kept) {
-    if (kept[0] != K || kept[1] != 0) return;
+    if (kept[0] != K || kept[1] != 0 || is_sparse(panel, K, wide)) return;
     vec rows[TERMS * wide];
     ivec *to = (ivec *)panel, any = {0};
     for (long i = 0; i < K * wide; i++) any |= ~(v_abs(v_load(panel + i * LANES)) < 0x1.ffp127f);
