@@ -8,7 +8,7 @@ the same at all steps and may be any operation of torch.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -39,20 +39,23 @@ class Ahead:
         step: The whole step.
         nodes: The hoisted nodes, which concatenated replace the projected input.
         rest: The step that remains for the loop.
+        constants: The names of weights without gradients, by which units are moved.
     """
 
     step: Step
     nodes: tuple[Node, ...]
     rest: Step
+    constants: frozenset[str]
 
     def of(self, wx: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """The input of ``rest``, (..., W), from the projected input and the cell's tensors."""
-        values = values_of(self.step, wx, {}, parameters_of(self.step, tensors, wx.dtype))
+        parameters = parameters_of(self.step, tensors, wx.dtype)
+        values = values_of(self.step, wx, {}, parameters, self.constants)
         shape = wx.shape[:-1]
         return torch.cat([values[node].expand(*shape, node.width) for node in self.nodes], -1)
 
 
-def computed_ahead(step: Step, constants: Container[str] = ()) -> Ahead | None:
+def computed_ahead(step: Step, constants: Collection[str] = ()) -> Ahead | None:
     """Hoist what depends on the input alone; None if there is nothing to hoist.
 
     That is, no product or reduction of the input, and no overlapping leaves, whose gradients a loop
@@ -70,7 +73,7 @@ def computed_ahead(step: Step, constants: Container[str] = ()) -> Ahead | None:
         return None
     made = tuple(rest.products.values()), tuple(rest.reductions.values())
     left = Step(rest.graph, *made, state, step.state_sizes, rest.width, step.parameters)
-    return Ahead(step, tuple(rest.columns), left.with_used_parameters())
+    return Ahead(step, tuple(rest.columns), left.with_used_parameters(), frozenset(constants))
 
 
 def with_pieces_apart(step: Step) -> tuple[Step, list[Place]]:

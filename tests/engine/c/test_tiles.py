@@ -240,19 +240,28 @@ def test_loops_by_tiles_are_those_without_to_five_digits(name, B, tiled):
         assert any((ours != theirs).any() for ours, theirs in zip(found, expected, strict=True))
 
 
-class Winners(GatedCell):
-    """Of each four units, the largest alone is not zero: numbers are compared with moved ones."""
+def winners(units):
+    """Of each four units, the largest; the others are zero. Units are compared with moved ones."""
+    groups = units.view(-1, 5, 4)
+    return (groups * (groups == groups.amax(-1, keepdim=True))).flatten(1)
 
+
+class Winners(GatedCell):
     gates = ("n",)
     states = ("h",)
 
     def update(self, wx, uh, state):
-        groups = torch.tanh(wx.n + uh.n).view(-1, 5, 4)
-        return ((groups * (groups == groups.amax(-1, keepdim=True))).flatten(1),)
+        return (winners(torch.tanh(wx.n + uh.n)),)
 
 
-def test_units_are_moved_without_a_loss_by_tiles_so_that_they_equal_themselves(tiled):
-    cell, x = Winners(4, 20), torch.randn(3, 6, 4)
+class WinnersOfTheInput(Winners):  # which are found before the loop
+    def update(self, wx, uh, state):
+        return (winners(wx.n),)
+
+
+@pytest.mark.parametrize("cell_cls", [Winners, WinnersOfTheInput])
+def test_units_are_moved_without_a_loss_by_tiles_so_that_they_equal_themselves(cell_cls, tiled):
+    cell, x = cell_cls(4, 20), torch.randn(3, 6, 4)
 
     expected = results(cell, x, C_LOOPS)
     found = results(cell, x, tiled, mixed=True)
