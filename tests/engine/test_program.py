@@ -364,6 +364,27 @@ def test_a_product_that_is_only_read_as_a_constant_has_no_stage_on_the_way_back(
         assert check_backend(Watching(H, H), backend, steps=(4,)) == {}
 
 
+def test_for_constants_nothing_is_kept_and_no_gradient_computed():
+    class Moving(user_cells.BareCell):
+        def make(self, I, H):
+            self.weight_hh = self.weight(H, H)
+
+        def step(self, x, state):
+            h = torch.tanh(x + state[0])
+            moved = (h * h).flip(-1) * torch.arange(1.0, 1 + h.shape[1])
+            ahead = (h + 1).detach().flip(-1)
+            return (h + F.linear(moved, self.weight_hh) + (ahead * h).flip(-1),)
+
+    plan = program_of(Moving(H, H))
+    stored = {store.buffer for stage in plan.backward for store in stage.stores}
+
+    assert plan.kept_sizes == [H, H, plan.saved_size]  # the state, and what the weight multiplies
+    assert {each for each in stored if each.kind == "dz"} == {Buffer("dz", k) for k in (0, 1, 3)}
+    assert not plan.units
+    for backend in ("c", "eager"):
+        assert check_backend(Moving(H, H), backend, steps=(4,)) == {}
+
+
 @pytest.mark.parametrize("backend", ["c", "eager"])
 def test_states_that_a_later_stage_compares_alone_get_their_gradients_from_others(backend):
     late, early = program_of(user_cells.LevelsCell(H, H)).backward

@@ -67,7 +67,7 @@ def steps_of(cell: Cell) -> Steps:
             f"steps together, expected those of each step alone.\n"
             f"  torch.onnx.export(model, ..., dynamic_shapes=...) takes the model as a whole."
         )
-    ahead = computed_ahead(program.step, preparation.constants)
+    ahead = computed_ahead(program.step)
     tensors = preparation.of(cell.tensors())
     return Steps(
         program.step if ahead is None else ahead.rest,

@@ -8,7 +8,6 @@ the same at all steps and may be any operation of torch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -39,41 +38,35 @@ class Ahead:
         step: The whole step.
         nodes: The hoisted nodes, which concatenated replace the projected input.
         rest: The step that remains for the loop.
-        constants: The names of weights without gradients, by which units are moved.
     """
 
     step: Step
     nodes: tuple[Node, ...]
     rest: Step
-    constants: frozenset[str]
 
     def of(self, wx: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """The input of ``rest``, (..., W), from the projected input and the cell's tensors."""
-        parameters = parameters_of(self.step, tensors, wx.dtype)
-        values = values_of(self.step, wx, {}, parameters, self.constants)
+        values = values_of(self.step, wx, {}, parameters_of(self.step, tensors, wx.dtype))
         shape = wx.shape[:-1]
         return torch.cat([values[node].expand(*shape, node.width) for node in self.nodes], -1)
 
 
-def computed_ahead(step: Step, constants: Collection[str] = ()) -> Ahead | None:
+def computed_ahead(step: Step) -> Ahead | None:
     """Hoist what depends on the input alone; None if there is nothing to hoist.
 
     That is, no product or reduction of the input, and no overlapping leaves, whose gradients a loop
     could not store. Products that only widen their operand by a constant stay in the loop, so that
     the input stays narrow.
-
-    Args:
-        step: The traced step.
-        constants: The names of weights without gradients.
     """
-    rest = _Rest(step, constants)
+    rest = _Rest(step)
     state = tuple(map(rest.of, step.state))
     places = sorted((n.what.offset, n.width) for n in rest.columns if n.source == "wx")
     if len(places) == len(rest.columns) and not overlap(places):
         return None
     made = tuple(rest.products.values()), tuple(rest.reductions.values())
-    left = Step(rest.graph, *made, state, step.state_sizes, rest.width, step.parameters)
-    return Ahead(step, tuple(rest.columns), left.with_used_parameters(), frozenset(constants))
+    kinds = step.parameters, step.constants
+    left = Step(rest.graph, *made, state, step.state_sizes, rest.width, *kinds)
+    return Ahead(step, tuple(rest.columns), left.with_used_parameters())
 
 
 def with_pieces_apart(step: Step) -> tuple[Step, list[Place]]:
@@ -115,8 +108,7 @@ class _Rest:
         reductions: The remaining reductions, by index in the whole step.
     """
 
-    def __init__(self, step: Step, constants: Container[str]) -> None:
-        self._constants = constants
+    def __init__(self, step: Step) -> None:
         self.graph = Graph()
         self.columns: dict[Node, int] = {}
         self.width = 0
@@ -179,7 +171,7 @@ class _Rest:
         if source != "product":
             return False
         weight = self._step.products[key].weight
-        return weight.name in self._constants and weight.rows >= _MANY * weight.columns
+        return not self._step.is_learned(key) and weight.rows >= _MANY * weight.columns
 
 
 def _is_column(node: Node) -> bool:

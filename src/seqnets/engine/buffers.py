@@ -71,7 +71,7 @@ def _kept_buffers(kept: Kept) -> dict[str, Tensor]:
 @lru_cache(maxsize=1024)
 def _kept_names(program: Program) -> list[str]:
     befores = (f"before_{p}" for p in program.befores)
-    return [*befores, *(f"value_{k}" for k in program.values), "saved"]
+    return [*befores, *(f"value_{k}" for k in program.kept_values), "saved"]
 
 
 def forward_buffers(
@@ -101,13 +101,19 @@ def _input_buffers(wx: Tensor, projection: Affine | None) -> dict[str, Tensor]:
 
 
 def backward_buffers(
-    kept: Kept, grad_y: Tensor | None, parameters: dict[str, Tensor]
+    kept: Kept, grad_y: Tensor | None, parameters: dict[str, Tensor], all_products: bool = False
 ) -> tuple[Tensor, dict[int, Tensor], dict[str, Tensor]]:
     """``Gradients.wx`` and ``products``, uninitialised, and the buffers of a backward pass by name.
 
     Those of gradients of the state differ between loops, and are not among them.
+
+    Args:
+        kept: What the forward pass kept.
+        grad_y: The gradient of the outputs.
+        parameters: The program's parameters.
+        all_products: Whether ``products`` has also those that only the loops read.
     """
-    dwx, products = _room_for_gradients(kept.program, kept.saved)
+    dwx, products = _room_for_gradients(kept.program, kept.saved, all_products)
     buffers = {"grad_wx": dwx} | _kept_buffers(kept)
     buffers |= parameter_buffers(kept.program, parameters)
     buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
@@ -128,23 +134,26 @@ def room_for_kept(program: Program, wx: Tensor) -> Kept:
     return Kept(program, [room(wx, rows, size) for size in program.kept_sizes])
 
 
-def _room_for_gradients(program: Program, like: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+def _room_for_gradients(
+    program: Program, like: Tensor, all_products: bool
+) -> tuple[Tensor, dict[int, Tensor]]:
     """Gradient buffers of the projected input and each product; zeroed where there are gaps."""
 
     def gradient(columns: int, gaps: bool) -> Tensor:
         made = room(like, like.shape[0], columns)
         return made.zero_() if gaps else made
 
-    of_wx, of_products = _gradient_columns(program)
+    of_wx, of_products = _gradient_columns(program, all_products)
     return gradient(*of_wx), {k: gradient(*each) for k, each in of_products.items()}
 
 
 @lru_cache(maxsize=1024)
-def _gradient_columns(program: Program) -> tuple[tuple[int, bool], dict[int, tuple[int, bool]]]:
+def _gradient_columns(
+    program: Program, all_products: bool
+) -> tuple[tuple[int, bool], dict[int, tuple[int, bool]]]:
     """The number of columns of these gradients, and whether no stage stores some of them."""
-    gaps = program.gaps
+    gaps, products = program.gaps, program.differentiated if all_products else program.learned
     return (program.step.wx_size, Buffer("dwx") in gaps), {
-        k: (product.weight.rows, Buffer("dz", k) in gaps)
-        for k, product in enumerate(program.step.products)
-        if k not in program.shared
+        k: (program.step.products[k].weight.rows, Buffer("dz", k) in gaps)
+        for k in products - program.shared
     }

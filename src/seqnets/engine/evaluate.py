@@ -7,7 +7,7 @@ Used to differentiate and validate traces, to compute hoisted nodes, and by ``sc
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Container, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -64,11 +64,7 @@ def parameters_of(step: Step, tensors: dict[str, Tensor], dtype: torch.dtype) ->
 
 
 def values_of(
-    step: Step,
-    wx: Tensor,
-    state: Mapping[int, Tensor],
-    parameters: Mapping[str, Tensor],
-    moving: Container[str] = (),
+    step: Step, wx: Tensor, state: Mapping[int, Tensor], parameters: Mapping[str, Tensor]
 ) -> Values:
     """The values of a step's nodes, (B, columns) for one step or (B, T, columns) for many.
 
@@ -77,8 +73,6 @@ def values_of(
         wx: The projected input; the raw input, where the step includes the projection.
         state: State parts before each step.
         parameters: The step's parameters.
-        moving: The names of those by which units are moved: by torch, since tiles of bfloat16 may
-            replace ``F.linear``, and would change some units that are compared with others.
     """
     pieces = _cut(wx, step)
     products: dict[int, Tensor] = {}
@@ -88,7 +82,8 @@ def values_of(
             value, weight = step.products[k].value, step.products[k].weight
             whole = values[value].expand(*wx.shape[:-1], weight.columns)
             factor = weight.of(parameters[weight.name])
-            products[k] = whole @ factor.T if weight.name in moving else F.linear(whole, factor)
+            # tiles of bfloat16, which may replace F.linear, would change units that are compared
+            products[k] = F.linear(whole, factor) if step.is_learned(k) else whole @ factor.T
         return products[k]
 
     def leaf(node: Node) -> Tensor:

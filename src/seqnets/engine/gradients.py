@@ -48,7 +48,7 @@ def parameter_gradients(
     }
     befores, values = kept.befores, kept.values
     for k, (weight, part, is_whole) in enumerate(_products(program)):
-        if weight.name not in wanted:
+        if k not in program.learned or weight.name not in wanted:
             continue
         value = values[k] if part is None else befores[part]
         grad = found.wx if k in program.shared else found.products[k]

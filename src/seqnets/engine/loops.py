@@ -99,9 +99,9 @@ class Kept:
 
     @property
     def values(self) -> dict[int, Tensor]:
-        """Operands of the products in ``Program.values``, (B*T, columns), by product."""
+        """Operands of the products in ``Program.kept_values``, (B*T, columns), by product."""
         others = self.tensors[len(self.program.befores) : -1]
-        return dict(zip(self.program.values, others, strict=True))
+        return dict(zip(self.program.kept_values, others, strict=True))
 
     @property
     def saved(self) -> Tensor:
@@ -122,7 +122,8 @@ class Gradients:
 
     Attributes:
         wx: Of the projected input, (B*T, W).
-        products: Of each product, (B*T, rows); those of ``Program.shared`` are ``wx`` itself.
+        products: Of each of ``Program.learned``, (B*T, rows); those of ``Program.shared`` are
+            ``wx`` itself.
         units: Of pointwise parameters, summed over rows and steps, by ``Program.unit_columns``;
             None if there are none.
         initial: Of the state before the first step, each (B, H); empty if not requested.

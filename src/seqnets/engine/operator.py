@@ -90,7 +90,10 @@ def unroll_backward(
     reverse: bool,
     text: str,
 ) -> list[Tensor]:
-    """Gradients of the projected input, each initial state, each reset state, each parameter."""
+    """Gradients of the projected input, each initial state, each reset state, each parameter.
+
+    Those that are constants have none.
+    """
     program = program_from_text(text)
     used = _used(program.step, parameters)
     check_saved("unroll", grad_y.dtype, (*kept, *parameters) if grad_y.is_cpu else kept)
@@ -98,14 +101,15 @@ def unroll_backward(
     order = make_order(Layout(*grad_y.shape[:2]), lengths, resets, reverse)
     grads = order.layout.rows(grad_y), *grad_final
     found = _loops(program, grad_y).backward(everything, grads, used, order)
-    weights = parameter_gradients(program, found, everything, used, used)
-    for name in used.keys() - weights:  # what only a maximum or an index depends on
+    learned = used.keys() - program.step.constants
+    weights = parameter_gradients(program, found, everything, used, learned)
+    for name in learned - weights.keys():  # what only a maximum or an index depends on
         weights[name] = torch.zeros_like(used[name], memory_format=torch.contiguous_format)
     return [
         order.layout.whole(found.wx),
         *found.initial,
         *found.start,
-        *unaliased(weights[name] for name in used),
+        *unaliased(weights[name] for name in used if name in learned),
     ]
 
 
@@ -130,7 +134,11 @@ def _(kept, grad_y, grad_final, parameters, lengths, resets, reverse, text):
         grad_y.new_empty(B, T, program.step.wx_size),
         *state,
         *([] if resets is None else [torch.empty_like(part) for part in state]),
-        *(torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters),
+        *(
+            torch.empty_like(p, memory_format=torch.contiguous_format)
+            for name, p in _used(program.step, parameters).items()
+            if name not in program.step.constants
+        ),
     ]
 
 
@@ -164,6 +172,9 @@ def _differentiate(ctx, grads):
         found = torch.ops.seqnets.unroll_backward(
             kept, outputs[0], outputs[1:], parameters, lengths, resets, reverse, text
         )
+        first = 1 + len(given) - len(parameters)
+        learned = iter(found[first:])
+        found[first:] = [None if n in step.constants else next(learned) for n in step.parameters]
     return found[0], found[1:], None, None, *(None for _ in ctx.options)
 
 

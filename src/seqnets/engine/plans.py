@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import attrgetter
@@ -122,21 +122,21 @@ def _plan(cell: Cell) -> Plan:
     draws, per_step = watch_projection(cell)
     with torch.random.fork_rng(devices=[], enabled=draws):  # keep the caller's random state
         step, preparation = trace_step(cell)
-        ahead = computed_ahead(step, preparation.constants)
+        ahead = computed_ahead(step)
         rest = step if ahead is None else ahead.rest
         program = _program(rest)
         projection = trace_projection(cell) if per_step and ahead is None else None
         pieces = pieces_of(cell.state_sizes, step.state_sizes)
-        moves = _mostly_moves(rest, preparation.constants)
+        moves = _mostly_moves(rest)
         return Plan(step, preparation, program, ahead, pieces, projection, draws, per_step, moves)
 
 
-def _mostly_moves(step: Step, constants: Container[str]) -> bool:
+def _mostly_moves(step: Step) -> bool:
     """Whether products by constants are of more numbers than those by parameters."""
     numbers = [0, 0]
-    for weight in (product.weight for product in step.products):
-        numbers[weight.name in constants] += weight.rows * weight.columns
-    learned, constant = numbers
+    for k, product in enumerate(step.products):
+        numbers[step.is_learned(k)] += product.weight.rows * product.weight.columns
+    constant, learned = numbers
     return constant > learned
 
 

@@ -157,10 +157,26 @@ class Program:
         return [store.buffer.key for store in stores if store.buffer.kind == "value"]
 
     @cached_property
+    def differentiated(self) -> set[int]:
+        """Products whose gradient the backward pass computes."""
+        stores = [store for stage in self.backward for store in stage.stores]
+        return {store.buffer.key for store in stores if store.buffer.kind == "dz"}
+
+    @cached_property
+    def learned(self) -> set[int]:
+        """Those by a parameter that has a gradient: operand and gradient are kept at each step."""
+        return {k for k in self.differentiated if self.step.is_learned(k)}
+
+    @cached_property
+    def kept_values(self) -> list[int]:
+        """Those of ``values`` whose operand is kept."""
+        return [k for k in self.values if k in self.learned]
+
+    @cached_property
     def kept_sizes(self) -> list[int]:
         """Columns of what the forward pass keeps: befores, values and ``saved``, at least 1."""
         befores = [self.step.state_sizes[p] for p in self.befores]
-        values = [self.step.products[k].weight.columns for k in self.values]
+        values = [self.step.products[k].weight.columns for k in self.kept_values]
         return [*befores, *values, max(1, self.saved_size)]
 
     def crossing_into(self, stage: Stage) -> dict[Node, int]:

@@ -47,6 +47,11 @@ class _Passes:
 
     def __init__(self, division: Division) -> None:
         self._division, self.step = division, division.step
+        self._needed: set[int] = set()  # of the products, those whose gradient leads on
+        for k, product in enumerate(self.step.products):
+            inside = walk([product.value], (), lambda n: () if n.op == "detach" else n.args)
+            if self.step.is_learned(k) or any(map(self._leads_on, inside)):
+                self._needed.add(k)
         self._has_gradient: set[int] = set()  # of the products, as far as stages are derived
         self._stored: set[tuple[Buffer, int]] = set()  # buffers and first columns, likewise
         self.crossing = _columns(division.crossing)
@@ -95,6 +100,8 @@ class _Passes:
             gradients = derive(graph, outputs, inputs, stage.width)
             for leaf, gradient in zip(inputs, gradients, strict=True):
                 node = graph.const(0) if gradient is None else gradient
+                if leaf.op == "leaf" and not self._leads_on(leaf):
+                    continue
                 if self._is_of_an_earlier(leaf, n):
                     store(stage, Buffer("dcross"), self.crossing[leaf], node)
                 elif leaf.source == "state":
@@ -103,7 +110,7 @@ class _Passes:
                     if (unit := (leaf, stage.width)) not in units:
                         units.append(unit)
                     store(stage, Buffer("unit", units.index(unit)), 0, node)
-                elif not self._is_largest(leaf):
+                else:
                     kind = {"wx": "dwx", "product": "dz", "reduction": "dsum"}[leaf.what.source]
                     if kind == "dz" and gradient is not None:
                         self._has_gradient.add(leaf.what.key)
@@ -125,9 +132,16 @@ class _Passes:
         """Whether a stage before the n-th has computed a node for later ones."""
         return node in self.crossing and self._division.computed_in(node) < n
 
-    def _is_largest(self, leaf: Node) -> bool:
-        """Whether a leaf is a maximum, which has no gradient."""
-        return leaf.source == "reduction" and self.step.reductions[leaf.what.key].op == "max"
+    def _leads_on(self, node: Node) -> bool:
+        """Whether it is a leaf whose gradient leads to one of input, state or parameters."""
+        if node.op != "leaf":
+            return False
+        key = node.what.key
+        if node.source == "reduction":
+            return self.step.reductions[key].op == "sum"
+        if node.source == "parameter":
+            return key not in self.step.constants
+        return node.source != "product" or key in self._needed
 
     def _outputs(self, n: int, stage: Stage) -> dict[Any, Node]:
         """Nodes of a stage with an incoming gradient, by the key of ``Columns("grad", …)``."""
@@ -235,6 +249,7 @@ def _gaps(step: Step, stages: Sequence[Stage]) -> set[Buffer]:
         for store in stage.stores:
             if not store.add:
                 stored[store.buffer] = stored.get(store.buffer, 0) + stage.width
-    sizes = {Buffer("dwx"): step.wx_size}
-    sizes |= {Buffer("dz", k): product.weight.rows for k, product in enumerate(step.products)}
+    rows = [product.weight.rows for product in step.products]
+    sizes = {each: rows[each.key] for each in stored if each.kind == "dz"}
+    sizes[Buffer("dwx")] = step.wx_size
     return {buffer for buffer, size in sizes.items() if stored.get(buffer, 0) < size}

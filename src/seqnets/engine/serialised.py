@@ -21,6 +21,7 @@ def step_to_text(step: Step) -> str:
             "state_sizes": step.state_sizes,
             "wx_size": step.wx_size,
             "parameters": step.parameters,
+            "constants": sorted(step.constants),
         },
         separators=(",", ":"),
     )
@@ -46,6 +47,7 @@ def step_from_text(text: str) -> Step:
         tuple(data["state_sizes"]),
         data["wx_size"],
         {name: tuple(shape) for name, shape in data["parameters"].items()},
+        frozenset(data.get("constants", ())),  # absent from models of earlier versions
     )
 
 

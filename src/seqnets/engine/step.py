@@ -105,6 +105,8 @@ class Step:
         wx_size: Columns of the projected input; of the raw input, where the step includes the
             projection.
         parameters: Names and shapes of the parameters that the step uses.
+        constants: Names of those that are the same for all cells of this equation, as of ones and
+            zeros: nobody learns them.
         parts_read: The state parts that products and reductions read, by source and index, as far
             as ``linear.read_parts`` has looked them up.
     """
@@ -116,6 +118,7 @@ class Step:
     state_sizes: tuple[int, ...]
     wx_size: int
     parameters: dict[str, tuple[int, ...]]
+    constants: frozenset[str] = frozenset()
     parts_read: dict[tuple[str, int], set[int]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -130,9 +133,13 @@ class Step:
         """The state part, always whole, that a node is before the step; None if it is none."""
         return node.what.key if node.source == "state" else None
 
+    def is_learned(self, product: int) -> bool:
+        """Whether a product is by a parameter, rather than by a constant."""
+        return self.products[product].weight.name not in self.constants
+
     def with_used_parameters(self) -> Step:
         """The same step without unused parameters."""
         used = {node.what.key for node in walk(self.roots) if node.source == "parameter"}
         used |= {product.weight.name for product in self.products}
         shapes = {name: shape for name, shape in self.parameters.items() if name in used}
-        return replace(self, parameters=shapes)
+        return replace(self, parameters=shapes, constants=self.constants & shapes.keys())

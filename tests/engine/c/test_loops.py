@@ -24,9 +24,10 @@ from seqnets.cells import (
     RNNCell,
     Zoneout,
 )
-from seqnets.engine import compiling, runs
+from seqnets.engine import compiling, operator, runs
 from seqnets.engine.c import compiler, loops
 from seqnets.engine.c.text import with_headers
+from seqnets.engine.gradients import parameter_gradients
 from seqnets.engine.plans import plan_of
 from seqnets.engine.request import make_request
 from seqnets.errors import DtypeError
@@ -574,6 +575,32 @@ def test_the_operators_pass_torchs_own_checks(cell_cls):
         last, kept = others[:parts], others[parts:]
         back = kept, y, last, [p.clone() for p in parameters], lengths, resets, True, options[-1]
     torch.library.opcheck(torch.ops.seqnets.unroll_backward.default, back)
+
+
+def test_the_operator_computes_no_gradients_of_constants(monkeypatch):
+    class Turning(BareCell):
+        def make(self, I, H):
+            self.weight_hh = self.weight(H, H)
+
+        def step(self, x, state):
+            return (torch.tanh(x + state[0].flip(-1) @ self.weight_hh),)
+
+    layer, x = Recurrent(Turning(4, 4)), torch.randn(2, 3, 4, requires_grad=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    names = []
+
+    def recorded(*arguments):
+        found = parameter_gradients(*arguments)
+        names.extend(found)
+        return found
+
+    monkeypatch.setattr(operator, "parameter_gradients", recorded)
+    outcomes = [
+        torch.autograd.grad(run(x)[0].sum(), [x, layer.cell.weight_hh]) for run in (compiled, layer)
+    ]
+
+    torch.testing.assert_close(*outcomes)
+    assert names == ["weight_hh"]
 
 
 def test_the_operator_reads_lengths_that_share_a_place_in_memory():

@@ -24,8 +24,8 @@ class BackwardPrinter(PassPrinter):
         members = {
             f"carry_{p}": f"2 * c->B * {self.row(size)}" for p, size in enumerate(step.state_sizes)
         }
-        for k, product in enumerate(step.products):
-            members[f"dz_{k}"] = f"2 * c->B * {self.row(product.weight.rows)}"
+        for k in sorted(self.program.differentiated):
+            members[f"dz_{k}"] = f"2 * c->B * {self.row(self.reach(k))}"
         for k, reduction in enumerate(step.reductions):
             if reduction.op == "sum":
                 members[f"dsum_{k}"] = f"c->B * {self.row(reduction.width)}"
@@ -161,7 +161,7 @@ class BackwardPrinter(PassPrinter):
             yield self.at("grad_wx", self.step.wx_size, offset)
         elif kind == "dz":
             yield self.unit_in_room(f"dz_{k}", self.reach(k), "now", offset)
-            if k not in self.program.shared:
+            if k in self.program.learned - self.program.shared:
                 yield self.at(f"grad_z_{k}", self.reach(k), offset)
         elif kind == "dsum":
             yield self.unit_in_room(f"dsum_{k}", self.step.reductions[k].width)
@@ -179,7 +179,7 @@ class BackwardPrinter(PassPrinter):
                 n, final = self.size(size), self.pointer(f"grad_final_{p}")
                 row = f"{final} ? {final} + b * {n} : 0"
                 self.line(f"copy_row({self._carry(p, '0')}, {row}, {n});")
-            for k in range(len(self.step.products)):
+            for k in sorted(self.program.differentiated):
                 for turn in ("0", "1") if k in gaps else ("1",):
                     self.line(f"copy_row({self._dz(k, turn)}, 0, {self.row(self.reach(k))});")
 

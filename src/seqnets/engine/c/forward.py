@@ -204,7 +204,7 @@ class ForwardPrinter(PassPrinter):
             with nullcontext() if always else self.text.block(f"if ({self.saves()})"):
                 self.prefetch(self.saved_at(store.offset, "then"), to_write=True)
                 self.line(stored(self.saved_at(store.offset), value))
-        elif store.buffer.kind == "value" and self.program.backward:
+        elif store.buffer.kind == "value" and k in self.program.learned:
             kept = stored(self.at(f"value_{k}", store.node.width), value)
             self.line(f"if ({self.saves()}) {kept}")
 

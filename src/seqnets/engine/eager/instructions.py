@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import permutations
 from typing import Any
@@ -55,6 +55,10 @@ def _reduced(op: str, width: int) -> Callable[[Tensor], Tensor]:
 
 def _side_by_side(out: Tensor, *parts: Tensor) -> Tensor:
     return torch.cat(parts, 1, out=out)
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    return torch.cat(parts, 1)
 
 
 class Instructions:
@@ -164,7 +168,7 @@ class Forward(Instructions):
         for p, (before, after) in enumerate(zip(self._befores, afters, strict=True)):
             new = self.do(torch.where, VALID, after, before, to=("after", p)) if masked else after
             self.carry(new, to=("state", p))
-        values = [step.products[k].value for k in program.values if save]
+        values = [step.products[k].value for k in program.kept_values if save]
         out = [afters[0], *(self._befores[p] for p in program.befores if save)]
         out += [self.full(node, node.width) for node in (*values, *saved)]
         if save and not saved:
@@ -238,7 +242,7 @@ class Backward(Instructions):
         super().__init__(program, roots, {"grad"})
         self._came: list[Hashable] = [("carry", p) for p in range(len(program.step.state))]
         self._came[0] = self.do(torch.add, ("carry", 0), ("grad_y", 0), to=("came", 0))
-        products = [self._product(k) for k in range(len(program.step.products))]
+        products = {k: self._product(k) for k in sorted(program.differentiated)}
         for p in range(len(program.step.state)):
             self._carry_back(p, products, masked, fresh)
         kinds = {"unit"} if program.shared else {"unit", "dwx"}
@@ -250,19 +254,21 @@ class Backward(Instructions):
             parts = [self.full(node, node.width) for node in self.out]
             self.do(_side_by_side, ("out", None), *parts, to="kept")
 
-    def _carry_back(self, p: int, products: Sequence[Hashable], masked: bool, fresh: bool) -> None:
+    def _carry_back(
+        self, p: int, products: Mapping[int, Hashable], masked: bool, fresh: bool
+    ) -> None:
         """Append the instructions for the gradient of a state part before the step.
 
         Args:
             p: The state part.
-            products: The gradients of all products.
+            products: The gradients of products.
             masked: Whether rows may have ended before the step.
             fresh: Whether rows may be reset before the step.
         """
         size = self.program.step.state_sizes[p]
         zeros, start = ("zeros", size), ("start", p)
         goes = self._total(Buffer("carry", p), 0, size)
-        for k, grad in enumerate(products):
+        for k, grad in products.items():
             if self.program.part_of(k) == p and goes == zeros:
                 goes = self.do(torch.mm, grad, ("weight", k), to=("through", p, k))
             elif self.program.part_of(k) == p:
@@ -305,7 +311,10 @@ class Backward(Instructions):
             widths = {some[0].width for at, some in self._stores.items() if at[0] == buffer}
             width = min(widths, default=rows)
             parts = [self._total(buffer, offset, width) for offset in range(0, rows, width)]
-            self.do(_side_by_side, ("out", k), *parts, to=("dz", k))
+            if k in self.program.learned | self.program.shared:
+                self.do(_side_by_side, ("out", k), *parts, to=("dz", k))
+            else:
+                self.do(_joined, *parts, to=("dz", k))
         return ("dz", k)
 
     def late_node(self, node: Node) -> Hashable:

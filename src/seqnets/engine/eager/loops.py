@@ -122,8 +122,8 @@ class _Loops:
         if not program.shared:
             dwx.zero_()
         dz = {
-            k: dwx if k in program.shared else room(like, len(like), product.weight.rows)
-            for k, product in enumerate(step.products)
+            k: dwx if k in program.shared else room(like, len(like), step.products[k].weight.rows)
+            for k in program.learned | program.shared
         }
         units = like.new_zeros(program.unit_size)
         zeros = [like.new_zeros(B, size) for size in step.state_sizes]

@@ -83,7 +83,8 @@ def _lowered(recorder: Placing, cell: Cell, after: State, wx_size: int) -> Step:
     products, reductions = tuple(settler.products), tuple(settler.reductions)
     shapes = {name: tuple(p.shape) for name, p in cell.tensors().items()} | recorder.shapes
     sizes = repeated(widths, [len(part) for part in pieces])
-    step = Step(graph, products, reductions, roots, sizes, wx_size, shapes)
+    constants = frozenset(recorder.preparation(shapes).constants)
+    step = Step(graph, products, reductions, roots, sizes, wx_size, shapes, constants)
     return step.with_used_parameters()
 
 

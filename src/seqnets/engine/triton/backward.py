@@ -268,9 +268,10 @@ class BackwardPrinter(PassPrinter):
             value = f"{variable} + {value}"
         self.kernel.line(f"{variable} = {value}")
         self.made[place] = variable, width
+        exchanged = kind in ("dz", "dsum") and not self.alone
+        learned = kind == "dz" and k in self.program.learned
         shared = kind == "dz" and k in self.program.shared
-        stored = kind in ("dwx", "dz") or (kind == "dsum" and not self.alone) or self.steps
-        if stored and not shared:
+        if (kind == "dwx" or learned or exchanged or self.steps) and not shared:
             self.store(variable, *self.place(*place), width)
 
     def write_initial(self) -> None:

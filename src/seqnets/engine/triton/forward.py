@@ -212,7 +212,7 @@ class ForwardPrinter(PassPrinter):
         tile = f"tl.where(valid, {self.whole(node, width)}, 0.0)"
         if store.buffer.kind == "reduced" and not self.alone:
             self.store(self.whole(node, width), f"reduced_{k}", "b", width)
-        if store.buffer.kind == "value":
+        if store.buffer.kind == "value" and not (self.alone and k not in self.program.learned):
             with self.saving(not self.alone):
                 self.store(tile, f"value_{k}", "kept", width)
         if store.buffer.kind == "saved":

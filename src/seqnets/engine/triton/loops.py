@@ -78,8 +78,7 @@ class TritonLoops:
         kernels = self.printed_pass(program, "forward", wx, B)
         (y, final, kept), shared = forward_buffers(program, inputs, order, save)
         buffers: Buffers = {**shared, **_order_buffers(order)}
-        if not save:
-            buffers |= _room_for_a_step(program, wx, B)
+        buffers |= _room_for_others(program, wx, B, save)
         buffers |= {
             f"reduced_{k}": _float(wx, B, reduction.value.width)
             for k, reduction in enumerate(program.step.reductions)
@@ -106,7 +105,7 @@ class TritonLoops:
         B, T, _ = order.layout
         kernels = self.printed_pass(program, "backward", like, B)
         pieces = kernels.tiles.pieces(B, T)  # each has sums of its own
-        dwx, products, shared = backward_buffers(kept, grad_y, parameters)
+        dwx, products, shared = backward_buffers(kept, grad_y, parameters, True)
         steps = kernels.tiles.mode == "step"
         make = torch.zeros if steps else torch.empty  # mode "step" accumulates, others write once
         units = None
@@ -203,13 +202,16 @@ def _carries(program: Program, like: Tensor, B: int, grad_final: Grads) -> Buffe
     return {**numbered("carries", carries), "dcross": crossing}
 
 
-def _room_for_a_step(program: Program, wx: Tensor, B: int) -> dict[str, Tensor]:
-    """Buffers of a forward pass that keeps nothing: those that programs exchange data through."""
-    step = program.step
+def _room_for_others(program: Program, wx: Tensor, B: int, save: bool) -> dict[str, Tensor]:
+    """Buffers through which programs exchange what a forward pass does not keep."""
+    step, rows = program.step, len(wx) if save else B
+    values = [k for k in program.values if not save or k not in program.learned]
+    found = {f"value_{k}": wx.new_empty(rows, step.products[k].weight.columns) for k in values}
+    if save:
+        return found
     parts = (program.part_of(k) for k in range(len(step.products)))
-    found = {f"before_{p}": wx.new_empty(2, B, step.state_sizes[p]) for p in parts if p is not None}
     found |= {
-        f"value_{k}": wx.new_empty(B, step.products[k].weight.columns) for k in program.values
+        f"before_{p}": wx.new_empty(2, B, step.state_sizes[p]) for p in parts if p is not None
     }
     return found | {"saved": wx.new_empty(B, max(1, program.saved_size))}
 
