@@ -175,6 +175,18 @@ class SpikingCell(BareCell):
         return type(self).spike(v - 0.3), v
 
 
+class BinaryCell(BareCell):
+    """A state of signs or spikes alone, which NaN and infinity do not enter."""
+
+    function = None
+
+    def make(self, I, H):
+        self.w, self.u = self.weight(H, I), self.weight(H, H)
+
+    def step(self, x, state):
+        return (type(self).function(F.linear(x, self.w) + F.linear(state[0], self.u)),)
+
+
 def spiking_by(function):
     return type("Spiking", (SpikingCell,), {"spike": staticmethod(function)})(I, H)
 
@@ -301,3 +313,15 @@ def test_a_function_on_the_way_agrees_in_all_variants():
             return grad / (1 + v.abs())
 
     assert check_backend(spiking_by(Smooth.apply), "c", steps=(1, 19)) == {}
+
+
+@pytest.mark.parametrize("function", [Straight, FastSigmoid, Hard])
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf])
+def test_a_function_that_ends_what_is_no_number_does_so_in_a_loop(function, odd):
+    kind = type("Binary", (BinaryCell,), {"function": staticmethod(function.apply)})
+    cell, x = kind(I, H), torch.randn(B, T, I)
+    x[0, 2, 1] = x[1, 0, 0] = odd
+
+    (y, _), (plain, _) = (unroll(cell, x, backend=name) for name in ("c", "reference"))
+
+    assert torch.equal(y, plain)

@@ -110,8 +110,10 @@ class Surrogates(Placing):
             if slope is not None:
                 factor, node = self._factor(self.node(slope), come_in), self.node(each)
                 factor, rest = (apply("detach", part) for part in (factor, node))
-                rise = apply("sub", node, rest)  # zero, with derivative 1
-                total = apply("add", total, apply("mul", factor, rise))
+                rise, zero = apply("sub", node, rest), self.graph.const(0)  # of derivative 1
+                is_finite = apply("eq", rise, zero)  # what is infinite or NaN leaves the value
+                rise = apply("where", is_finite, apply("mul", factor, rise), zero)
+                total = apply("add", total, rise)
         return total
 
     def _give_gradient(
