@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
-from functools import lru_cache, partial, partialmethod
+from functools import cached_property, lru_cache, partial, partialmethod
 from types import FunctionType, MethodType, SimpleNamespace
 
 import numpy as np
@@ -357,6 +357,22 @@ def test_a_step_that_keeps_what_it_saw_runs_in_the_plain_loop():
 
     assert "it writes its attribute last" in explain(cell, x).refusals["eager"]
     torch.testing.assert_close(cell.last, y[:, -1])
+
+
+def test_an_attribute_that_a_step_writes_once_is_said_to_belong_into_init():
+    class Lazy(GatedCell):
+        gates = ("n",)
+
+        @cached_property
+        def scale(self):
+            return self.hidden_size**-0.5
+
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + self.scale * uh.n),)
+
+    told = explain(Lazy(I, H), torch.randn(B, T, I)).refusals["c"]
+
+    assert "it writes its attribute scale, which was not there; instead: in __init__" in told
 
 
 class Adaptive(GatedCell):
@@ -940,6 +956,18 @@ def test_what_is_no_number_does_not_spread_to_units_that_it_is_not_moved_to(cell
     torch.testing.assert_close((y, *state), (expected, *last))
     with pytest.raises(BackendError, match=r"moves units to other places.* is no number"):
         unroll(cell, x, backend="eager")
+
+
+def test_a_step_that_makes_a_number_of_nan_is_refused_for_that():
+    class Powers(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (0.1 * torch.ones_like(wx.n) ** wx.n + 0.1 * uh.n,)  # 1 ** NaN is 1
+
+    told = explain(Powers(I, H), torch.randn(B, T, I)).refusals["c"]
+
+    assert "a number for NaN, of which its recorded operations make NaN" in told
 
 
 def test_units_that_are_moved_run_in_loops_where_all_are_numbers():

@@ -204,7 +204,8 @@ class Comparison(RandomCell):
             if all(are_near(a[whole], b[whole]) for a, b in zip(own, traced, strict=True)):
                 return
             columns = columns[always]
-        raise Untraceable(_SPREADS.format("nan"))
+        told = "it gives a number for NaN, of which its recorded operations make NaN"
+        raise Untraceable(_SPREADS.format("nan") if self._preparation.constants else told)
 
     def _compare(self, scale: int, tensors: dict[str, Tensor], wx: Tensor, state: State) -> bool:
         """Compare outputs and, where these are finite, gradients; whether they are finite."""

@@ -105,7 +105,12 @@ def _attributes_stay(cell: Cell) -> Iterator[None]:
     sizes = {name: _length(value) for name, value in before.items()}
     yield
     for name, value in {**cell.__dict__, **cell._buffers}.items():
-        if name not in before or before[name] is not value or _length(value) != sizes[name]:
+        if name not in before:
+            raise Untraceable(
+                f"it writes its attribute {name}, which was not there; instead: in __init__ what "
+                f"stays, and a part of the state for what changes"
+            )
+        if before[name] is not value or _length(value) != sizes[name]:
             raise Untraceable(f"it writes its attribute {name}, at every step")
 
 
