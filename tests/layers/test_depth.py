@@ -243,6 +243,34 @@ def test_a_deep_output_is_a_perceptron_over_every_valid_step(x):
         assert not y[b, n:].any()
 
 
+@pytest.mark.parametrize("shorter", ["a front", "segments", "segments of a front"])
+def test_a_deep_output_over_fewer_steps_than_there_were_is_zero_past_their_ends(shorter, x):
+    front, stride = ConvFront1d(I, H, 3, stride=2), 1 + ("segments" in shorter)
+    lower, upper = cells((H if "front" in shorter else I, H), (H, H))
+    layer = Hierarchical(lower, upper, stride)
+    if "front" in shorter:
+        layer = Fronted(front, layer)
+    net = DeepOutput(layer, [2]).double()
+
+    y, _ = net(x, None, LENGTHS)
+
+    after = net.lengths_after(LENGTHS).tolist()
+    assert after == ([2, 0, 1] if shorter == "segments of a front" else [4, 0, 2])
+    for b, n in enumerate(LENGTHS.tolist()):
+        torch.testing.assert_close(y[b : b + 1, : after[b]], net(x[b : b + 1, :n])[0])
+        assert not y[b, after[b] :].any()
+
+
+def test_segments_of_segments_say_how_many_there_are(x):
+    net = Hierarchical(*cells((I, H), (H, H)), 2)
+    net = Hierarchical(Recurrent(GRUCell(I, I)), net, 2).double()
+
+    y, _ = net(x, None, LENGTHS)
+
+    assert y.shape[1] == 2
+    assert net.lengths_after(LENGTHS).tolist() == [2, 0, 1]
+
+
 def test_a_deep_output_begins_with_the_dtype_and_the_device_of_its_layer(x):
     layer = Recurrent(GRUCell(I, H, dtype=x.dtype))
 
@@ -410,6 +438,18 @@ WRONG = {
     "fewer steps": (
         lambda: Reversed(Hierarchical(*cells((I, H), (H, H)), 2))(torch.zeros(B, T, I)),
         "Hierarchical returned 4 steps for 7",
+    ),
+    "fewer steps than backwards": (
+        lambda: Bidirectional(
+            Fronted(ConvFront1d(I, I, 3, stride=2), Recurrent(GRUCell(I, H))), GRUCell(I, H)
+        )(torch.zeros(B, T, I)),
+        "Bidirectional: Fronted returned 4 steps for 7",
+    ),
+    "fewer steps below": (
+        lambda: Hierarchical(
+            Hierarchical(*cells((I, H), (H, H)), 2), Recurrent(GRUCell(H, H)), 2
+        )(torch.zeros(B, T, I), None, LENGTHS // 2),
+        "Hierarchical: Hierarchical returned 4 steps for 7",
     ),
     "no output": (lambda: DeepOutput(Recurrent(GRUCell(I, H)), []), "sizes are"),
     "an output of nothing": (lambda: DeepOutput(Recurrent(GRUCell(I, H)), [3, 0]), r"\[3, 0\]"),

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from seqnets.layers.lengths import lengths_after
+
 
 class Around(nn.Module):
     """A layer around another one: as wide, and with the same step, unless it says otherwise.
@@ -25,6 +27,15 @@ class Around(nn.Module):
     def output_size(self) -> int:
         """Features of the output."""
         return self.layer.output_size
+
+    @property
+    def per_step(self) -> bool:
+        """Whether every step is treated on its own, apart from what the other layer does."""
+        return True
+
+    def lengths_after(self, lengths: Tensor | None) -> Tensor | None:
+        """Valid steps of each row of the output, (B,), from those of the input."""
+        return lengths_after(self.layer, lengths)
 
     def step(
         self, x: Tensor, state: Any = None, resets: Tensor | None = None

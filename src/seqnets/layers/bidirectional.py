@@ -15,10 +15,11 @@ from seqnets.cells.constructors import checks_calls
 from seqnets.cells.redrawing import redraw
 from seqnets.checks import check_choice, name_of
 from seqnets.engine.lengths import reverse_time
-from seqnets.errors import ConfigError, ShapeError, counted
+from seqnets.errors import ConfigError, ShapeError
 from seqnets.layers.around import Around
 from seqnets.layers.checks import (
     cannot_step,
+    check_every_step,
     check_is_layer,
     check_parts,
     check_run_options,
@@ -74,11 +75,7 @@ class Reversed(Around):
         lengths = checked_lengths("Reversed", lengths, x)
         resets = None if resets is None else reverse_time(resets, lengths)
         y, state = self.layer(reverse_time(x, lengths), state, lengths, resets)
-        if y.shape[1] != x.shape[1]:
-            raise ShapeError(
-                f"Reversed: {type(self.layer).__name__} returned {counted(y.shape[1], 'step')} "
-                f"for {x.shape[1]}, expected one output for each step."
-            )
+        check_every_step("Reversed", self.layer, y, x)
         return reverse_time(y, lengths), state
 
     if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
@@ -188,6 +185,9 @@ class Bidirectional(nn.Module):
             lengths: Valid steps of each row, (B,); all T if omitted.
             resets: Where a new sequence begins inside a row, (B, T) boolean. Neither direction
                 carries anything across.
+
+        Raises:
+            ShapeError: A length is outside 0..T, or a layer changes the number of steps.
         """
         if isinstance(x, torch.fx.Proxy):
             return leaf_call(self, x, state, lengths, resets)
@@ -199,6 +199,7 @@ class Bidirectional(nn.Module):
             partial(self.forward_layer, x, forward_start, lengths, resets),
             partial(backward, x, backward_start, lengths, backward_resets),
         )
+        check_every_step("Bidirectional", self.forward_layer, forward_y, x)
         return self._merge(forward_y, backward_y), (forward_state, backward_state)
 
     if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any

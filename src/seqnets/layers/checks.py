@@ -6,7 +6,7 @@ import numbers
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from seqnets.cells import Cell
@@ -52,6 +52,15 @@ def check_forward_steps(who: str, layer: nn.Module, why: str) -> None:
                 f"one step at a time.\n"
                 f"  Its input would be cut through; put {who} around the recurrent layer inside."
             )
+
+
+def check_every_step(who: str, layer: nn.Module, y: Tensor, x: Tensor) -> None:
+    """Raise ShapeError unless a layer's outputs are as many steps as its inputs."""
+    if y.shape[1] != x.shape[1]:
+        raise ShapeError(
+            f"{who}: {type(layer).__name__} returned {counted(y.shape[1], 'step')} for "
+            f"{x.shape[1]}, expected one output for each step."
+        )
 
 
 def check_reads_units(who: str, depth: int, cell: Cell) -> None:

@@ -13,7 +13,12 @@ from seqnets.checks import check_count, check_flags, is_whole
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.around import Around
 from seqnets.layers.checks import check_is_layer, check_reads_no_times
-from seqnets.layers.lengths import checked_lengths, strided_lengths, without_padding
+from seqnets.layers.lengths import (
+    checked_lengths,
+    lengths_after,
+    strided_lengths,
+    without_padding,
+)
 
 
 class ConvFront1d(nn.Module):
@@ -236,7 +241,7 @@ class Fronted(Around):
 
     def lengths_after(self, lengths: Tensor | None) -> Tensor | None:
         """Valid steps of each row's output, (B,), from those of its input."""
-        return self.front.lengths_after(lengths)
+        return super().lengths_after(lengths_after(self.front, lengths))
 
     def forward(
         self,

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from seqnets.checks import check_count, check_flags
 from seqnets.engine.lengths import at_steps
 from seqnets.errors import ConfigError, ShapeError, counted
-from seqnets.layers.checks import check_is_layer, check_parts, check_reads_no_times
-from seqnets.layers.lengths import checked_lengths, strided_lengths, valid_steps
+from seqnets.layers.checks import (
+    check_every_step,
+    check_is_layer,
+    check_parts,
+    check_reads_no_times,
+)
+from seqnets.layers.lengths import checked_lengths, lengths_after, strided_lengths, valid_steps
 
 
 class Hierarchical(nn.Module):
@@ -21,7 +26,7 @@ class Hierarchical(nn.Module):
     segment, and single steps are not supported.
 
     Args:
-        lower: Reads the input.
+        lower: Reads the input; a layer with one output for each input step.
         upper: Reads the lower layer's output at the last valid step of each segment.
         stride: Steps of a segment, at least 1.
         carry: Whether the lower layer keeps its state from segment to segment; else it is reset at
@@ -73,8 +78,8 @@ class Hierarchical(nn.Module):
         return self.upper.output_size
 
     def lengths_after(self, lengths: Tensor | None) -> Tensor | None:
-        """Valid segments of each row, (B,), from its valid steps."""
-        return strided_lengths(lengths, self.stride)
+        """Valid steps of each row's output, (B,), from those of its input."""
+        return lengths_after(self.upper, strided_lengths(lengths, self.stride))
 
     def forward(
         self,
@@ -92,6 +97,9 @@ class Hierarchical(nn.Module):
             lengths: Valid steps of each row, (B,); all T if omitted.
             resets: Steps before which the lower layer's state is reset, (B, T) boolean; the upper
                 one's is reset before a segment that contains such a step.
+
+        Raises:
+            ShapeError: A length is outside 0..T, or the lower layer changes the number of steps.
         """
         lengths = checked_lengths("Hierarchical", lengths, x)
         if state is not None:
@@ -103,6 +111,7 @@ class Hierarchical(nn.Module):
         if not self.carry:
             lower_resets = begins.expand(x.shape[:2]) if resets is None else resets | begins
         y, low = self.lower(x, low, lengths, lower_resets)
+        check_every_step("Hierarchical", self.lower, y, x)
 
         if resets is not None:
             if lengths is not None:
@@ -113,7 +122,7 @@ class Hierarchical(nn.Module):
         last = T if lengths is None else lengths[:, None].clamp(1, max(T, 1))
         ends = ends.clamp(max=last).expand(x.shape[0], n)
         summaries = at_steps(y, ends - 1)
-        y, high = self.upper(summaries, high, self.lengths_after(lengths), resets)
+        y, high = self.upper(summaries, high, strided_lengths(lengths, self.stride), resets)
         return y, (low, high)
 
     if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqnets.engine.lengths import checked_lengths as check_lengths
 from seqnets.errors import DtypeError
@@ -76,6 +79,18 @@ def times_for_reverse(x: Tensor, lengths: Tensor | None, resets: Tensor | None) 
         first = torch.where(begins, steps, 0).cummax(1).values
     places = torch.where(ends, first, after).expand(x.shape[:2])
     return torch.cat([x[..., :-1], x[..., -1:].gather(1, places[..., None])], -1)
+
+
+Lengths = TypeVar("Lengths", bound="Tensor | None")
+
+
+def lengths_after(module: nn.Module, lengths: Lengths) -> Lengths:
+    """Valid steps of each row of a module's output, (B,), from those of its input.
+
+    They are the same, unless its method ``lengths_after`` says otherwise.
+    """
+    after: Callable[[Lengths], Lengths] | None = getattr(module, "lengths_after", None)
+    return lengths if after is None else after(lengths)
 
 
 def strided_lengths(lengths: Tensor | None, stride: int) -> Tensor | None:

@@ -74,7 +74,7 @@ class DeepOutput(Around):
     ) -> tuple[Tensor, Any]:
         """Outputs, (B, T, last of ``sizes``), zero past each row's end, and the layer's state."""
         y, state = self.layer(x, state, lengths, resets)
-        return without_padding(self.perceptron(y), lengths), state
+        return without_padding(self.perceptron(y), self.lengths_after(lengths)), state
 
     if TYPE_CHECKING:  # torch.nn.Module says that a call returns Any
         __call__ = forward

@@ -18,6 +18,7 @@ from seqnets.datasets.scaling import Scaling
 from seqnets.datasets.sequences.times import Times
 from seqnets.errors import ConfigError
 from seqnets.layers import Recurrent
+from seqnets.layers.lengths import lengths_after
 from seqnets.layers.state import leaves
 from seqnets.models import ConditionalRandomField
 from seqnets.models.words import BYTES
@@ -135,8 +136,8 @@ class Served(nn.Module):
         """The fewest steps: a recurrence is taken to run over more than one, where it need not."""
         if self.segment > 1:
             return 2 * self.segment
-        after, steps = getattr(self.model, "lengths_after", None), 2
-        while after is not None and int(after(torch.tensor([steps]))) < 2:
+        steps = 2
+        while int(lengths_after(self.model, torch.tensor([steps]))) < 2:
             steps += 1
         return 1 if steps == 2 else steps
 

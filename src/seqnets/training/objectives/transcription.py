@@ -21,6 +21,7 @@ from seqnets.errors import ConfigError, DataError, ShapeError, counted
 from seqnets.insight.canvas import Picture
 from seqnets.insight.transcription import draw_transcription
 from seqnets.insight.visible import table
+from seqnets.layers.lengths import lengths_after
 from seqnets.models import ConditionalRandomField
 from seqnets.models.ctc import best_path, ctc_loss, prefix_beam_search
 from seqnets.models.heads import upcast
@@ -151,7 +152,7 @@ class Transcription(Objective):
             )
         check_classes(logits.shape[-1], self._classes)
         _check_frames(model, batch.x.shape[1], logits.shape[1])
-        lengths = None if batch.lengths is None else _frames(model, batch.lengths)
+        lengths = None if batch.lengths is None else lengths_after(model, batch.lengths)
         least = min(1, batch.y.shape[1])  # targets of shape (B, 0) are unknown
         count = (batch.y != IGNORE).sum(1).clamp(min=least).sum()
         total = self._nats(logits, batch.y, lengths, model.training)
@@ -165,7 +166,7 @@ class Transcription(Objective):
             n_best = prefix_beam_search(logits, lengths, self.beam_size, self.n_best)
             labels = n_best[0][:, 0]
         steps = torch.arange(1, batch.x.shape[1] + 1, device=logits.device)
-        frames = Frames(logits.detach(), _frames(model, steps) - 1, n_best)
+        frames = Frames(logits.detach(), lengths_after(model, steps) - 1, n_best)
         return Outcome(loss, count, labels, batch.y, state, frames)
 
     def _nats(self, logits: Tensor, targets: Tensor, lengths: Any, training: bool) -> Tensor:
@@ -191,7 +192,7 @@ class Transcription(Objective):
         logits, state = model(x, state, lengths)
         found = {"probabilities": logits.softmax(-1)}
         if lengths is not None:
-            found["frames"] = _frames(model, lengths).clone()  # which may be the input itself
+            found["frames"] = lengths_after(model, lengths).clone()  # which may be the input itself
         return found, state
 
     def rows(self, outcome: Outcome, batch: Batch, known: Known) -> list[Row]:
@@ -239,12 +240,6 @@ class Transcription(Objective):
         return found
 
 
-def _frames(model: nn.Module, lengths: Tensor) -> Tensor:
-    """The frames of rows of so many steps."""
-    after = getattr(model, "lengths_after", None)
-    return lengths if after is None else after(lengths)
-
-
 def _check_room(model: nn.Module, part: Part, sequences: Sequences, lengths: Tensor) -> None:
     """Raise DataError if a target has more labels than the frames of so many steps can spell.
 
@@ -254,7 +249,7 @@ def _check_room(model: nn.Module, part: Part, sequences: Sequences, lengths: Ten
         sequences: Its sequences.
         lengths: The steps of each, (N,); fewer than it has if augmentations may leave no more.
     """
-    frames, needed = _frames(model, lengths), frames_needed(sequences.y)
+    frames, needed = lengths_after(model, lengths), frames_needed(sequences.y)
     short = (needed > frames).nonzero()[:, 0].tolist()
     if not short:
         return
@@ -278,7 +273,7 @@ def _check_room(model: nn.Module, part: Part, sequences: Sequences, lengths: Ten
 
 
 def _check_frames(model: nn.Module, steps: int, frames: int) -> None:
-    expected = int(_frames(model, torch.tensor([steps])))
+    expected = int(lengths_after(model, torch.tensor([steps])))
     if frames != expected:
         raise ShapeError(
             f"Transcription: the model gives {counted(frames, 'frame')} of "
