@@ -446,9 +446,9 @@ WRONG = {
         "Bidirectional: Fronted returned 4 steps for 7",
     ),
     "fewer steps below": (
-        lambda: Hierarchical(
-            Hierarchical(*cells((I, H), (H, H)), 2), Recurrent(GRUCell(H, H)), 2
-        )(torch.zeros(B, T, I), None, LENGTHS // 2),
+        lambda: Hierarchical(Hierarchical(*cells((I, H), (H, H)), 2), Recurrent(GRUCell(H, H)), 2)(
+            torch.zeros(B, T, I), None, LENGTHS // 2
+        ),
         "Hierarchical: Hierarchical returned 4 steps for 7",
     ),
     "no output": (lambda: DeepOutput(Recurrent(GRUCell(I, H)), []), "sizes are"),

@@ -29,6 +29,11 @@ def addresses_of(buffers: Mapping[str, Tensor]) -> dict[str, int]:
     return dict(zip(buffers, map(Tensor.data_ptr, buffers.values()), strict=True))
 
 
+def _in_memory(tensor: Tensor) -> Tensor:
+    """What a caller gave, as loops read it: contiguous, with no number stored as its opposite."""
+    return tensor.contiguous().resolve_neg()
+
+
 def parameter_buffer(name: str) -> str:
     """The name of the buffer of a parameter, which may be a nested cell's: "cell.weight_hh".
 
@@ -83,9 +88,10 @@ def forward_buffers(
     y = order.layout.empty(wx, sizes[0])
     final = tuple([wx.new_empty(order.layout.B, size) for size in sizes])
     kept = room_for_kept(program, wx) if save else None
-    buffers = {"y": y} | _input_buffers(wx, projection) | parameter_buffers(program, parameters)
-    buffers |= numbered("initial", [*map(Tensor.contiguous, initial)])
-    buffers |= numbered("start", [*map(Tensor.contiguous, start)])
+    buffers = {"y": y} | _input_buffers(_in_memory(wx), projection)
+    buffers |= parameter_buffers(program, parameters)
+    buffers |= numbered("initial", [*map(_in_memory, initial)])
+    buffers |= numbered("start", [*map(_in_memory, start)])
     buffers |= numbered("final", final)
     if kept is not None:
         buffers |= _kept_buffers(kept)
@@ -118,14 +124,14 @@ def backward_buffers(
     buffers |= parameter_buffers(kept.program, parameters)
     buffers |= {f"grad_z_{k}": grad for k, grad in products.items()}
     if grad_y is not None:
-        buffers["grad_y"] = grad_y.contiguous()
+        buffers["grad_y"] = _in_memory(grad_y)
     return dwx, products, buffers
 
 
 def final_gradients(grad_final: Grads) -> dict[str, Tensor]:
     """The gradients of the state after the last step, by buffer name; those of zero are absent."""
     parts = enumerate(grad_final)
-    return {f"grad_final_{p}": grad.contiguous() for p, grad in parts if grad is not None}
+    return {f"grad_final_{p}": _in_memory(grad) for p, grad in parts if grad is not None}
 
 
 def room_for_kept(program: Program, wx: Tensor) -> Kept:

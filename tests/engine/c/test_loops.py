@@ -22,6 +22,7 @@ from seqnets.cells import (
     PeepholeLSTMCell,
     PhasedLSTMCell,
     RNNCell,
+    SRUCell,
     Zoneout,
 )
 from seqnets.engine import compiling, operator, runs
@@ -365,6 +366,32 @@ def test_weights_that_are_not_contiguous_are_read_right():
     y, _ = unroll(cell, x, backend="c")
 
     torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
+
+
+def _opposite(tensor):
+    """The same numbers, stored as their opposites."""
+    return torch._neg_view(-tensor).requires_grad_()
+
+
+@pytest.mark.parametrize("cell_cls", [LSTMCell, SRUCell])
+@pytest.mark.parametrize("needed", [False, True])
+def test_numbers_that_are_stored_as_their_opposites_are_read_right(cell_cls, needed):
+    cell = cell_cls(5, 40, dtype=torch.float64)
+    sizes = (4, 6, 5), *((4, size) for size in cell.state_sizes)
+    parts = [torch.randn(size, dtype=torch.float64) for size in sizes]
+    results = []
+
+    for backend in "c", "reference":
+        given = [*map(_opposite, parts)]
+        with torch.set_grad_enabled(needed):
+            y, final = unroll(cell, given[0], tuple(given[1:]), backend=backend)
+        grads = [_opposite(torch.ones_like(part)) for part in (y, *final)]
+        found = ()
+        if needed:
+            found = torch.autograd.grad((y, *final), given, grads, materialize_grads=True)
+        results.append((y, final, found))
+
+    torch.testing.assert_close(*results)
 
 
 def test_a_stream_reads_weights_that_are_not_contiguous_right():
