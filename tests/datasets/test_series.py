@@ -212,6 +212,10 @@ def rows(*changed):
             ["time,a", "2026-01-01,1", "2026-01-02,2", "2026-01-04,4"],
             r"a step of 2 days, expected 1 day, the length",
         ),
+        (
+            ["time,a", "20260130,1", "20260131,2", "20260201,3"],
+            r"line 4: .* a step of 70, expected 1, .*\n  It is read as a number. .* 2026-02-01",
+        ),
         (["time,series", "1,a"], "header: got the columns time, series"),
         (["series,a", "x,1", ",2"], "line 3: column series is missing"),
         (["a", *"1234567"], r"the train part of the series has steps 0 to 5 of 7, too few"),

@@ -321,6 +321,7 @@ def test_a_row_for_a_part_that_has_a_file_of_its_own_is_refused(write):
          "line 3: got label 'person', expected O, B-KIND and I-KIND"),
         (CONLL, {"metric": "f1_walk"}, r"metric is f1_walk, and no label is 'walk'"),
         ("a\tO\n\nb\tO\n", {}, r"line 1: the training part has O alone, expected at least two"),
+        ("a\n\nb\n", {}, r"line 1: the training part has no label, expected .*\n.*dataset.label="),
     ],
 )  # fmt: skip
 def test_labels_that_do_not_fit_are_reported_with_the_line(write, text, options, message):

@@ -131,11 +131,15 @@ def add_time(where: str, steps: Steps, seconds: float, kind: str, time: str, gap
         )
     step = steps.seconds[1] - steps.seconds[0]
     if gaps == "error" and abs(length - step) > _tolerance(step, seconds):
+        advice = (
+            "dataset.time_gaps=fill with dataset.missing=forward or linear inserts the missing "
+            "steps, dataset.time_gaps=ignore treats all steps as equal."
+        )
+        if kind == _NUMBER and (day := moment_of(time)) is not None:
+            advice = f"It is read as a number. If it is a date, write {day.date()}."
         raise DataError(
             f"{where}: got time {time} after {before}, a step of {_duration(length, kind)}, "
-            f"expected {_duration(step, kind)}, the length of the first step.\n"
-            "  dataset.time_gaps=fill with dataset.missing=forward or linear inserts the missing "
-            "steps, dataset.time_gaps=ignore treats all steps as equal."
+            f"expected {_duration(step, kind)}, the length of the first step.\n  {advice}"
         )
 
 

@@ -135,9 +135,11 @@ class TaggedData(SequenceData):
         labels = sorted(places)
         check_spellings(places)
         if len(labels) < 2:
+            found = f"{labels[0]} alone" if labels else "no label"
+            advice = "" if labels else "\n  dataset.label=COLUMN names theirs in a table of steps."
             raise DataError(
-                f"{train[0].where}: the training part has {' and '.join(labels) or 'no label'} "
-                "alone, expected at least two labels."
+                f"{train[0].where}: the training part has {found}, expected at least two labels."
+                f"{advice}"
             )
         for part in PARTS:
             if all(label is None for s in self.parts[part] for label in s.labels):
