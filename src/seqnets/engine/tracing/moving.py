@@ -177,6 +177,7 @@ class Moving(Preparing):
                 if all(known) and not self._is_scattered(row, listed(result)):
                     return result
         result = func(*args, **kwargs)
+        self._check_exact(name, row, listed(result))
         self._check_units(row, listed(result), reason)
 
         def made(ones: Tensor) -> list[Tensor]:
@@ -193,6 +194,13 @@ class Moving(Preparing):
         for tensor, matrix in zip(listed(result), matrices, strict=True):
             self.set_meaning(tensor, self.as_in(tensor, self._times(whole, matrix)))
         return result
+
+    def _check_exact(self, name: str, row: Tensor, results: Sequence[Tensor]) -> None:
+        """Raise if results are rounded as nodes cannot be, or count in a dtype that may overflow."""
+        exact = {row.dtype, *self.dtypes, *[torch.int64] * (row.dtype == torch.bool)}
+        for tensor in results:
+            if tensor.dtype not in exact:
+                raise Untraceable(f"aten.{name} of {row.dtype}, which is {tensor.dtype}")
 
     def _check_units(self, row: Tensor, results: Sequence[Tensor], reason: Untraceable) -> None:
         """Raise, most often for the given reason, unless units of rows become units of rows."""

@@ -173,7 +173,8 @@ class Recorder(Meanings):
             return made == torch.bool or all(map(self.is_constant, args[1:]))
         if name in views.JOINED:
             return made == torch.bool
-        return name in ("sum", "mul") and {*given} == {torch.bool}
+        counted = {"sum": torch.int64, "mul": torch.bool}
+        return {*given} == {torch.bool} and counted.get(name) == made
 
     def _meanings(self, name: str, args: tuple[Any, ...], kwargs: Any, result: Any) -> Any:
         """The meaning of an operation's result, or a list of them."""
