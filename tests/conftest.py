@@ -78,6 +78,15 @@ def _compile_at(level, monkeypatch):
 
 
 @pytest.fixture
+def rounded_products():
+    """Torch may round the numbers that it multiplies to bfloat16, where processors have it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture
 def plain_loop(monkeypatch):
     """Let "auto" choose between torch's kernels and the plain loop, so that nothing is compiled."""
     order = ("native", "reference")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from seqnets import Recurrent, unroll
-from seqnets.cells import GRUCell, LSTMCell
+from seqnets.cells import GatedCell, GRUCell, LSTMCell
 from seqnets.engine import linear
 from seqnets.engine.evaluate import replay
 from seqnets.engine.graph import walk
@@ -130,6 +130,26 @@ def test_what_is_compared_with_its_largest_is_computed_where_that_is(dtype):
     x = torch.randn(30, 7, I, dtype=dtype)
 
     torch.testing.assert_close(*(unroll(cell, x, backend=b)[0] for b in ("c", "reference")))
+
+
+class WinningInputsCell(GatedCell):
+    """Of each four inputs, the largest; the others are zero."""
+
+    gates = ("n",)
+
+    def update(self, wx, uh, state):
+        groups = wx.n.view(-1, 5, 4)
+        return ((groups * (groups == groups.amax(-1, keepdim=True))).flatten(1),)
+
+
+def test_what_is_moved_before_loops_is_rounded_by_no_setting_of_torchs_products(
+    rounded_products,
+):
+    cell, x = WinningInputsCell(I, 20), torch.randn(32, 60, I)
+
+    winners = (unroll(cell, x, backend="c")[0] != 0).view(32, 60, 5, 4)
+
+    assert winners.sum(-1).eq(1).all()
 
 
 class ScaledLargestCell(LargestInputCell):

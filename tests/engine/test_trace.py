@@ -477,6 +477,10 @@ UNTRACEABLE = {
         lambda h: (h * torch.ones(H, dtype=torch.float64)).to(h.dtype),
         "aten.mul of torch.float32 and torch.float64, which is torch.float64",
     ),
+    "counts that may overflow": (
+        lambda h: h * (h > 0).repeat(1, 64).sum(-1, keepdim=True, dtype=torch.uint8),
+        "aten.sum of torch.bool, which is torch.uint8",
+    ),
     "an error of its own": (lambda h: h / [], "unsupported operand|list"),
 }
 
@@ -952,6 +956,10 @@ class LeakyCell(RNNCell):
         return (torch.tanh(wx[:, :H] + (h * torch.exp(-wx[:, H:])).flip(-1)),)
 
 
+def test_steps_are_traced_whatever_torchs_products_round(rounded_products):
+    assert trace_step(with_function(lambda x: x.flip(-1))(I, 100))[0].products
+
+
 @pytest.mark.parametrize("name", ["sum", "mean"])
 def test_a_sum_that_says_its_dtype_is_a_reduction_as_any_other(name):
     def weighted(x):
@@ -960,6 +968,16 @@ def test_a_sum_that_says_its_dtype_is_a_reduction_as_any_other(name):
     step, _ = trace_step(with_function(weighted)(I, H))
 
     assert (len(step.products), len(step.reductions)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "cumsum"])
+def test_a_sum_that_rounds_to_fewer_digits_is_not_traced(name):
+    def weighted(x):
+        return x * getattr(x, name)(-1, dtype=torch.float32).view(len(x), -1)
+
+    told = f"aten.{name} of torch.float64, which is torch.float32"
+    with pytest.raises(Untraceable, match=told):
+        trace_step(with_function(weighted)(I, H).double())
 
 
 def test_a_step_need_not_bear_inputs_that_its_projection_never_gives():

@@ -82,8 +82,7 @@ def values_of(
             value, weight = step.products[k].value, step.products[k].weight
             whole = values[value].expand(*wx.shape[:-1], weight.columns)
             factor = weight.of(parameters[weight.name])
-            # tiles of bfloat16, which may replace F.linear, would change units that are compared
-            products[k] = F.linear(whole, factor) if step.is_learned(k) else whole @ factor.T
+            products[k] = (F.linear if step.is_learned(k) else _moved)(whole, factor)
         return products[k]
 
     def leaf(node: Node) -> Tensor:
@@ -102,6 +101,13 @@ def values_of(
 
     values = Values(leaf, wx)
     return values
+
+
+def _moved(units: Tensor, matrix: Tensor) -> Tensor:
+    """``F.linear``, but never in bfloat16: some units are compared with what they become."""
+    if units.is_cpu and torch.backends.mkldnn.matmul.fp32_precision not in ("none", "ieee"):
+        return (units.double() @ matrix.double().T).to(units.dtype)
+    return units @ matrix.T  # which no tiles replace
 
 
 def replay(

@@ -196,7 +196,7 @@ class Moving(Preparing):
         return result
 
     def _check_exact(self, name: str, row: Tensor, results: Sequence[Tensor]) -> None:
-        """Raise if results are rounded as nodes cannot be, or count in a dtype that may overflow."""
+        """Raise if results are rounded as nodes cannot be, or counts that may overflow."""
         exact = {row.dtype, *self.dtypes, *[torch.int64] * (row.dtype == torch.bool)}
         for tensor in results:
             if tensor.dtype not in exact:
