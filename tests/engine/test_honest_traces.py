@@ -272,7 +272,7 @@ class ByNames(GatedCell):
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("names", [{"bent"}, set()]), ("units", [slice(0, 2), slice(None, None, 1), slice(2)])],
+    [("names", [{"bent"}, set()]), ("units", [slice(0, 2), slice(None, None, 1), slice(2), ...])],
 )
 def test_a_set_or_a_slice_among_attributes_is_compared(name, values, monkeypatch):
     traced = []
@@ -286,6 +286,27 @@ def test_a_set_or_a_slice_among_attributes_is_compared(name, values, monkeypatch
             torch.testing.assert_close(y, unroll(cell, x, backend="reference")[0])
 
     assert len(traced) == len(values)
+
+
+@pytest.mark.parametrize("container", [dict, list, set, frozenset, tuple])
+def test_a_containers_own_attributes_are_compared_too(container):
+    class Named(container):
+        bent = False
+
+    class ByAttribute(GatedCell):
+        gates = ("n",)
+
+        def update(self, wx, uh, state):
+            return (torch.tanh((wx.n.sin() if self.names.bent else wx.n) + uh.n),)
+
+    cell, x = ByAttribute(I, H), torch.randn(B, T, I)
+    cell.names = Named()
+    unroll(cell, x, backend="c")
+
+    cell.names.bent = True
+
+    expected = unroll(cell, x, backend="reference")[0]
+    torch.testing.assert_close(unroll(cell, x, backend="c")[0], expected)
 
 
 def test_a_set_that_changes_is_another_one():

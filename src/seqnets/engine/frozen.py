@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
+from types import BuiltinFunctionType, EllipsisType, FunctionType, MethodType, NoneType
 from typing import Any
 
 import torch
@@ -51,13 +51,15 @@ def frozen(value: Any, owners: tuple[nn.Module, ...], reads: _Reads = _nothing) 
         if any(value.__self__ is owner for owner in owners):
             return MethodType, function
         return MethodType, function, frozen(value.__self__, owners, reads)
-    if isinstance(value, Mapping):
-        parts = tuple((name, frozen(part, owners, reads)) for name, part in value.items())
-        return kind, parts
     if isinstance(value, slice):
         value = value.start, value.stop, value.step
+    own = getattr(value, "__dict__", {}) if isinstance(value, _CONTAINERS) else {}
+    beside = (frozen(own, owners, reads),) if own else ()
+    if isinstance(value, Mapping):
+        parts = tuple((name, frozen(part, owners, reads)) for name, part in value.items())
+        return kind, parts, *beside
     if isinstance(value, (Sequence, Set)):  # of sets the order counts too: a step may go by it
-        return kind, tuple(frozen(part, owners, reads) for part in value)
+        return kind, tuple(frozen(part, owners, reads) for part in value), *beside
     if not is_only_a_dict(value):
         raise TypeError(f"{type(value).__name__} is not compared")
     called = reads(value) if callable(value) else ()
@@ -69,9 +71,13 @@ def _signs(values: Sequence[Any]) -> tuple[float, ...]:
     return tuple([math.copysign(1, value) for value in values if type(value) is float])
 
 
-_PLAIN = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, NoneType}
+_PLAIN = {
+    bool, int, float, complex, str, bytes, torch.dtype, torch.device, NoneType, EllipsisType,
+}  # fmt: skip
 COMPARED = (*_PLAIN, BuiltinFunctionType)
 """Types whose values are compared directly."""
+_CONTAINERS = dict, list, tuple, set, frozenset
+"""Python's own, whose subclasses may have attributes beside what they contain."""
 
 
 def is_only_a_dict(value: Any) -> bool:
