@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any, TypeGuard
@@ -55,19 +56,21 @@ def check_number(
     below: float | None = None,
     **options: float,
 ) -> None:
-    """Raise ConfigError unless each option is a number within the bounds that are given."""
+    """Raise ConfigError unless each option is a number within the bounds, or finite without any."""
     bounds = {"above": above, "of at least": least, "of at most": most, "below": below}
     told = " and ".join(f"{k} {v}" for k, v in bounds.items() if v is not None)
     told = told if least is None or most is None else f"from {least} to {most}"
+    expected = f"a number {told}" if told else "a finite number"
     for name, value in options.items():
         inside = is_number(value) and (
-            (above is None or value > above)
+            (bool(told) or math.isfinite(value))
+            and (above is None or value > above)
             and (least is None or value >= least)
             and (most is None or value <= most)
             and (below is None or value < below)
         )
         if not inside:
-            raise ConfigError(f"{who}: {name} is {value!r}, expected a number {told}.")
+            raise ConfigError(f"{who}: {name} is {value!r}, expected {expected}.")
 
 
 def check_choice(who: str, choices: Iterable[Any], **options: Any) -> None:

@@ -1,5 +1,6 @@
 import copy
 import inspect
+import re
 from functools import partial
 
 import pytest
@@ -15,12 +16,18 @@ from seqnets.cells import (
     DeepTransition,
     GatedCell,
     GRUCell,
+    IRNNCell,
+    JANETCell,
+    LRUCell,
     LSTMCell,
     LTCCell,
     MemoryCell,
     PhasedLSTMCell,
+    RecurrentHighwayCell,
+    RGLRUCell,
     RNNCell,
     SpikingCell,
+    SRUCell,
     initialize,
 )
 from seqnets.engine import unroll
@@ -262,6 +269,27 @@ def test_projections_that_do_not_narrow_are_refused(cell_cls, proj_size):
 def test_what_a_projections_size_may_be_is_said_whatever_is_wrong(proj_size, error):
     with pytest.raises(error, match=r"0 \(no projection\) or a whole number above 0 and below"):
         LSTMCell(3, 4, proj_size=proj_size)
+
+
+@pytest.mark.parametrize("given", ["1", None, True, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("cell_cls", "option"),
+    [
+        (LSTMCell, "forget_bias"),
+        (SRUCell, "highway_bias"),
+        (RecurrentHighwayCell, "transform_bias"),
+        (IRNNCell, "scale"),
+        (JANETCell, "beta"),
+        (LRUCell, "r_min"),
+        (LRUCell, "r_max"),
+        (RGLRUCell, "a_min"),
+        (RGLRUCell, "a_max"),
+    ],
+)
+def test_what_is_to_be_a_number_and_is_none_is_refused(cell_cls, option, given):
+    said = f"{cell_cls.__name__}: {option} is {given!r}, expected a finite number."
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        cell_cls(3, 4, **{option: given})
 
 
 def test_unknown_nonlinearities_are_refused():

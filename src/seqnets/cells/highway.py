@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqnets.cells.checks import check_size
 from seqnets.cells.gated import GatedCell
+from seqnets.checks import check_number
 from seqnets.typing import State
 
 
@@ -35,7 +36,7 @@ class RecurrentHighwayCell(GatedCell):
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
     Raises:
-        ConfigError: ``depth`` is below 1.
+        ConfigError: ``depth`` is below 1, or ``transform_bias`` is no finite number.
         DtypeError: ``depth`` is no integer.
 
     References:
@@ -57,6 +58,7 @@ class RecurrentHighwayCell(GatedCell):
         self.recurrent = tuple(  # type: ignore[misc]  # each cell has as many as it is deep
             f"{gate}{layer}" for layer in range(1, depth + 1) for gate in self.gates
         )
+        check_number(self._name, transform_bias=transform_bias)
         self.transform_bias = transform_bias
         super().__init__(input_size, hidden_size, **options)
 

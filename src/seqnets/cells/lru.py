@@ -77,6 +77,7 @@ class LRUCell(GatedCell):
         max_phase: float = 2 * math.pi,
         **options: Any,
     ) -> None:
+        check_number(self._name, r_min=r_min, r_max=r_max)
         if not 0 <= r_min < r_max <= 1:
             raise ConfigError(
                 f"{self._name}: r_min and r_max are {r_min} and {r_max}, expected "

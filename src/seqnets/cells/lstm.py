@@ -11,7 +11,7 @@ from torch import Tensor
 from seqnets import initializers
 from seqnets.cells.checks import check_size
 from seqnets.cells.gated import GatedCell
-from seqnets.checks import is_whole
+from seqnets.checks import check_number, is_whole
 from seqnets.errors import ConfigError, DtypeError
 from seqnets.typing import State
 
@@ -110,6 +110,9 @@ class LSTMCell(MemoryCell):
         options: ``proj_size``, ``bias``, ``device`` and ``dtype``, as for every
             :class:`MemoryCell`.
 
+    Raises:
+        ConfigError: ``forget_bias`` is no finite number.
+
     References:
         Gers et al., 2000, "Learning to Forget: Continual Prediction with LSTM", Neural
         Computation 12(10); Jozefowicz et al., 2015, "An Empirical Exploration of Recurrent
@@ -122,6 +125,7 @@ class LSTMCell(MemoryCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, forget_bias: float = 1.0, **options: Any
     ) -> None:
+        check_number(self._name, forget_bias=forget_bias)
         self.forget_bias = forget_bias  # read by super().__init__
         super().__init__(input_size, hidden_size, **options)
 
@@ -425,6 +429,9 @@ class JANETCell(GatedCell):
         beta: How much further the gate is shut for what is written, :math:`\beta`.
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
+    Raises:
+        ConfigError: ``beta`` is no finite number.
+
     References:
         van der Westhuizen & Lasenby, 2018, "The unreasonable effectiveness of the forget gate",
         arXiv:1804.04849.
@@ -436,6 +443,7 @@ class JANETCell(GatedCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, beta: float = 1.0, **options: Any
     ) -> None:
+        check_number(self._name, beta=beta)
         super().__init__(input_size, hidden_size, **options)
         self.beta = beta
 

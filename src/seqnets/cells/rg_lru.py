@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells.fitting import FittingCell
+from seqnets.checks import check_number
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -65,6 +66,7 @@ class RGLRUCell(FittingCell):
         a_max: float = 0.999,
         **options: Any,
     ) -> None:
+        check_number(self._name, a_min=a_min, a_max=a_max)
         if not 0 < a_min < a_max < 1:
             raise ConfigError(
                 f"{self._name}: a_min and a_max are {a_min} and {a_max}, expected "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.cells.gated import GatedCell
-from seqnets.checks import check_choice
+from seqnets.checks import check_choice, check_number
 from seqnets.typing import State
 
 _NONLINEARITIES = {"tanh": torch.tanh, "relu": torch.relu}
@@ -69,6 +69,9 @@ class IRNNCell(RNNCell):
         scale: :math:`\alpha`; below 1 it forgets slowly.
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
+    Raises:
+        ConfigError: ``scale`` is no finite number.
+
     References:
         Le et al., 2015, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units",
         arXiv:1504.00941.
@@ -77,6 +80,7 @@ class IRNNCell(RNNCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, scale: float = 1.0, **options: Any
     ) -> None:
+        check_number(self._name, scale=scale)
         self.scale = scale  # read by super().__init__
         super().__init__(input_size, hidden_size, nonlinearity="relu", **options)
 

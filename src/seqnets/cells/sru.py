@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.fitting import FittingCell
+from seqnets.checks import check_number
 from seqnets.errors import ConfigError
 from seqnets.typing import State
 
@@ -43,7 +44,7 @@ class SRUCell(FittingCell):
         options: ``bias``, ``device`` and ``dtype``, as for every :class:`GatedCell`.
 
     Raises:
-        ConfigError: There is a ``highway_bias`` other than 0, but no bias to start at it.
+        ConfigError: ``highway_bias`` is no finite number, or is not 0 without biases.
 
     References:
         Lei et al., 2018, "Simple Recurrent Units for Highly Parallelizable Recurrence",
@@ -59,6 +60,7 @@ class SRUCell(FittingCell):
     def __init__(
         self, input_size: int, hidden_size: int, *, highway_bias: float = 0.0, **options: Any
     ) -> None:
+        check_number(self._name, highway_bias=highway_bias)
         if highway_bias and not options.get("bias", True):
             raise ConfigError(
                 f"{self._name}: highway_bias is {highway_bias}, expected 0 where bias=False."
