@@ -246,6 +246,13 @@ def test_options_around_a_dilation_leave_the_delayed_states_alone():
     assert Zoneout(cell, 0.3).probabilities == (0.3, 0.3, 0.0, 0.0)
 
 
+def test_states_of_a_dilation_within_another_have_names_of_their_own():
+    cell, x = Dilated(Dilated(GRUCell(I, H), 2), 3), torch.randn(B, T, I)
+
+    assert cell.states == ("h", "h_1", "h_2", "h_1_2", "h_3", "h_1_3")
+    torch.testing.assert_close(unroll(cell, x)[0], unroll(Dilated(cell.cell.cell, 6), x)[0])
+
+
 def test_options_go_around_and_inside_a_mogrifier():
     check_cell(
         lambda input_size: Zoneout(Mogrifier(LayerNorm(LSTMCell(input_size, H))), 0.2).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -208,7 +209,8 @@ class Dilated(Wrapper):
         >>> net = DeepRNN(cells, 8, 64)
 
     State: that of the last step, then those of the steps before it, the newest first: ``(h, h_1,
-    ...)`` or ``(h, c, h_1, c_1, ...)``. Output: the cell's. All but the first count as clocks, so
+    ...)`` or ``(h, c, h_1, c_1, ...)``, but for numbers that would give a name twice. Output: the
+    cell's. All but the first count as clocks, so
     that options around it leave them as they are; what keeps or drops state goes inside,
     ``Dilated(Zoneout(cell), 4)``.
 
@@ -230,7 +232,9 @@ class Dilated(Wrapper):
         if dilation > 1:
             check_reads_last_state(self._name, cell, f"Its state is of {dilation} steps before")
         self.dilation = dilation
-        older = [f"{name}_{k}" for k in range(1, dilation) for name in cell.states]
+        taken = {*cell.states}  # by a dilation inside, say
+        free = (k for k in count(1) if taken.isdisjoint(f"{name}_{k}" for name in taken))
+        older = [f"{name}_{k}" for k in islice(free, dilation - 1) for name in cell.states]
         self.states, self.clocks = (*cell.states, *older), (*cell.clocks, *older)
 
     @property
