@@ -15,6 +15,7 @@ from seqnets.cells import (
     Activations,
     AllStates,
     ClipState,
+    Clockwork,
     CoupledLSTMCell,
     DeltaProductCell,
     Dilated,
@@ -697,6 +698,13 @@ def test_a_rule_for_the_sum_of_biases_holds_where_there_is_one_alone():
     cell = initialize(MinGRUCell(3, 4), bias={"z": 1.5})
 
     assert (cell.split(cell.bias_ih).z == 1.5).all()
+
+
+def test_an_output_that_a_clockwork_alone_keeps_has_no_start_to_learn():
+    check_cell(lambda input_size: LearnedState(Clockwork(Clockwork(LRUCell(input_size, 4)))))
+
+    assert hasattr(LearnedState(Clockwork(Mogrifier(LRUCell(3, 4)))), "initial_y")
+    assert hasattr(LearnedState(Mogrifier(Clockwork(LRUCell(3, 4)))), "initial_y")
 
 
 def test_rules_reach_every_gate_of_a_cell_that_keeps_matrices():

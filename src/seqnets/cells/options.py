@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqnets.cells.base import Cell
+from seqnets.cells.clockwork import Clockwork
 from seqnets.cells.gated import GatedCell
 from seqnets.cells.wrapper import Wrapper, gated, results_of_methods
 from seqnets.checks import check_choice, check_number, name_of
@@ -324,7 +325,8 @@ class LearnedState(Wrapper):
 
     Args:
         cell: The recurrence. Parts that count time (``Cell.clocks``), and an output that no step
-            reads (``Cell.output_only``), keep the cell's own initial values.
+            reads (``Cell.output_only``), keep the cell's own initial values: likewise one that a
+            clockwork alone keeps, whose units are all due at the first step.
 
     Attributes:
         initial_h: The initial value of ``h``, (H,); likewise for the other parts by their names.
@@ -333,7 +335,10 @@ class LearnedState(Wrapper):
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
-        self.fixed = (*self.clocks, *(self.states[:1] if cell.output_only else ()))
+        first = cell
+        while isinstance(first, Clockwork):
+            first = first.cell
+        self.fixed = (*self.clocks, *(self.states[:1] if first.output_only else ()))
         for name, part in zip(self.states, cell.initial_state(1), strict=True):
             if name not in self.fixed:
                 setattr(self, f"initial_{name}", nn.Parameter(part[0].detach().clone()))
