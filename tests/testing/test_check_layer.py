@@ -3,7 +3,7 @@ import torch
 
 from seqnets.cells import GRUCell
 from seqnets.errors import ConfigError
-from seqnets.layers import Recurrent
+from seqnets.layers import ConvFront2d, Fronted, Recurrent
 from seqnets.testing import check_layer
 
 
@@ -73,3 +73,15 @@ def test_what_is_no_layer_yet_is_refused(given, came):
         ConfigError, match=f"check_layer: layer is {came}.*made already[\\s\\S]*Recurrent"
     ):
         check_layer(given)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [torch.nn.Sequential(), Fronted(ConvFront2d(3, 4), Recurrent(GRUCell(4, 5)))],
+    ids=["no layer", "frames"],
+)
+def test_what_has_no_input_size_is_refused(layer):
+    with pytest.raises(
+        ConfigError, match=f"check_layer: layer is {type(layer).__name__}, expected .* input_size"
+    ):
+        check_layer(layer)

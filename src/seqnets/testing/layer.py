@@ -34,8 +34,9 @@ def check_layer(layer: Any, *, skip: Collection[str] = ()) -> None:
         >>> check_layer(Bidirectional(cells.LSTMCell(3, 4)), skip=("chunks", "steps", "causality"))
     """
     made = isinstance(layer, nn.Module) and not isinstance(layer, Cell)
-    if not made:
-        raise wrong_argument("check_layer", "layer", layer, "a layer that is made already")
+    if not made or not hasattr(layer, "input_size"):
+        expected = "a layer with an input_size" if made else "a layer that is made already"
+        raise wrong_argument("check_layer", "layer", layer, expected)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         other: nn.Module = copy.deepcopy(layer).double().eval()
