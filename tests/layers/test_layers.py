@@ -357,6 +357,22 @@ WRONG = {
     "inputs": (lambda: Bidirectional(GRUCell(I, H), GRUCell(I + 1, H)), "take 4 and 5"),
     "connection": (lambda: DeepRNN(GRUCell, I, H, connection="cubic"), "connection is 'cubic'"),
     "pair": (lambda: DeepRNN(GRUCell, I, H, merge="none"), "merge is 'none'"),
+    "pair backwards": (
+        lambda: Reversed(Bidirectional(GRUCell(I, H), merge="none")),
+        "Reversed: Bidirectional has merge='none', expected 'concat', 'sum' or 'mean'",
+    ),
+    "pair in a perceptron": (
+        lambda: DeepOutput(
+            Fronted(ConvFront1d(I, 3), Bidirectional(GRUCell(3, H), merge="none")), [3]
+        ),
+        "DeepOutput: Bidirectional has merge='none', expected",
+    ),
+    "pair of segments": (
+        lambda: Hierarchical(
+            Bidirectional(GRUCell(I, H), merge="none"), Recurrent(GRUCell(H, H)), 2
+        ),
+        "Hierarchical: Bidirectional has merge='none', expected",
+    ),
     "dropout": (lambda: DeepRNN(GRUCell, I, H, dropout=1.0), r"dropout is 1\.0"),
     "depth": (lambda: DeepRNN(GRUCell, I, H, 0), "num_layers is 0"),
     "no depths": (lambda: DeepRNN(GRUCell, I, []), "hidden_size lists no values"),

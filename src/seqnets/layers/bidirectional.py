@@ -20,6 +20,7 @@ from seqnets.layers.around import Around
 from seqnets.layers.checks import (
     cannot_step,
     check_every_step,
+    check_gives_one_output,
     check_is_layer,
     check_parts,
     check_run_options,
@@ -42,7 +43,7 @@ class Reversed(Around):
         layer: A unidirectional layer with one output for each input step.
 
     Raises:
-        ConfigError: ``layer`` is not a recurrent layer.
+        ConfigError: ``layer`` is not a recurrent layer, or gives a pair of outputs.
     """
 
     reverse = True
@@ -51,6 +52,7 @@ class Reversed(Around):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         check_is_layer("Reversed", layer)
+        check_gives_one_output("Reversed", layer)
         self.layer = layer
 
     def forward(

@@ -14,6 +14,7 @@ from seqnets.cells.checks import check_untimed, is_timed, takes_elapsed, wrong_a
 from seqnets.checks import check_choice, name_of
 from seqnets.engine import BACKENDS
 from seqnets.errors import ConfigError, DtypeError, ShapeError, counted
+from seqnets.layers.around import Around
 from seqnets.layers.torch_base import TorchBase
 from seqnets.warn import warn
 
@@ -24,6 +25,18 @@ def check_is_layer(
     """Raise ConfigError unless something has an ``output_size`` and ``Recurrent``'s interface."""
     if isinstance(given, (type, Cell, TorchBase)) or not hasattr(given, "output_size"):
         raise wrong_argument(who, what, given, expected)
+
+
+def check_gives_one_output(who: str, layer: nn.Module) -> None:
+    """Raise ConfigError if a layer gives a pair of outputs, one for each direction."""
+    inside: Any = layer
+    while isinstance(inside, Around):
+        inside = inside.layer
+    if getattr(inside, "merge", None) == "none":
+        raise ConfigError(
+            f"{who}: {name_of(inside)} has merge='none', expected 'concat', 'sum' or 'mean'.\n"
+            f"  {who} reads one output, not a pair."
+        )
 
 
 def runs_forward(module: nn.Module) -> bool:

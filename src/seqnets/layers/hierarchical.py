@@ -12,6 +12,7 @@ from seqnets.engine.lengths import at_steps
 from seqnets.errors import ConfigError, ShapeError, counted
 from seqnets.layers.checks import (
     check_every_step,
+    check_gives_one_output,
     check_is_layer,
     check_parts,
     check_reads_no_times,
@@ -33,8 +34,8 @@ class Hierarchical(nn.Module):
             each, so that a segment is read the same way wherever it stands.
 
     Raises:
-        ConfigError: ``stride`` is not a positive integer, a layer is not a recurrent layer, or a
-            cell of the upper one takes times (``timed``).
+        ConfigError: ``stride`` is not a positive integer, a layer is not a recurrent layer, the
+            lower one gives a pair of outputs, or a cell of the upper one takes times (``timed``).
         ShapeError: The output size of ``lower`` is not the input size of ``upper``.
 
     Example:
@@ -58,6 +59,7 @@ class Hierarchical(nn.Module):
         check_flags("Hierarchical", carry=carry)
         check_is_layer("Hierarchical", lower, "lower")
         check_is_layer("Hierarchical", upper, "upper")
+        check_gives_one_output("Hierarchical", lower)
         check_reads_no_times("Hierarchical", upper, "the lower layer's output")
         self.lower, self.upper = lower, upper
         self.stride, self.carry = stride, carry

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqnets.checks import is_whole
 from seqnets.errors import ConfigError
 from seqnets.layers.around import Around
-from seqnets.layers.checks import check_is_layer
+from seqnets.layers.checks import check_gives_one_output, check_is_layer
 from seqnets.layers.lengths import without_padding
 from seqnets.layers.linear import Linear
 
@@ -26,7 +26,8 @@ class DeepOutput(Around):
         activation: Factory of the activation between them; none follows the last one.
 
     Raises:
-        ConfigError: ``sizes`` is empty or not positive, or ``layer`` is not a recurrent layer.
+        ConfigError: ``sizes`` is empty or not positive, or ``layer`` is not a recurrent layer, or
+            gives a pair of outputs.
 
     References:
         Pascanu et al., 2014, "How to Construct Deep Recurrent Neural Networks", arXiv:1312.6026
@@ -48,6 +49,7 @@ class DeepOutput(Around):
                 f"integers."
             )
         check_is_layer("DeepOutput", layer)
+        check_gives_one_output("DeepOutput", layer)
         self.layer = layer
         self.perceptron = nn.Sequential()
         own = next((p for p in layer.parameters() if p.is_floating_point()), None)
