@@ -102,6 +102,16 @@ def test_dropout_inside_cells_is_ignored():
     assert difference(cell, partial(run, to_torch(cell))) <= 1e-5
 
 
+def test_locked_dropout_is_left_out_and_not_made_one_of_each_step():
+    net = DeepRNN(cells.LSTMCell, 3, 5, 2, dropout=0.3, locked=True)
+
+    with pytest.warns(UserWarning, match=r"dropout=0\.3 is locked, .* it is left out") as warned:
+        assert to_torch(net).dropout == 0
+
+    assert [each.filename for each in warned] == [__file__]
+    assert to_torch(net.eval()).dropout == 0
+
+
 def test_weight_drop_is_ignored():
     cell = cells.weight_drop(drawn(cells.LSTMCell(3, 5)), 0.5).train()
 

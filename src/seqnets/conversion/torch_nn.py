@@ -30,6 +30,7 @@ from seqnets.conversion.libraries import Array, need_cell
 from seqnets.conversion.networks import layers_of
 from seqnets.errors import ConfigError
 from seqnets.layers import CellFactory, DeepRNN
+from seqnets.layers.dropout import LockedDropout
 from seqnets.layers.torch_like import TorchLike
 from seqnets.layers.torch_modules import (
     GRU,
@@ -40,6 +41,7 @@ from seqnets.layers.torch_modules import (
     OriginalGRU,
     PeepholeLSTM,
 )
+from seqnets.warn import warn
 
 _OWNER = "torch.nn"
 _TORCH_CLASSES: dict[type[GatedCell], type[nn.RNNBase]] = {
@@ -63,7 +65,8 @@ def to_torch(module: nn.Module) -> nn.RNNBase:
     """The torch.nn module with a network's weights, dtype and device.
 
     It is ``batch_first``, as the network is; a cell's module is not, and that of a torch-like
-    network keeps its setting.
+    network keeps its setting. Dropout that torch.nn lacks is left out: that within cells, and
+    ``locked`` dropout between layers, of which a warning tells in training mode.
 
     Raises:
         ConfigError: torch.nn has no such cell, or the layers are not alike.
@@ -172,8 +175,24 @@ def _converted(module: nn.Module, kinds: dict[type[GatedCell], Any]) -> Any:
     _copy_requires_grad(result, tensors)
     result.batch_first = getattr(module, "batch_first", not isinstance(module, Cell))
     if isinstance(module, (DeepRNN, TorchLike)):
-        result.dropout = getattr(module.dropout, "p", module.dropout)
+        result.dropout = _dropout_of(module)
     return result.train(module.training)
+
+
+def _dropout_of(module: DeepRNN | TorchLike) -> float:
+    """The probability of dropout between layers, which draws a mask anew at each step there."""
+    if isinstance(module, TorchLike):
+        return module.dropout
+    p = module.dropout.p
+    if not isinstance(module.dropout, LockedDropout):
+        return p
+    if p and module.training:
+        warn(
+            f"{_OWNER}: dropout={p} is locked, one mask for all steps, which {_OWNER} does not "
+            f"have: it is left out.\n"
+            f"  Set `dropout` of the result for one that draws a mask at each step."
+        )
+    return 0.0
 
 
 def _copy_requires_grad(module: nn.Module, tensors: dict[str, Tensor]) -> None:
