@@ -643,6 +643,7 @@ def test_a_job_that_diverges_is_the_worst_to_an_optimising_sweeper(
     ("arguments", "told"),
     [
         (["hydra.sweeper.direction=minimize"], "is minimize, expected maximize"),
+        (["++hydra.sweeper.direction=minimize"], "is minimize, expected maximize"),
         (["hydra.sweeper.direction=odd"], "hydra/sweeper: the direction is odd"),
         (["~callbacks.checkpoints", "trainer.limit_val_batches=0"], "has no validation score"),
     ],

@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from seqnets.cli.arguments import key_of
 from seqnets.cli.names import UsageError
 from seqnets.cli.stopping import Stopped
 from seqnets.errors import ConfigError, SeqnetsError, cut_short
@@ -118,7 +119,7 @@ class Direction(Callback):
         given = config.hydra.overrides.hydra
         for option in _options_of(config.hydra.sweeper):
             key = f"hydra.sweeper.{option}"
-            named = any(each.startswith(f"{key}=") for each in given)
+            named = any(key_of(each) == key for each in given)
             mode = None if named else _mode(config)
             if mode is not None:
                 chosen = f"{key}={_DIRECTIONS[option][mode]}"
