@@ -1001,6 +1001,14 @@ def test_a_group_of_ones_own_is_added_if_its_files_set_keys_at_the_root(seqnets,
     assert "Begin the file with the line `# @package _global_`." in lost.err
 
 
+@pytest.mark.parametrize("given", ["output=~nobody-here/runs", "resume=~nobody-here/run"])
+def test_a_home_folder_that_is_not_there_is_told_without_a_traceback(given, seqnets):
+    done = seqnets("train", "dataset=parity", given)
+
+    assert done.code == 1
+    assert done.err.startswith("seqnets: ~ stands for a home folder that is not there, expected")
+
+
 def test_options_of_training_are_tried_out_before_the_model_is_made(seqnets):
     impossible = ["dataset=parity", "model.hidden_size=4000000"]
 

@@ -41,6 +41,8 @@ _MEANT = {"resume": ("train", "resume"), "test": ("evaluate", "checkpoint")}
 _MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
 
+_NO_HOME = "Could not determine home directory."  # as pathlib says it
+
 _SOURCE = Path(seqnets.__file__).parent
 
 _formatwarning = warnings.formatwarning
@@ -156,7 +158,7 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    """Run a verb; print an error of seqnets or a lack of memory, and return its exit code."""
+    """Run a verb; print an error of seqnets, or what the machine lacks; return the exit code."""
     try:
         return _dispatch(arguments)
     except SeqnetsError as error:
@@ -165,8 +167,15 @@ def _run(arguments: Sequence[str]) -> int:
         _complain(f"{type(error).__name__}: {error}")
         return 2 if isinstance(error, UsageError) else 1
     except (MemoryError, RuntimeError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not _lacks_memory(error):
+        homeless = str(error) == _NO_HOME
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not (homeless or _lacks_memory(error)):
             raise
+        if homeless:
+            _complain(
+                "seqnets: ~ stands for a home folder that is not there, expected one.\n"
+                "  Give whole paths; XDG_CACHE_HOME=FOLDER says where prepared data are kept."
+            )
+            return 1
         said = str(error).partition("\n")[0] or "Python got none"
         cause = re.sub(r"^\[enforce fail at .*?\] .*?: ", "", said)  # where in torch's source
         _complain(
