@@ -373,6 +373,12 @@ def test_verbs_with_a_checkpoint_take_options_of_hydra(option, seqnets):
         ),
         (["benchmark", "+devise=cpu"], "Did you mean device"),
         (["train", "+trainer.max_epochs=3"], "Give it as trainer.max_epochs=VALUE"),
+        (
+            ["train", "+experiment=parity"],
+            "+experiment=parity: adds a group that is there already, expected it without the +.\n"
+            "  Give it as experiment=parity.",
+        ),
+        (["train", "++dataset=parity"], "Give it as dataset=parity."),
     ],
 )
 def test_what_is_mistyped_is_told_in_one_clean_error(arguments, told, seqnets, tmp_path):

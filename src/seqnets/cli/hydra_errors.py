@@ -14,10 +14,12 @@ from seqnets.cli.meant import OF_PATHS, option_meant, path_meant, trained_at, wo
 from seqnets.cli.names import UsageError, near
 from seqnets.quoting import override, override_list, shell
 
-# How Hydra says that a key got several values, does not exist, or is added although it exists.
+# How Hydra says that a key got several values, does not exist, or that a key or a group is added
+# although it exists.
 _SEVERAL = r"(Ambiguous) value for argument '(.*)'|Sweep .* '(.*)' r"
 _UNKNOWN = r"Could not (override|delete)(?: from config.)? '([^'=]+)(?:=[^']*)?'"
 _PRESENT = r"Could not append to config. An item is already at '([^']+)'"
+_CHOSEN = r"Multiple values for (\S+)\. |force-add of config groups is not supported: '\+\+([^=]+)="
 
 _CHOSEN_BY = {"dataset": ("model", "objective"), "experiment": ("dataset", "model", "objective")}
 """What an option of a group chooses beside itself."""
@@ -57,6 +59,13 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
         return UsageError(
             f"+{present[1]}: is a key already, expected it without the +.\n"
             f"  Give it as {present[1]}=VALUE."
+        )
+    chosen = re.search(_CHOSEN, text)
+    group = chosen and (chosen[1] or chosen[2])
+    if given := next((a for a in arguments if a[:1] == "+" and key_of(a) == group), None):
+        return UsageError(
+            f"{given}: adds a group that is there already, expected it without the +.\n"
+            f"  Give it as {shell(given.lstrip('+'))}."
         )
     causes = [str(e).splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e)]
     return UsageError(f"seqnets {verb}: " + "\n  ".join(dict.fromkeys(causes)))
