@@ -480,6 +480,21 @@ def test_a_single_step_is_that_of_a_sequence_wherever_it_reads_a_dropped_weight(
         torch.testing.assert_close(take(x)[0], expected[:, 0])
 
 
+@pytest.mark.parametrize("resets", [None, torch.tensor([True, False, True, False])])
+@pytest.mark.parametrize("wrapper", [lambda cell: cell, LearnedState])
+def test_a_single_step_drops_as_a_sequence_does_whatever_it_is_given(wrapper, resets):
+    cell = wrapper(weight_drop(GRUCell(2, 12), 0.5, weights=("weight_ih", "weight_hh")))
+    x, state = torch.randn(4, 2), (torch.randn(4, 12),)
+    torch.manual_seed(1)
+    of_steps = None if resets is None else resets[:, None]
+    expected, _ = unroll(cell, x[:, None], state, resets=of_steps, backend="reference")
+
+    for take in (cell, Recurrent(cell).step) if resets is None else (Recurrent(cell).step,):
+        torch.manual_seed(1)
+        given = () if resets is None else (resets,)
+        torch.testing.assert_close(take(x, state, *given)[0], expected[:, 0])
+
+
 def test_weight_drop_is_drawn_anew_in_the_other_direction():
     layer = Bidirectional(weight_drop(GRUCell(3, 4), 0.5)).eval()
 

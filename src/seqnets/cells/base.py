@@ -132,10 +132,10 @@ class Cell(ChecksGiven, metaclass=CellType):
             DtypeError: ``x`` or the state differ in dtype from the parameters.
             DeviceError: ``x`` or the state are on another device than the parameters.
         """
-        self.check_input(x, "B", "I")
-        state = self.checked_start(x.shape[0]) if state is None else self.check_state(state, x)
         cell = self.bind(self.tensors()) if self.parametrised else self  # each computed once
-        after = self.check_after(cell.step(cell.project(x), state), state)
+        cell.check_input(x, "B", "I")
+        state = cell.checked_start(x.shape[0]) if state is None else cell.check_state(state, x)
+        after = cell.check_after(cell.step(cell.project(x), state), state)
         return after[0], after
 
     def __prepare_scriptable__(self) -> NoReturn:

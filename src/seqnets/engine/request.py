@@ -208,10 +208,7 @@ def make_request(
     Raises:
         ConfigError, ShapeError, DtypeError, DeviceError: As for ``unroll``.
     """
-    if cell._modules or cell._forward_pre_hooks:  # else no weight is computed
-        cell.compute_weights(x)
-        if cell.parametrised:
-            cell = cell.bind(cell.tensors())  # computed once, not at every step
+    cell = computed(cell, x)
     cell.check_parameters()
     cell.check_input(x, "B", "T", "I")
     if state is not None or not cell.starts_at_zero:
@@ -228,6 +225,15 @@ def make_request(
         memory = "full"  # nothing is kept, and backends that would keep more may run
     cell, obstacle = with_attributes_given(cell)
     return Request(cell, x, state, lengths, resets, reverse, memory, obstacle)
+
+
+def computed(cell: Cell, x: Tensor) -> Cell:
+    """The cell, each of whose weights is computed once, and not wherever it is read."""
+    if cell._modules or cell._forward_pre_hooks:  # else no weight is computed
+        cell.compute_weights(x)
+        if cell.parametrised:
+            return cell.bind(cell.tensors())
+    return cell
 
 
 def state_before(cell: Cell, x: Tensor, state: State | None) -> State:

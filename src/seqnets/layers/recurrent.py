@@ -14,8 +14,6 @@ from seqnets.cells.checks import check_is_cell
 from seqnets.cells.constructors import checks_calls
 from seqnets.checks import check_flags
 from seqnets.engine import native
-from seqnets.engine.lengths import where_rows
-from seqnets.engine.request import checked_resets, state_before
 from seqnets.engine.unroll import unroll
 from seqnets.layers.checks import cannot_step, check_run_options
 from seqnets.layers.torch_base import leaf_call
@@ -117,12 +115,7 @@ class Recurrent(nn.Module):
         """
         if self.reverse:
             raise cannot_step("Recurrent", "it runs backwards")
-        if resets is not None:
-            self.cell.check_input(x, "B", "I")
-            start, before = state_before(self.cell, x, None), state_before(self.cell, x, state)
-            rows = checked_resets(self.cell._name, resets, x, "B")[:, None]
-            state = where_rows(rows, start, before)
-        return native.step(self.cell, x, state)
+        return native.step(self.cell, x, state, resets)
 
     def extra_repr(self) -> str:
         """What differs from the defaults."""

@@ -10,24 +10,33 @@ from torch import _VF, Tensor
 
 from seqnets.cells import Cell, GatedCell, GRUCell, LSTMCell
 from seqnets.engine.families import family
+from seqnets.engine.lengths import where_rows
 from seqnets.engine.modes import is_plain, under_transform
 from seqnets.engine.native.weights import weights_of
+from seqnets.engine.request import checked_resets, computed, state_before
 from seqnets.typing import State
 
 
-def step(cell: Cell, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+def step(
+    cell: Cell, x: Tensor, state: State | None = None, resets: Tensor | None = None
+) -> tuple[Tensor, State]:
     """One step of a cell, by torch's kernel for a whole step where there is one.
 
     Args:
         cell: The recurrence.
         x: Input, (B, I).
         state: The state before the step, each (B, H); the cell's initial state if omitted.
+        resets: Rows whose state is reset before the step, (B,) boolean.
 
     Raises:
         ShapeError, DtypeError, DeviceError: As for ``Cell.forward``.
     """
-    if cell._modules or cell._forward_pre_hooks:  # else no weight is computed from others
-        cell.compute_weights(x)
+    cell = computed(cell, x)
+    if resets is not None:
+        cell.check_input(x, "B", "I")
+        start, before = state_before(cell, x, None), state_before(cell, x, state)
+        rows = checked_resets(cell._name, resets, x, "B")[:, None]
+        state = where_rows(rows, start, before)
     kernel = kernel_of(cell)
     if kernel is None or under_transform():
         return cell.forward(x, state)
