@@ -112,6 +112,15 @@ def test_where_the_data_are_some_of_them_are_compared(
     assert "on random inputs and on some of the test part" in done.out
 
 
+def test_a_run_that_named_a_backend_is_exported_without_it(seqnets):
+    seqnets("train", "dataset=parity", "model.backend=eager", *SMALL, "++dataset.train_size=20")
+
+    done = seqnets("export", "checkpoint=last", "target=model.pt2")
+
+    assert done.code == 0, done.err
+    assert "pt2    differs by at most" in done.out
+
+
 def test_a_file_that_is_there_is_overwritten_only_if_told_to(seqnets, classifier, tmp_path):
     (tmp_path / "model.pt2").write_text("precious")
 

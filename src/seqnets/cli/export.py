@@ -15,6 +15,7 @@ from seqnets.cli.names import UsageError, near
 from seqnets.cli.options import Config, check_filled, check_new
 from seqnets.cli.trained import find_checkpoint, load_data, load_module
 from seqnets.errors import SeqnetsError
+from seqnets.layers import Recurrent
 from seqnets.training import SequenceModule
 from seqnets.training.exporting import FORMATS, Exported, export, files_of
 from seqnets.training.served import Port
@@ -35,6 +36,7 @@ def run(options: Config, **_: Any) -> None:
     path = find_checkpoint(options["checkpoint"])
     with quiet():
         module = load_module(path, options["allow"])
+        _free_backends(module)
         for file in files_of(module, target):
             check_new("target", file, options["overwrite"])
         done = export(module, target, form, _batches(module, options, path))
@@ -71,6 +73,13 @@ def _target(options: Config) -> tuple[str, Path]:
         )
     FORMATS[form].need()
     return form, path
+
+
+def _free_backends(module: SequenceModule) -> None:
+    """Let layers run by any backend: the one that training named may not export, or not be here."""
+    for layer in module.modules():
+        if isinstance(layer, Recurrent):
+            layer.backend = "auto"
 
 
 def _batches(module: SequenceModule, options: Config, path: Path) -> Iterator[Batch]:
