@@ -105,8 +105,10 @@ def values_of(
 
 def _moved(units: Tensor, matrix: Tensor) -> Tensor:
     """``F.linear``, but never in bfloat16: some units are compared with what they become."""
-    if units.is_cpu and torch.backends.mkldnn.matmul.fp32_precision not in ("none", "ieee"):
-        return (units.double() @ matrix.double().T).to(units.dtype)
+    if units.is_cpu and not torch.compiler.is_compiling():  # which cannot follow the setting
+        setting = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+        if setting not in ("none", "ieee"):
+            return (units.double() @ matrix.double().T).to(units.dtype)
     return units @ matrix.T  # which no tiles replace
 
 
