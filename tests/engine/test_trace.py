@@ -112,6 +112,7 @@ FUNCTIONS = {
         x * torch.where(x > 0, x < 1, x > -1) + torch.where(torch.where(x < 0.5, True, x > 1), 1, x)
     ),
     "a condition and a flag": lambda x: torch.where((x > 0) & True | False, x, x.sin()),
+    "a sum of more digits": lambda x: x * x.sum(-1, keepdim=True, dtype=torch.float64).to(x.dtype),
     "units that are counted": lambda x: x * (x > 0).sum(-1, keepdim=True, dtype=x.dtype),
     "numbers that are true": lambda x: torch.where(torch.logical_not(x.relu()), x, x.sin()),
     "chosen numbers": lambda x: x * torch.where(x > 0, 1, 0) + torch.where(x > 1, 0.5, -0.5),

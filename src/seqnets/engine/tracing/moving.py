@@ -197,10 +197,12 @@ class Moving(Preparing):
 
     def _check_exact(self, name: str, row: Tensor, results: Sequence[Tensor]) -> None:
         """Raise if results are rounded as nodes cannot be, or counts that may overflow."""
-        exact = {row.dtype, *self.dtypes, *[torch.int64] * (row.dtype == torch.bool)}
-        for tensor in results:
-            if tensor.dtype not in exact:
-                raise Untraceable(f"aten.{name} of {row.dtype}, which is {tensor.dtype}")
+        counts = {torch.bool, torch.int64}
+        for made in (tensor.dtype for tensor in results):
+            wider = torch.promote_types(row.dtype, made) == made
+            exact = made in counts if row.dtype == torch.bool else wider
+            if made not in self.dtypes and not exact:
+                raise Untraceable(f"aten.{name} of {row.dtype}, which is {made}")
 
     def _check_units(self, row: Tensor, results: Sequence[Tensor], reason: Untraceable) -> None:
         """Raise, most often for the given reason, unless units of rows become units of rows."""
