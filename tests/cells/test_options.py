@@ -8,6 +8,8 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
 
 import seqnets
 from seqnets import DeepRNN, Recurrent, cells, unroll
@@ -493,6 +495,41 @@ def test_a_single_step_drops_as_a_sequence_does_whatever_it_is_given(wrapper, re
         torch.manual_seed(1)
         given = () if resets is None else (resets,)
         torch.testing.assert_close(take(x, state, *given)[0], expected[:, 0])
+
+
+class ReadsTwice(GatedCell):
+    gates = ("n",)
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.bend = nn.Sequential(nn.Linear(self.hidden_size, self.hidden_size))
+
+    def update(self, wx, uh, state):
+        return (wx.n + (self.bend(uh.n) - self.bend(uh.n)),)
+
+
+@pytest.mark.parametrize("wrap", [lambda cell: cell, Mogrifier])
+def test_a_weight_of_a_module_inside_is_computed_once_in_a_call(wrap):
+    cell, x = wrap(ReadsTwice(3, 4)), torch.randn(2, 5, 3)
+    parametrize.register_parametrization(cell.innermost.bend[0], "weight", nn.Dropout(0.5))
+    cell.innermost.weight_ih = nn.Parameter(torch.zeros(4, 3))
+    nn.init.ones_(cell.innermost.bias_ih)
+
+    for backend in ("c", "eager", "reference"):
+        assert unroll(cell, x, backend=backend)[0].eq(1).all()
+    assert cell(x[:, 0])[0].eq(1).all()
+    assert Recurrent(cell).step(x[:, 0])[0].eq(1).all()
+
+
+def test_a_weight_of_a_module_inside_that_is_normalised_is_learned_by_loops():
+    class Bent(ReadsTwice):
+        def update(self, wx, uh, state):
+            return (torch.tanh(wx.n + self.bend(uh.n)),)
+
+    cell = Bent(3, 4)
+    weight_norm(cell.bend[0])
+
+    assert check_backend(cell, "c", steps=(3,), dtypes=(torch.float64,)) == {}
 
 
 def test_weight_drop_is_drawn_anew_in_the_other_direction():

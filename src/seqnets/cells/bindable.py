@@ -31,19 +31,7 @@ class Bindable(nn.Module):
 
         Those of submodules follow, prefixed by the submodule's name: "cell.weight_hh".
         """
-        names = dict.fromkeys(getattr(self, "parameter_shapes", ()))
-        if self._is_parametrised:
-            names |= dict.fromkeys(self.parametrizations)
-        found = {}
-        for name, own in (names | self._parameters | self._buffers).items():
-            tensor = getattr(self, name) if own is None else own
-            if tensor is not None:
-                found[name] = tensor
-        for child, module in self._modules.items():
-            if child != "parametrizations" and module is not None:
-                inside = module.tensors() if isinstance(module, Bindable) else _tensors_of(module)
-                found |= {f"{child}.{name}": tensor for name, tensor in inside.items()}
-        return found
+        return _tensors_of(self)
 
     def learned(self, name: str) -> Tensor:
         """The tensor that is learned: the parameter itself, or what it is computed from.
@@ -66,9 +54,7 @@ class Bindable(nn.Module):
     @property
     def parametrised(self) -> bool:
         """Whether any tensor is computed by ``torch.nn.utils.parametrize``."""
-        return self._is_parametrised or any(
-            isinstance(cell, Bindable) and cell.parametrised for cell in self._modules.values()
-        )
+        return _computes_any(self)
 
     def compute_weights(self, x: Tensor) -> None:
         """Run the forward pre-hooks of ``torch.nn.utils`` (``prune``, ``weight_norm``).
@@ -146,8 +132,8 @@ class Bindable(nn.Module):
 
     @property
     def _is_parametrised(self) -> bool:
-        """Whether the cell itself is parametrised; torch's check is slow for one that is not."""
-        return "parametrizations" in self._modules and parametrize.is_parametrized(self)
+        """Whether the cell itself is parametrised."""
+        return _computes(self)
 
     def _tensor(self, name: str) -> Any:
         """A parameter by name, faster than by ``nn.Module.__getattr__``."""
@@ -163,12 +149,32 @@ def _names_of_attributes(cell: Bindable) -> str:
     return " ".join(cell.__dict__)
 
 
-def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, of a module other than a cell."""
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
+def _computes(module: Any) -> bool:
+    """Whether a module is parametrised; torch's check is slow for one that is not."""
+    return "parametrizations" in module._modules and parametrize.is_parametrized(module)
+
+
+def _computes_any(module: Any) -> bool:
+    """Whether a module is parametrised, or one inside."""
+    return _computes(module) or any(
+        _computes_any(inside) for inside in module._modules.values() if inside is not None
+    )
+
+
+def _tensors_of(module: Any) -> dict[str, Tensor]:
+    """Parameters and buffers by name, of modules inside too, with parametrised ones computed."""
+    names = dict.fromkeys(getattr(module, "parameter_shapes", ()))
+    if _computes(module):
+        names |= dict.fromkeys(module.parametrizations)
+    found = {}
+    for name, own in (names | module._parameters | module._buffers).items():
+        tensor = getattr(module, name) if own is None else own
+        if tensor is not None:
+            found[name] = tensor
+    for child, inside in module._modules.items():
+        if child != "parametrizations" and inside is not None:
+            found |= {f"{child}.{name}": tensor for name, tensor in _tensors_of(inside).items()}
+    return found
 
 
 def _by_module(
@@ -191,13 +197,15 @@ def _bound(module: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(module, Bindable):
         return module.bind(tensors)
     own, nested = _by_module(tensors)
-    copy: Any = object.__new__(type(module))
+    copy: Any = object.__new__(parametrize.type_before_parametrizations(module))
     copy.__dict__.update(module.__dict__)
     bound_modules = {name: _bound(module._modules[name], part) for name, part in nested.items()}
+    modules = {k: v for k, v in module._modules.items() if k != "parametrizations"}
+    parameters = [name for name in (*own, *module._parameters) if name not in module._buffers]
     copy.__dict__.update(
-        _parameters={name: own.get(name) for name in module._parameters},
+        _parameters={name: own.get(name) for name in parameters},
         _buffers={name: own.get(name) for name in module._buffers},
-        _modules={**module._modules, **bound_modules},
+        _modules={**modules, **bound_modules},
     )
     if isinstance(module, nn.RNNBase):  # it holds its weights in a second list
         copy.__dict__["_flat_weights"] = [

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from seqnets.cells import Cell
 from seqnets.engine import onnx_export
@@ -26,14 +25,6 @@ def refusal(request: Request) -> str | None:
 
 def run(request: Request) -> tuple[Tensor, State]:
     """Step through time: outputs (B, T, H), and the state after each row's last valid step."""
-    inside = filter(None, request.cell._modules.values())
-    if any(parametrize.is_parametrized(module) for module in inside):
-        with parametrize.cached():  # weights of modules inside, which each step asks for
-            return _run(request)
-    return _run(request)
-
-
-def _run(request: Request) -> tuple[Tensor, State]:
     cell, x, state = request.cell, request.clean_x, request.state
     B, T, _ = x.shape
     projected = cell.check_projected(cell.project(x), x)
