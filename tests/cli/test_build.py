@@ -238,6 +238,13 @@ def test_an_unknown_option_is_told_with_what_is_near():
         build(config, key="optimizer")
 
 
+def test_a_package_that_a_class_lacks_is_told_with_the_class(write_module):
+    write_module("in_need", "def made(**_): import no_such_package")
+
+    with pytest.raises(ConfigError, match=r"^x: in_need.made lacks a package: .*no_such_package"):
+        build({"_target_": "in_need.made"}, ["in_need"], "x")
+
+
 def test_a_mistyped_class_is_told_with_what_is_near():
     with pytest.raises(ConfigError, match="LSTMCell"):
         build({"_target_": "seqnets.cells.LSTMCel"}, key="model.cell")

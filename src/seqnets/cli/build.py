@@ -92,10 +92,11 @@ def _make(node: Any, factories: dict[str, Callable[..., Any]], key: str) -> Any:
             f"{key}: {node[_TARGET]} cannot be made from the options "
             f"{', '.join(options) or 'none'}: {said}."
         ) from error
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ValueError, ImportError) as error:
         if isinstance(error, SeqnetsError):
             raise
-        raise ConfigError(f"{key}: {node[_TARGET]} refuses its options: {error}") from error
+        how = "lacks a package" if isinstance(error, ImportError) else "refuses its options"
+        raise ConfigError(f"{key}: {node[_TARGET]} {how}: {error}") from error
 
 
 @contextlib.contextmanager
