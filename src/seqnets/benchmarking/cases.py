@@ -74,7 +74,9 @@ class Case:
 
 
 def cases_of(
-    grid: Sequence[Mapping[str, Any]], known: Sequence[str], given: Mapping[str, Any] | None = None
+    grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    known: Sequence[str],
+    given: Mapping[str, Any] | None = None,
 ) -> list[Case]:
     """The distinct cases of a grid.
 
