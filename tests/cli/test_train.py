@@ -1326,6 +1326,18 @@ def test_what_lightning_finds_wrong_with_its_options_is_told_cleanly(seqnets, sm
     assert "ConfigError: trainer: Lightning does not take these options" in done.err
 
 
+def test_a_package_that_a_callback_of_lightnings_lacks_is_no_wrong_option(
+    seqnets, small_text, monkeypatch
+):
+    monkeypatch.setattr("lightning.pytorch.callbacks.device_stats_monitor._PSUTIL_AVAILABLE", "")
+
+    callback = "+callbacks.mine={_target_: lightning.pytorch.callbacks.DeviceStatsMonitor}"
+    done = seqnets("train", *small_text, callback)
+
+    assert done.code == 1
+    assert "ConfigError: trainer: Lightning lacks a package: `DeviceStatsMonitor`" in done.err
+
+
 def test_an_epoch_that_ends_before_its_first_validation_is_told_with_its_batches(
     seqnets, small_text
 ):
@@ -1511,13 +1523,15 @@ def test_a_callback_is_left_out_by_null(seqnets, small_text):
     [("LearningRateFinder", "-m optimizer.lr="), ("BatchSizeFinder", "-m dataset.batch_size=")],
 )
 def test_a_callback_that_replaces_what_the_configuration_says_is_refused(
-    finder, instead, seqnets, small_text, tmp_path
+    finder, instead, seqnets, small_text, tmp_path, write_module
 ):
-    callback = f"+callbacks.mine={{_target_: lightning.pytorch.callbacks.{finder}}}"
+    base = f"from lightning.pytorch.callbacks import {finder}"
+    write_module("mine_to_find", base, f"class My{finder}({finder}): ...")
+    callback = f"+callbacks.mine={{_target_: mine_to_find.My{finder}}}"
 
-    done = seqnets("train", *small_text, callback)
+    done = seqnets("train", *small_text, callback, "allow=[mine_to_find]")
 
     assert done.code == 1
-    assert f"callbacks.mine: {finder} replaces what the configuration says" in done.err
+    assert f"callbacks.mine: My{finder} replaces what the configuration says" in done.err
     assert instead in done.err
     assert not (tmp_path / "runs").exists()

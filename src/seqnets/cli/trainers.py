@@ -117,12 +117,13 @@ def check_searches(callbacks: Mapping[str, Callback]) -> None:
     A run's files would tell another value than it had, and it would be resumed with that.
     """
     for name, callback in callbacks.items():
-        for kind in (kind for kind in _SEARCHED if isinstance(callback, kind)):
-            raise ConfigError(
-                f"callbacks.{name}: {kind.__name__} replaces what the configuration says, expected "
-                "a run that has what its config.yaml tells.\n"
-                f"  A sweep tries values: -m {_SEARCHED[kind]}"
-            )
+        for kind, tried in _SEARCHED.items():
+            if isinstance(callback, kind):
+                raise ConfigError(
+                    f"callbacks.{name}: {type(callback).__name__} replaces what the configuration "
+                    "says, expected a run that has what its config.yaml tells.\n"
+                    f"  A sweep tries values: -m {tried}"
+                )
 
 
 class _NoProfiler(PassThroughProfiler):
@@ -152,6 +153,8 @@ def trainer_errors() -> Iterator[None]:
                 f"trainer.val_check_interval: is {late[1]} batches, expected at most the {late[2]} "
                 "of an epoch.\n  trainer.check_val_every_n_epoch=null counts over epochs."
             ) from error
+        if isinstance(error, ImportError):  # a callback's, for example
+            raise ConfigError(f"trainer: Lightning lacks a package: {error}") from error
         raise ConfigError(f"trainer: Lightning does not take these options: {error}") from error
 
 
