@@ -60,9 +60,8 @@ def explained(verb: str, base: str, arguments: Sequence[str], error: Exception) 
             f"+{present[1]}: is a key already, expected it without the +.\n"
             f"  Give it as {present[1]}=VALUE."
         )
-    chosen = re.search(_CHOSEN, text)
-    group = chosen and (chosen[1] or chosen[2])
-    if given := next((a for a in arguments if a[:1] == "+" and key_of(a) == group), None):
+    chosen, added = re.search(_CHOSEN, text), (a for a in arguments if a[:1] == "+")
+    if given := next((a for a in added if chosen and key_of(a) in chosen.groups()), None):
         return UsageError(
             f"{given}: adds a group that is there already, expected it without the +.\n"
             f"  Give it as {shell(given.lstrip('+'))}."
