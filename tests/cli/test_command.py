@@ -493,7 +493,7 @@ def test_an_option_of_ones_own_is_found_and_named_with_its_capitals(named, seqne
         (["dataset=parity", "model.cell._target_=os.system"], "model.cell._target_: os.system"),
         (["dataset=parity", "trainer.precision=odd"], "trainer.precision: is 'odd', expected"),
         (["dataset=parity", "trainer.devices=0"], "trainer: Lightning"),
-        (["dataset=parity", "trainer.accelerator=tpu"], "trainer: Lightning does not take these"),
+        (["dataset=parity", "trainer.accelerator=tpu"], "trainer: Lightning lacks a package: "),
         (["dataset=parity", "trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0"),
         (["dataset=parity", "trainer.log_every_n_steps=-1"], "log_every_n_steps is -1, expected"),
         (["dataset=parity", "trainer.check_val_every_n_epoch=0"], "check_val_every_n_epoch is 0"),

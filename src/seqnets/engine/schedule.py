@@ -121,11 +121,14 @@ class _Passes:
         return self._without_zeros(stages), units
 
     def _without_zeros(self, stages: Sequence[Stage]) -> list[Stage]:
-        """Backward stages that store no gradients of products of which only copies are read."""
-        without = self._division.values.keys() - self._has_gradient
-        zeros = {Buffer("dz", k) for k in without}
+        """Backward stages without gradients of products of which only copies are read."""
         for stage in stages:
-            stage.stores = [store for store in stage.stores if store.buffer not in zeros]
+            stage.stores = [
+                store
+                for store in stage.stores
+                if store.buffer.kind != "dz" or store.buffer.key in self._has_gradient
+            ]
+            stage.products = [p for p in stage.products if p.product in self._has_gradient]
         return [stage for stage in stages if stage.stores or stage.state]
 
     def _is_of_an_earlier(self, node: Node, n: int) -> bool:
