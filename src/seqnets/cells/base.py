@@ -132,7 +132,7 @@ class Cell(ChecksGiven, metaclass=CellType):
             DtypeError: ``x`` or the state differ in dtype from the parameters.
             DeviceError: ``x`` or the state are on another device than the parameters.
         """
-        cell = self.bind(self.tensors()) if self.parametrised else self  # each computed once
+        cell = self.computed()
         cell.check_input(x, "B", "I")
         state = cell.checked_start(x.shape[0]) if state is None else cell.check_state(state, x)
         after = cell.check_after(cell.step(cell.project(x), state), state)

@@ -56,6 +56,10 @@ class Bindable(nn.Module):
         """Whether any tensor is computed by ``torch.nn.utils.parametrize``."""
         return _computes_any(self)
 
+    def computed(self) -> Self:
+        """The cell, each of whose parametrised tensors is computed once, not at each read."""
+        return self.bind(self.tensors()) if self.parametrised else self
+
     def compute_weights(self, x: Tensor) -> None:
         """Run the forward pre-hooks of ``torch.nn.utils`` (``prune``, ``weight_norm``).
 

@@ -231,8 +231,7 @@ def computed(cell: Cell, x: Tensor) -> Cell:
     """The cell, each of whose weights is computed once, and not wherever it is read."""
     if cell._modules or cell._forward_pre_hooks:  # else no weight is computed
         cell.compute_weights(x)
-        if cell.parametrised:
-            return cell.bind(cell.tensors())
+        return cell.computed()
     return cell
 
 
